@@ -1,0 +1,1 @@
+"""Schedules: one folder per hardware family, the same file names in each."""

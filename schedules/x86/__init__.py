@@ -1,0 +1,13 @@
+"""x86-64: SSE4.2, AVX2 and AVX-512, with the machines as data."""
+
+from __future__ import annotations
+
+from tvmconv.hardware import HardwarePack
+from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines
+
+PACK = HardwarePack(
+    name="x86",
+    machines=machines.MACHINES,
+    schedules=(*conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    detect=machines.detect,
+)

@@ -1,0 +1,269 @@
+"""Dense convolution on x86: one register tile of pixels x channels, weights packed to match.
+
+THE TILE
+
+A tile holds ``pixels`` output pixels x ``channels`` output channels in registers. For every element of
+the reduction it loads the channels' weights (nv = channels / lanes vectors), broadcasts one input value
+per pixel, and does pixels * nv multiply-adds:
+
+    registers   pixels * nv accumulators + nv weights + 1 broadcast
+    loads/FMA   (pixels + nv) / (pixels * nv), which must stay under load ports / FMA ports = 1
+    latency     pixels * nv accumulators >= FMA latency * ports = 8, else the chain of adds shows
+
+AVX-512 (32 registers): 12 x 2 vectors = 24 + 2 + 1 = 27 registers, 0.58 loads/FMA;
+                         6 x 4 vectors = 24 + 4 + 1 = 29 registers, 0.42 loads/FMA.
+AVX2 (16 registers):     4 x 3 vectors = 12 + 3 + 1 = 16 registers, 0.58 loads/FMA;
+                         6 x 2 vectors = 12 + 2 + 1 = 15 registers, 0.67 loads/FMA.
+
+The tile should divide the row of pixels: 56, 28, 14 and 7 like 7 and 14, while a 1x1 convolution has
+one long row of all pixels, where the ragged end costs next to nothing.
+
+THE LOOPS
+
+    for job (image, band of rows)            parallel; the padded band is copied once per job
+      for block of channels | pixel tile     "weights_outer": a panel of weights stays in cache
+        for pixel tile | block of channels   "pixels_outer": a strip of pixels does
+          for kh, kw, ci                     the tile's accumulators never leave their registers
+          epilogue, store
+
+Where the layout is NCHW, or no good block divides the channels of a group, ``conv`` is stored with its
+channels padded and ``out`` is a loop nest of its own: one more pass over the output, any shape right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import conv2d
+from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.schedules.x86 import tiles
+from tvmconv.spec import ConvSpec
+
+WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Every conv2d with an output."""
+    return spec.op == "conv2d" and not spec.is_empty
+
+
+def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Widths of the packed filter worth trying: up to four vectors, exact divisors first.
+
+    Four vectors, because five leave an AVX-512 tile too few pixels (5 x 5 + 5 + 1 = 31 registers is
+    the last that fits), and two rows of AVX2's sixteen registers hold at most three.
+    """
+    group, _ = conv2d.filter_blocks(spec, 1)
+    lanes = machine.lanes(spec.accumulator_dtype)
+    widest = 4 * lanes
+    exact = [width for width in range(lanes, widest + 1, lanes) if group % width == 0]
+    # Half vectors: 24, 40 and 72 channels are not multiples of 16, but of 8.
+    halves = [w for w in range(lanes // 2, widest + 1, max(lanes // 2, 1)) if group % w == 0]
+    whole = [group] if group <= widest else []
+    found = sorted({*exact, *halves, *whole}, reverse=True)
+    if not any(2 * width >= min(lanes, group) for width in found):
+        found = []
+    return found or [lanes, 2 * lanes]
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, the order of its two outer loops, how much is unrolled, and where padding goes."""
+    g = geometry(spec)
+    group_in = g.in_channels // g.groups
+    unrolls = [u for u in (1, 2, 4) if group_in % u == 0]
+    if group_in <= 4:
+        unrolls = [group_in]  # a stem's channels: a loop of three would be all overhead
+    pads: tuple[Choice, ...] = ("image", "rows") if _pads_image(g) else ("image",)
+    return (
+        Knob("channels", tuple(channel_blocks(spec, machine))),
+        Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
+        Knob("order", (WEIGHTS_OUTER, PIXELS_OUTER)),
+        Knob("unroll", tuple(unrolls)),
+        Knob("pad", pads),
+        Knob("rows", tuple(tiles.row_bands(g.out_height))),
+    )
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """The tile fits the registers: accumulators, one vector per weight, one broadcast."""
+    vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    pixels = int(decisions["pixels"])
+    return pixels == 1 or pixels * vectors + vectors + 1 <= machine.vector_registers
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The tile with the least estimated time per multiply-add, and the order with less traffic."""
+    g = geometry(spec)
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    group, _ = conv2d.filter_blocks(spec, 1)
+    lanes = machine.lanes(spec.accumulator_dtype)
+
+    def cost(point: dict[str, Choice]) -> float:
+        pixels, channels = int(point["pixels"]), int(point["channels"])
+        computed = tiles.rounded(g.out_width, pixels) * tiles.rounded(group, channels)
+        return tiles.cycles_per_fma(machine, pixels, -(-channels // lanes), channels / lanes) * (
+            computed / (g.out_width * group)
+        )
+
+    points: list[dict[str, Choice]] = [
+        {"channels": channels, "pixels": pixels}
+        for channels in space["channels"]
+        for pixels in space["pixels"]
+    ]
+    best = min((p for p in points if legal(spec, machine, p)), key=cost)
+    return {
+        **best,
+        "order": _default_order(spec, machine, best),
+        "unroll": space["unroll"][0],
+        "pad": space["pad"][-1],
+        "rows": space["rows"][0],
+    }
+
+
+def _default_order(spec: ConvSpec, machine: Machine, tile: dict[str, Choice]) -> str:
+    """Compare bytes moved from beyond the first-level cache for the two orders.
+
+    The inner of the two loops streams its operand once per turn of the outer one; the operand of the
+    outer loop is read once. Whatever fits half the first-level cache costs nothing to stream.
+    """
+    item = 4
+    group, _ = conv2d.filter_blocks(spec, 1)
+    weights = spec.reduction_length * group * item
+    g = geometry(spec)
+    data = g.in_height * g.in_width * g.in_channels // g.groups * item
+    pixels = g.out_height * g.out_width
+    turns = {
+        WEIGHTS_OUTER: -(-group // int(tile["channels"])) * data,
+        PIXELS_OUTER: -(-pixels // int(tile["pixels"])) * weights,
+    }
+    once = {WEIGHTS_OUTER: data, PIXELS_OUTER: weights}
+    beyond = {
+        order: traffic if once[order] > machine.l1_bytes // 2 else once[order]
+        for order, traffic in turns.items()
+    }
+    return min(beyond, key=lambda order: beyond[order])
+
+
+def _pads_image(g: Geometry) -> bool:
+    return g.needs_padding and g.channels_last and 0 not in (g.in_height, g.in_width)
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
+    block, pixels = int(decisions["channels"]), int(decisions["pixels"])
+    g = geometry(spec)
+    group, blocks = conv2d.filter_blocks(spec, block)
+    loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
+    conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    fused = g.channels_last and group % block == 0
+    if fused:
+        tile, store = conv, out
+    else:
+        tile, store = conv, loops.cache_write(conv, 0, "local")
+        _schedule_out(loops, out, g)
+    n, h, w, o = loops.get_loops(store)
+    bands, rows = loops.split(h, [None, int(decisions["rows"])])
+    pixel_tiles, m = loops.split(w, [None, pixels])
+    channel_tiles, v = loops.split(o, [None, block])
+    weights_outer = decisions["order"] == WEIGHTS_OUTER
+    if weights_outer:
+        nest = [n, bands, channel_tiles, rows, pixel_tiles]
+    else:
+        nest = [n, bands, rows, pixel_tiles, channel_tiles]
+    loops.reorder(*nest, m, v)
+    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
+    if fused:
+        loops.set_scope(tile, 0, "local")
+    by_rows = decisions["pad"] == "rows" and _pads_image(g)
+    job = loops.fuse(*_parallel_prefix(nest, by_rows, weights_outer, is_pointwise(spec)))
+    if by_rows:
+        _schedule_padding(loops, g, at=job)
+    elif _has_padded_stage(g):
+        _schedule_padding(loops, g, at=None)
+    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    _schedule_tile(loops, tile, int(decisions["unroll"]), g)
+    loops.vectorize(v)
+    loops.unroll(m)
+    if g.out_width % pixels:
+        parallel_tiles = is_pointwise(spec) and not weights_outer
+        loops.annotate(job if parallel_tiles else pixel_tiles, SPLIT_AT, [g.out_width // pixels])
+    main = with_interface(
+        loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"})
+    )
+    pack = prim_func(conv2d.pack(spec, block))
+    return Function(
+        main,
+        with_interface(pack, {}, aligned=frozenset({"packed"})),
+        conv2d.packed_filter_shape(spec, block),
+    )
+
+
+def _parallel_prefix(nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool) -> list[Any]:
+    """The outer loops whose turns are jobs: as many as possible, but a padded band is one job."""
+    if by_rows:
+        return nest[:2]
+    if weights_outer:
+        return nest[:3]
+    return nest[:4] if pointwise else nest[:3]
+
+
+def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry) -> None:
+    """Reduction outside, the whole tile unrolled inside it, its channels one vector."""
+    n, h, w, o, kh, kw, ci = loops.get_loops(tile)[-7:]
+    ci_outer, ci_inner = loops.split(ci, [None, unroll])
+    loops.reorder(kh, kw, ci_outer, ci_inner, n, h, w, o)
+    for loop in (ci_inner, n, h, w):
+        loops.unroll(loop)
+    if g.in_channels // g.groups == unroll:
+        loops.unroll(kw)  # a stem: 3 channels x 3 columns are one contiguous run of 9 values
+    loops.vectorize(o)
+    init = loops.decompose_reduction(tile, kh)
+    *zeroed, lanes = loops.get_loops(init)[-4:]
+    for loop in zeroed:
+        loops.unroll(loop)
+    loops.vectorize(lanes)
+
+
+def _has_padded_stage(g: Geometry) -> bool:
+    return g.needs_padding or not g.channels_last
+
+
+def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
+    """Copy rows with one contiguous inner loop over (column, channel), free of tests inside the image.
+
+    Copying costs 2 bytes of cache traffic per byte of data: 1-3 % of a 3x3 layer with 64 channels.
+    """
+    padded = loops.get_sblock("padded")
+    if at is not None:
+        loops.compute_at(padded, at, preserve_unit_loops=True)
+    n, h, w, c = loops.get_loops(padded)[-4:]
+    row = loops.fuse(w, c)
+    left = g.pads[1]
+    if g.channels_last:
+        loops.annotate(row, SPLIT_AT, [left * g.in_channels, (left + g.in_width) * g.in_channels])
+    if at is None:
+        loops.parallel(loops.fuse(n, h))
+
+
+def _schedule_out(loops: Loops, out: Any, g: Geometry) -> None:
+    """The separate last pass: parallel over the outer two loops, LLVM vectorises the rest."""
+    first, second, _, _ = loops.get_loops(out)
+    loops.parallel(loops.fuse(first, second))
+
+
+def _caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
+    """Images for the caller where the loops see one row of pixels."""
+    if not is_pointwise(spec):
+        return {}
+    images = (spec.batch, spec.in_height, spec.in_width)
+    data, out = (*images, g.in_channels), (*images, g.out_channels)
+    return {"data": data, "residual": out, "out": out}
+
+
+DIRECT = Schedule("x86.conv2d.direct", accepts, knobs, legal, default, apply)
+SCHEDULES = (DIRECT,)

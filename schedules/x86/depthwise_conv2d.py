@@ -1,0 +1,210 @@
+"""Depthwise convolution on x86: a register tile of rows x columns for one vector of channels.
+
+THE TILE
+
+Every output channel has its own kernel_height x kernel_width weights and no reduction over channels, so
+the only reuse is between neighbouring outputs. A tile of ``rows`` x ``columns`` outputs reads each of
+its inputs once and uses it for every tap that covers it. For 3x3, stride 1, one vector of channels:
+
+    tile    inputs   loads/FMA with the weights      registers
+    1 x 1    9       (9 + 9) / 9    = 2.0            what XNNPACK does: bound by loads at a quarter of peak
+    1 x 4   18       (18 + 9) / 36  = 0.75           4 accumulators: latency shows
+    2 x 4   24       (24 + 9) / 72  = 0.46           8 accumulators + 9 weights + inputs <= 32 (AVX-512)
+    2 x 7   36       (36 + 9) / 126 = 0.36          14 accumulators + 9 weights + inputs <= 32
+
+AVX2's sixteen registers hold 2 x 4 accumulators and take the weights as memory operands.
+At stride 2 neighbouring windows share one row and column only: 2 x 4 has 5 x 9 inputs, 0.75 loads/FMA.
+
+THE BORDER
+
+The padded input is never stored: it would double the traffic of an operator that lives on bandwidth.
+Tiles are split into first, interior and last, by rows and by columns, and each of the up to nine kinds
+gets its own code (`lowering.specialise_tiles`): the interior has no test, the border's tests fold.
+
+THE ORDER of the tile loops; n is always outside
+
+    channels_inner    rows, columns, channels: memory in its own order, weights reloaded per tile
+    channels_middle   rows, channels, columns: weights stay in registers along a row of tiles
+    channels_outer    channels, rows, columns: they stay for the whole image, but every row is a stride
+                      of in_channels apart: cache sets collide when that is a multiple of 1 KiB
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import depthwise_conv2d
+from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.schedules.x86 import tiles
+from tvmconv.spec import ConvSpec
+
+INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
+
+# Unrolled multiply-adds of one tile: beyond this the nine copies outgrow the instruction cache
+# (400 FMAs of 6 to 10 bytes with their loads are about 4 KiB a copy, the cache has 32).
+_MOST_UNROLLED = 400
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Every depthwise_conv2d with an output."""
+    return spec.op == "depthwise_conv2d" and not spec.is_empty
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile and the order of the loops over tiles."""
+    lanes = machine.lanes(spec.accumulator_dtype)
+    return (
+        Knob("channels", tuple(_channel_tiles(spec.in_channels, lanes))),
+        Knob("columns", tuple(tiles.pixel_tiles(spec.out_width, 8))),
+        Knob("rows", tuple(t for t in (2, 1, 3, 4) if t <= spec.out_height)),
+        Knob("order", (MIDDLE, INNER, OUTER)),
+    )
+
+
+def _channel_tiles(channels: int, lanes: int) -> list[int]:
+    """One or two vectors, exact where possible; odd channel counts get a ragged last tile."""
+    widths = [lanes, 2 * lanes, lanes // 2]
+    exact = [width for width in widths if width and channels % width == 0]
+    if channels <= 2 * lanes:
+        exact.append(channels)
+    return sorted(set(exact), key=lambda w: abs(w - lanes)) or [min(lanes, channels)]
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Accumulators, one weight and one input fit the registers, and the unrolled tile the cache."""
+    vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    outputs = int(decisions["rows"]) * int(decisions["columns"]) * spec.multiplier
+    if outputs == spec.multiplier:
+        return True
+    return (
+        outputs * vectors + 2 <= machine.vector_registers
+        and outputs * spec.kernel_height * spec.kernel_width <= _MOST_UNROLLED
+    )
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal tile with the fewest loads per multiply-add whose weights stay in registers too."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    channels = space["channels"][0]
+    points: list[dict[str, Choice]] = [
+        {"channels": channels, "columns": columns, "rows": rows, "order": MIDDLE}
+        for columns in space["columns"]
+        for rows in space["rows"]
+    ]
+    return min(
+        (point for point in points if legal(spec, machine, point)),
+        key=lambda point: _cost(spec, machine, int(point["rows"]), int(point["columns"])),
+    )
+
+
+def _cost(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
+    """Estimated cycles per useful multiply-add vector of a rows x columns tile."""
+    (sh, sw), (dh, dw) = spec.strides, spec.dilations
+    taps = spec.kernel_height * spec.kernel_width
+    inputs = ((rows - 1) * sh + (spec.kernel_height - 1) * dh + 1) * (
+        (columns - 1) * sw + (spec.kernel_width - 1) * dw + 1
+    )
+    inputs = min(inputs, rows * columns * taps)  # with dilation the windows may not touch
+    accumulators = rows * columns
+    # Weights beyond the free registers are loaded again for every tile, as memory operands.
+    free = machine.vector_registers - accumulators - 2
+    loads = inputs + (0 if taps <= free else taps)
+    computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
+    waste = computed / (spec.out_height * spec.out_width)
+    fmas = accumulators * taps
+    ports = fmas / machine.fma_ports
+    latency = taps * machine.fma_latency
+    return waste * (max(ports, loads / machine.load_ports, latency) + loads / 8) / fmas
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
+    g, multiplier = geometry(spec), spec.multiplier
+    loops = Loops(tvm.IRModule({"main": prim_func(depthwise_conv2d.direct(spec))}))
+    conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    if g.channels_last:
+        _inline_padding(loops, g)
+        n, h, w, o = loops.get_loops(out)
+        channel_tiles, v, q = loops.split(o, [None, int(decisions["channels"]), multiplier])
+        store, lanes = out, [v, q]
+    else:
+        _transpose_outside(loops, out)
+        store = loops.cache_write(conv, 0, "local")
+        n, h, w, q, k = loops.get_loops(store)
+        channel_tiles, v = loops.split(k, [None, int(decisions["channels"])])
+        lanes = [q, v]
+    row_tiles, r = loops.split(h, [None, int(decisions["rows"])])
+    column_tiles, c = loops.split(w, [None, int(decisions["columns"])])
+    nest = {
+        INNER: [n, row_tiles, column_tiles, channel_tiles],
+        MIDDLE: [n, row_tiles, channel_tiles, column_tiles],
+        OUTER: [n, channel_tiles, row_tiles, column_tiles],
+    }[str(decisions["order"])]
+    loops.reorder(*nest, r, c, *lanes)
+    loops.compute_at(conv, nest[-1], preserve_unit_loops=True)
+    if g.channels_last:
+        loops.set_scope(conv, 0, "local")
+    # The second loop and not the fused first two: a fused tile number has no simple border test.
+    # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
+    loops.parallel(nest[1])
+    unrolled = int(decisions["rows"]) * int(decisions["columns"]) * multiplier
+    _schedule_tile(loops, conv, unrolled * g.kernel_height * g.kernel_width <= _MOST_UNROLLED)
+    for loop in (r, c, q):
+        loops.unroll(loop)
+    loops.vectorize(v)
+    rows, columns = _split_points(g, decisions)
+    loops.annotate(row_tiles, SPLIT_AT, rows)
+    loops.annotate(column_tiles, SPLIT_AT, columns)
+    if g.in_channels % int(decisions["channels"]):
+        loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
+    main = with_interface(loops.mod["main"], {}, aligned=frozenset({"filter"}))
+    pack = with_interface(prim_func(depthwise_conv2d.pack(spec)), {}, aligned=frozenset({"packed"}))
+    return Function(main, pack, depthwise_conv2d.packed_filter_shape(spec))
+
+
+def _inline_padding(loops: Loops, g: Geometry) -> None:
+    if g.needs_padding:
+        loops.compute_inline(loops.get_sblock("padded"))
+
+
+def _transpose_outside(loops: Loops, out: Any) -> None:
+    """NCHW: two passes of their own bring the data to NHWC and the result back."""
+    for block in (loops.get_sblock("padded"), out):
+        first, second, _, _ = loops.get_loops(block)
+        loops.parallel(loops.fuse(first, second))
+
+
+def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool) -> None:
+    """Taps outside, the outputs of the tile inside, everything unrolled, channels one vector."""
+    n, h, w, q, k, kh, kw = loops.get_loops(tile)[-7:]
+    loops.reorder(kh, kw, n, h, w, q, k)
+    for loop in (n, h, w, q, *((kh, kw) if unroll_taps else ())):
+        loops.unroll(loop)
+    loops.vectorize(k)
+    init = loops.decompose_reduction(tile, kh)
+    *zeroed, lanes = loops.get_loops(init)[-5:]
+    for loop in zeroed:
+        loops.unroll(loop)
+    loops.vectorize(lanes)
+
+
+def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:
+    """Tile numbers where the interior begins and ends, for rows and for columns."""
+    rows = tiles.interior(
+        g.out_height, int(decisions["rows"]), g.in_height, g.pads[0], g.strides[0],
+        (g.kernel_height - 1) * g.dilations[0] + 1,
+    )
+    columns = tiles.interior(
+        g.out_width, int(decisions["columns"]), g.in_width, g.pads[1], g.strides[1],
+        (g.kernel_width - 1) * g.dilations[1] + 1,
+    )
+    return rows, columns
+
+
+TILED = Schedule("x86.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply)
+SCHEDULES = (TILED,)

@@ -1,0 +1,56 @@
+"""Arithmetic of register tiles that both operators share."""
+
+from __future__ import annotations
+
+from tvmconv.hardware import Machine
+
+
+def vectors(elements: int, machine: Machine, dtype: str) -> int:
+    """Registers that hold ``elements`` values of ``dtype``."""
+    return -(-elements // machine.lanes(dtype))
+
+
+def rounded(extent: int, tile: int) -> int:
+    """The extent that is computed when it is covered with whole tiles."""
+    return -(-extent // tile) * tile
+
+
+def pixel_tiles(extent: int, most: int) -> list[int]:
+    """Tile lengths from the longest to 1 that waste at most a tenth of the row in their last tile."""
+    lengths = range(min(extent, most), 0, -1)
+    return [t for t in lengths if extent / rounded(extent, t) >= 0.9 or t == 1]
+
+
+def row_bands(extent: int) -> list[int]:
+    """Rows per job: the whole image, or a divisor that leaves at least four jobs."""
+    return [extent, *(r for r in (14, 8, 7, 4, 2, 1) if extent % r == 0 and extent // r >= 4)]
+
+
+def cycles_per_fma(
+    machine: Machine, pixels: int, vectors_per_pixel: int, useful_vectors: float
+) -> float:
+    """Estimated cycles per useful vector FMA of a pixels x vectors tile, from the larger of
+
+    - the ports: 1 / fma_ports,
+    - the loads: one vector per weight and one broadcast per pixel, over the load ports,
+    - the latency: all accumulators turn over once per fma_latency.
+    """
+    fmas = pixels * vectors_per_pixel
+    ports = fmas / machine.fma_ports
+    loads = (pixels + vectors_per_pixel) / machine.load_ports
+    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer loads.
+    cycles = max(ports, loads, machine.fma_latency) + loads / 8
+    return cycles / (pixels * useful_vectors)
+
+
+def interior(
+    out_extent: int, tile: int, in_extent: int, pad: int, stride: int, window: int
+) -> list[int]:
+    """Return [first, end): the numbers of the tiles that are whole and whose windows leave out padding.
+
+    Output i reads inputs i * stride - pad up to that + window - 1.
+    """
+    first_output = -(-pad // stride)
+    end_output = min(out_extent, (in_extent + pad - window) // stride + 1)
+    first, end = -(-first_output // tile), end_output // tile
+    return [first, max(first, end)]

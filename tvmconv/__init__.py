@@ -1,0 +1,39 @@
+"""TensorFlow-style convolutions, compiled and tuned for exactly your hardware with TVM.
+
+Importing this package loads neither TVM nor NumPy; each name is loaded when it is first used, so a
+deployed process pays for the runtime only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvmconv.builder import build
+    from tvmconv.functional import conv2d, depthwise_conv2d
+    from tvmconv.runtime import load
+    from tvmconv.spec import ConvSpec
+
+__version__ = "0.1.0"
+__all__ = ["ConvSpec", "__version__", "build", "conv2d", "depthwise_conv2d", "load"]
+
+_MODULES = {
+    "ConvSpec": "tvmconv.spec",
+    "build": "tvmconv.builder",
+    "conv2d": "tvmconv.functional",
+    "depthwise_conv2d": "tvmconv.functional",
+    "load": "tvmconv.runtime",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tvmconv' has no attribute {name!r}; it has {__all__}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next access does not come here again
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,197 @@
+"""The whole pipeline on one page: specs + machine -> bundle."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmconv import __version__, bundle, hardware, toolchain
+from tvmconv.choice import Choice, choose
+from tvmconv.errors import BuildError
+from tvmconv.spec import ConvSpec
+
+if TYPE_CHECKING:
+    from tvmconv.hardware import Function, HardwarePack, Machine
+
+Choices = Mapping[str, Choice]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build for one machine: a choice for every spec that has anything to compute."""
+
+    machine: Machine
+    pack: HardwarePack
+    choices: Choices
+
+
+def build(
+    specs: ConvSpec | Iterable[ConvSpec],
+    machine: str | Sequence[str] = "host",
+    output: str | os.PathLike[str] = "kernels.tvmconv",
+    logs: Sequence[str | os.PathLike[str]] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Compile kernels into a bundle, a directory that `tvmconv.load` opens without a compiler.
+
+    Args:
+        specs: the convolutions; the same one twice is built once.
+        machine: a name (``tvmconv machines`` lists them; ``"host"`` detects it) or several. The
+            loader takes the best variant whose every required CPU feature is there.
+        output: the directory to write; an older bundle there is replaced at once, never half.
+        logs: directories of tuning records, the first to have one wins; default: the user's own,
+            then those shipped. An empty list builds the untuned defaults.
+        progress: called with (what is being done, how far, of how much).
+
+    Returns:
+        The absolute path of the bundle.
+
+    Raises:
+        UnknownNameError: no such machine.
+        MissingToolError: TVM or a C compiler is missing, or has a wrong version.
+        RecordError: a tuning record is damaged or no longer applies.
+        BuildError: TVM could not compile a kernel.
+        BundleError: ``output`` exists and is something other than a bundle.
+
+    """
+    wanted = [specs] if isinstance(specs, ConvSpec) else list(dict.fromkeys(specs))
+    if not wanted:
+        raise ValueError("specs is empty: there is nothing to build")
+    names = [machine] if isinstance(machine, str) else list(machine)
+    directories = None if logs is None else [Path(path) for path in logs]
+    requests = [_request(wanted, name, directories) for name in names]
+    return build_requests(wanted, requests, output, progress)
+
+
+def _request(
+    specs: Sequence[ConvSpec], name: str, directories: Sequence[Path] | None
+) -> Request:
+    machine, pack = hardware.find_machine(name)
+    choices = {
+        spec.key: choose(spec, machine, pack, directories) for spec in specs if not spec.is_empty
+    }
+    return Request(machine, pack, choices)
+
+
+def build_requests(
+    specs: Sequence[ConvSpec],
+    requests: Sequence[Request],
+    output: str | os.PathLike[str],
+    progress: Progress | None = None,
+) -> Path:
+    """Build what was chosen already: `build` after its look-ups, and the tuner's way in."""
+    toolchain.require_compiler()
+    target = Path(os.path.abspath(output))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    report = progress or (lambda _what, _done, _total: None)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        staging = Path(scratch) / "bundle"
+        staging.mkdir(mode=0o755)
+        variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
+        bundle.write_manifest(staging, _manifest(specs, variants))
+        return bundle.publish(staging, target)
+
+
+def _ordered(requests: Sequence[Request]) -> list[Request]:
+    """Best first: wider vectors, then more features."""
+    unique = {request.machine.name: request for request in requests}
+    return sorted(
+        unique.values(),
+        key=lambda r: (r.machine.vector_bytes, len(r.machine.features)),
+        reverse=True,
+    )
+
+
+def scheduled(specs: Sequence[ConvSpec], request: Request) -> dict[str, Function]:
+    """Apply every choice: key -> scheduled function."""
+    functions = {}
+    for spec in specs:
+        if not spec.is_empty:
+            choice = request.choices[spec.key]
+            functions[spec.key] = choice.schedule.apply(spec, request.machine, choice.decisions)
+    return functions
+
+
+def pack_symbol(key: str) -> str:
+    """Name of the function that packs a kernel's filter."""
+    return f"{key}__pack"
+
+
+def compile_library(functions: Mapping[str, Function], machine: Machine, path: Path) -> None:
+    """Compile scheduled functions for one machine and link them into a shared library."""
+    # Not at the top: `tvmconv build --help` and a wrong argument need not wait for TVM.
+    from tvmconv import lowering
+
+    flat: dict[str, Any] = {}
+    for key, function in functions.items():
+        flat[key] = function.main
+        if function.pack is not None:
+            flat[pack_symbol(key)] = function.pack
+    executable = lowering.compile_functions(flat, machine.target)
+    try:
+        executable.export_library(str(path), cc=toolchain.c_compiler(), options=["-s"])
+    except RuntimeError as error:
+        raise BuildError(
+            f"linking {path.name} with {toolchain.c_compiler()} failed: {error}. "
+            "`tvmconv doctor` checks the compiler."
+        ) from error
+
+
+def _variant(
+    specs: Sequence[ConvSpec], request: Request, staging: Path, report: Progress
+) -> bundle.Variant:
+    machine = request.machine
+    steps = 2
+    report(f"scheduling {len(specs)} kernels for {machine.name}", 0, steps)
+    functions = scheduled(specs, request)
+    report(f"compiling {len(functions)} kernels for {machine.name}", 1, steps)
+    library = staging / bundle.library_name(machine.name)
+    compile_library(functions, machine, library)
+    runtime = staging / bundle.runtime_name(machine.architecture)
+    if not runtime.exists():
+        shutil.copyfile(toolchain.runtime_library(), runtime)
+    report(f"{machine.name} is built", steps, steps)
+    return bundle.Variant(
+        machine=machine.name,
+        architecture=machine.architecture,
+        os="linux",
+        library=library.name,
+        sha256=bundle.file_digest(library),
+        features=machine.features,
+        runtime=bundle.RuntimeEntry(runtime.name, bundle.file_digest(runtime)),
+        kernels={spec.key: _entry(spec, request, functions) for spec in specs},
+    )
+
+
+def _entry(
+    spec: ConvSpec, request: Request, functions: Mapping[str, Function]
+) -> bundle.KernelEntry:
+    if spec.is_empty:
+        return bundle.KernelEntry(None, "empty", {})
+    choice, function = request.choices[spec.key], functions[spec.key]
+    pack = None
+    if function.pack is not None:
+        pack = bundle.PackEntry(pack_symbol(spec.key), function.packed_shape, spec.dtype)
+    record = choice.source if choice.entry else None
+    return bundle.KernelEntry(spec.key, choice.schedule.name, choice.decisions, record, pack)
+
+
+def _manifest(specs: Sequence[ConvSpec], variants: Sequence[bundle.Variant]) -> bundle.Manifest:
+    import tvm
+    import tvm_ffi
+
+    return bundle.Manifest(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        tvmconv=__version__,
+        tvm=tvm.__version__,
+        tvm_ffi=tvm_ffi.__version__,
+        keys=tuple(spec.key for spec in specs),
+        variants=tuple(variants),
+    )

@@ -1,0 +1,364 @@
+"""The bundle: a directory of compiled kernels and the manifest that describes them.
+
+::
+
+    kernels.tvmconv/
+      manifest.json                 what is here, for which CPU features, with checksums
+      sapphirerapids.so             one kernel library per variant
+      libtvm_runtime-x86_64.so      what the kernels need to run, one per architecture
+
+Build and runtime share this module; it knows nothing of TVM and uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import types
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmconv import errors
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+LIBRARY_SUFFIX = ".so"
+_CHECKSUM = "checksum"
+_REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
+
+
+@dataclasses.dataclass(frozen=True)
+class PackEntry:
+    """The function that rearranges a filter once, and the shape and dtype of the array it fills."""
+
+    symbol: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelEntry:
+    """One compiled problem: its symbol (None when the output is empty) and how it was scheduled.
+
+    ``record`` names the tuning record that the decisions come from, None for default decisions.
+    ``pack`` is None when the kernel takes the filter as TensorFlow lays it out.
+    """
+
+    symbol: str | None
+    schedule: str
+    decisions: dict[str, Any]
+    record: str | None = None
+    pack: PackEntry | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeEntry:
+    """The copy of ``libtvm_runtime.so`` in the bundle: file name and SHA-256 (hex)."""
+
+    file: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """All kernels compiled for one kind of CPU.
+
+    ``features`` are the ``/proc/cpuinfo`` names of everything the compiler was allowed to use;
+    ``kernels`` maps each of the manifest's keys to its entry.
+    """
+
+    machine: str
+    architecture: str
+    os: str
+    library: str
+    sha256: str
+    features: tuple[str, ...]
+    runtime: RuntimeEntry
+    kernels: dict[str, KernelEntry]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything a bundle says of itself; ``variants`` are ordered best first.
+
+    ``created`` is an ISO 8601 time; ``tvmconv``, ``tvm``, ``tvm_ffi`` are versions at the build.
+    """
+
+    created: str
+    tvmconv: str
+    tvm: str
+    tvm_ffi: str
+    keys: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    format: int = FORMAT
+
+
+def runtime_name(architecture: str) -> str:
+    """Return the file name of the runtime library in a bundle: ``libtvm_runtime-x86_64.so``."""
+    return f"libtvm_runtime-{architecture}{LIBRARY_SUFFIX}"
+
+
+def library_name(machine: str) -> str:
+    """Return the file name of a variant's kernels in a bundle: ``sapphirerapids.so``."""
+    return f"{machine}{LIBRARY_SUFFIX}"
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raises OSError as ``open`` does."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Write ``manifest.json`` into the directory ``path``, whole or not at all.
+
+    Raises BundleError when the manifest would not be readable again, so a fault of the builder
+    shows on the build machine and not on the user's.
+    """
+    body = dataclasses.asdict(manifest)
+    body = {"format": body.pop("format"), **body}
+    # Through JSON and back, so that the checksum covers what a reader will see.
+    body = json.loads(json.dumps(body))
+    body[_CHECKSUM] = _checksum(body)
+    target = Path(path) / MANIFEST_NAME
+    _parse(body, target)
+    handle, temporary = tempfile.mkstemp(dir=path, prefix=".manifest-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(body, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the bundle from a service's user
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read and check the manifest of the bundle directory ``path``.
+
+    Raises BundleError when ``path`` is no directory or holds no manifest, and when the manifest is
+    truncated, altered, incomplete or of a newer format.
+    """
+    directory = Path(path)
+    file = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {_REBUILD}")
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise errors.BundleError(
+            f"{directory} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {_REBUILD}"
+        ) from None
+    except OSError as error:
+        raise errors.BundleError(f"{file} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.BundleError(
+            f"{file} is truncated or damaged ({error}); copy the bundle again, or: {_REBUILD}"
+        ) from error
+    return _parse(body, file)
+
+
+def verify_files(directory: str | os.PathLike[str], variant: Variant) -> None:
+    """Check that the files of ``variant`` are exactly those that were built.
+
+    Raises BundleError when its kernel library or runtime is missing or has another SHA-256.
+    """
+    for name, expected in (
+        (variant.library, variant.sha256),
+        (variant.runtime.file, variant.runtime.sha256),
+    ):
+        file = Path(directory) / name
+        try:
+            found = file_digest(file)
+        except OSError as error:
+            raise errors.BundleError(
+                f"{file}, which the manifest names, cannot be read ({error.strerror or error}); "
+                f"copy the whole directory again, or: {_REBUILD}"
+            ) from error
+        if found != expected:
+            raise errors.BundleError(
+                f"{file} is truncated or altered: its SHA-256 is {found}, the manifest says "
+                f"{expected}; copy the bundle again, or: {_REBUILD}"
+            )
+
+
+def choose_variant(
+    manifest: Manifest,
+    architecture: str,
+    features: Collection[str],
+    operating_system: str = "linux",
+    machine: str | None = None,
+) -> Variant:
+    """Return the first variant that runs where every one of its features is in ``features``.
+
+    ``machine`` restricts the choice to the variant of that name; UnknownNameError if there is none.
+    Raises IncompatibleMachineError, which lists what each variant lacks.
+    """
+    names = [variant.machine for variant in manifest.variants]
+    if machine is not None and machine not in names:
+        raise errors.UnknownNameError(
+            f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
+        )
+    reasons = []
+    for variant in manifest.variants:
+        if machine not in (None, variant.machine):
+            continue
+        if (variant.architecture, variant.os) != (architecture, operating_system):
+            reasons.append(
+                f"{variant.machine} is for {variant.architecture} {variant.os}, this process is "
+                f"{architecture} {operating_system}"
+            )
+            continue
+        missing = [name for name in variant.features if name not in features]
+        if not missing:
+            return variant
+        reasons.append(f"{variant.machine} needs {', '.join(missing)}, which this CPU lacks")
+    raise errors.IncompatibleMachineError(
+        "no variant of this bundle runs on this machine:\n  "
+        + "\n  ".join(reasons)
+        + f"\nBuild one for it, on this machine: {_REBUILD}"
+    )
+
+
+def publish(staging: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
+    """Move the finished bundle ``staging`` to ``output``, replacing a bundle that is there.
+
+    A reader finds the old bundle or the new one, never a mixture; libraries that a process has open
+    stay valid. ``staging`` must be on the same file system, best a sibling of ``output``.
+    Raises BundleError, and changes nothing, when ``output`` exists and is not a bundle.
+    """
+    # Behind a symbolic link such as "current", its target is replaced and the link stays.
+    target = Path(os.path.realpath(output))
+    read_manifest(staging)
+    if os.path.lexists(target) and not _replaceable(target):
+        raise errors.BundleError(
+            f"{target} exists and is not only a bundle, so it is not overwritten; "
+            "remove it or give another --output"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
+    old = aside / "bundle"
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(staging, target)
+    except OSError as error:
+        if old.exists():
+            os.replace(old, target)
+        aside.rmdir()
+        if error.errno != errno.EXDEV:
+            raise
+        raise errors.BundleError(
+            f"{staging} and {target} are on different file systems; stage the bundle in "
+            f"{target.parent}"
+        ) from error
+    shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _replaceable(target: Path) -> bool:
+    """Tell whether ``target`` holds a bundle, or nothing, and no file of the user's own.
+
+    A damaged bundle passes too, since building it again is how one mends it.
+    """
+    if not target.is_dir():
+        return False
+    names = [entry.name for entry in target.iterdir()]
+    if not names:
+        return True
+    if any(name != MANIFEST_NAME and not name.endswith(LIBRARY_SUFFIX) for name in names):
+        return False
+    try:
+        with open(target / MANIFEST_NAME, "rb") as file:
+            return b'"tvmconv"' in file.read(1024)  # one of the first fields in the file
+    except OSError:
+        return False
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in body.items() if name != _CHECKSUM}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(body: object, file: Path) -> Manifest:
+    """Turn decoded JSON into a Manifest, or raise BundleError; ``file`` is for the messages."""
+    if not isinstance(body, dict) or type(body.get("format")) is not int:
+        raise errors.BundleError(f"{file} is no tvmconv manifest; make a bundle with: {_REBUILD}")
+    if body["format"] != FORMAT:
+        writer = body.get("tvmconv", "?")
+        raise errors.BundleError(
+            f"{file} has format {body['format']}, written by tvmconv {writer}; this tvmconv reads "
+            f"format {FORMAT}. "
+            + (
+                f"Run: pip install 'tvmconv>={writer}'"
+                if body["format"] > FORMAT
+                else f"Make the bundle again: {_REBUILD}"
+            )
+        )
+    if body.get(_CHECKSUM) != _checksum(body):
+        raise errors.BundleError(
+            f"{file} was altered after it was built: its contents do not match its checksum; "
+            f"copy the bundle again, or: {_REBUILD}"
+        )
+    rest = {name: value for name, value in body.items() if name != _CHECKSUM}
+    try:
+        manifest: Manifest = _decode(Manifest, rest, "manifest")
+        _check(manifest)
+    except ValueError as error:
+        raise errors.BundleError(f"{file}: {error}; make the bundle again: {_REBUILD}") from error
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError where well-typed fields contradict each other."""
+    if not manifest.variants:
+        raise ValueError("the bundle has no variant")
+    for variant in manifest.variants:
+        for name in (variant.library, variant.runtime.file):
+            # A path would let a manifest open a library from outside the bundle.
+            if not name or name.startswith(".") or "/" in name or "\0" in name:
+                raise ValueError(f"{name!r} is not a plain file name")
+        if set(variant.kernels) != set(manifest.keys):
+            differing = sorted(set(variant.kernels) ^ set(manifest.keys))
+            raise ValueError(f"the kernels of variant {variant.machine} are not {differing}")
+
+
+def _decode(kind: Any, value: object, where: str) -> Any:
+    """Read ``value`` as the annotation ``kind``: a dataclass, tuple, dict, union or plain type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        fields = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(fields):
+            given = sorted(value) if isinstance(value, dict) else type(value).__name__
+            raise ValueError(f"{where} must have the fields {sorted(fields)}, found {given}")
+        decoded = {n: _decode(fields[n], v, f"{where}.{n}") for n, v in value.items()}
+        return typing.cast(Any, kind)(**decoded)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: _decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+    if origin is types.UnionType:
+        if value is None and types.NoneType in arguments:
+            return None
+        return _decode(arguments[0], value, where)
+    if origin is None and type(value) is kind:
+        return value
+    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    raise ValueError(f"{where} must be {expected}, found {type(value).__name__}")

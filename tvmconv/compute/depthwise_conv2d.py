@@ -1,0 +1,61 @@
+"""Depthwise convolution as tensor expressions; what is computed, and nothing of how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te
+
+from tvmconv.compute.conv2d import in_layout
+from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.geometry import geometry
+from tvmconv.compute.padding import padded
+from tvmconv.spec import ConvSpec
+
+
+def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:
+    """Return (kernel_height, kernel_width, multiplier, in_channels)."""
+    kernel_height, kernel_width, channels, multiplier = spec.filter_shape
+    return (kernel_height, kernel_width, multiplier, channels)
+
+
+def pack(spec: ConvSpec) -> list[te.Tensor]:
+    """Put the input channels innermost: packed[i, j, q, k] = filter[i, j, k, q]."""
+    source = te.placeholder(spec.filter_shape, spec.dtype, name="filter")
+    packed = te.compute(
+        packed_filter_shape(spec), lambda i, j, q, k: source[i, j, k, q], name="packed"
+    )
+    return [source, packed]
+
+
+def direct(spec: ConvSpec) -> list[te.Tensor]:
+    """The defining sum, with one accumulator per (multiplier q, input channel k).
+
+    Output channel k * multiplier + q is interleaved by the last stage only, so that the sums run
+    over contiguous input channels whatever the multiplier is. Stages: ``padded`` (where needed),
+    ``conv``, ``out``. Returns data, filter, bias and residual where the spec has them, out. The
+    filter is packed; with multiplier 1 packing moves nothing.
+    """
+    g = geometry(spec)
+    m = spec.multiplier
+    data = te.placeholder(g.data_shape, spec.dtype, name="data")
+    weights = te.placeholder(packed_filter_shape(spec), spec.dtype, name="filter")
+    source = padded(data, g)
+    (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
+    kh = te.reduce_axis((0, g.kernel_height), "kh")
+    kw = te.reduce_axis((0, g.kernel_width), "kw")
+    conv = te.compute(
+        (g.batch, g.out_height, g.out_width, m, g.in_channels),
+        lambda n, h, w, q, k: te.sum(
+            source[n, h * sh + kh * dh, w * sw + kw * dw, k].astype(dtype)
+            * weights[kh, kw, q, k].astype(dtype),
+            axis=[kh, kw],
+        ),
+        name="conv",
+    )
+    extra = epilogue_arguments(spec, g.out_shape)
+
+    def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
+        return epilogue(spec, conv[n, h, w, o % m, o // m], o, position, extra)
+
+    return [data, weights, *extra, in_layout(g, finish)]

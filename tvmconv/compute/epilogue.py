@@ -1,0 +1,63 @@
+"""What happens to a finished sum: bias, residual, activation, one rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+from tvmconv.spec import ConvSpec
+
+
+def relu(x: Any, dtype: str) -> Any:
+    """max(x, 0)."""
+    return tirx.max(x, tirx.const(0, dtype))
+
+
+def relu6(x: Any, dtype: str) -> Any:
+    """min(max(x, 0), 6)."""
+    return tirx.min(relu(x, dtype), tirx.const(6, dtype))
+
+
+def sigmoid(x: Any, dtype: str) -> Any:
+    """1 / (1 + exp(-x))."""
+    one = tirx.const(1, dtype)
+    return one / (one + tirx.exp(-x))
+
+
+def hard_sigmoid(x: Any, dtype: str) -> Any:
+    """relu6(x + 3) / 6, as Keras 3 defines it."""
+    return relu6(x + tirx.const(3, dtype), dtype) * tirx.const(1 / 6, dtype)
+
+
+ACTIVATIONS = {
+    None: lambda x, dtype: x,
+    "relu": relu,
+    "relu6": relu6,
+    "sigmoid": sigmoid,
+    "silu": lambda x, dtype: x * sigmoid(x, dtype),
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": lambda x, dtype: x * hard_sigmoid(x, dtype),
+}
+
+
+def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.Tensor, ...]:
+    """Return the placeholders (bias, residual) that ``spec`` asks for, in the kernel's order."""
+    bias = [te.placeholder(spec.bias_shape, spec.dtype, name="bias")] if spec.bias else []
+    residual = [te.placeholder(out_shape, spec.dtype, name="residual")] if spec.residual else []
+    return (*bias, *residual)
+
+
+def epilogue(
+    spec: ConvSpec, value: Any, channel: Any, position: tuple[Any, ...], extra: tuple[te.Tensor, ...]
+) -> Any:
+    """Return activation(value + bias[channel] + residual[position]) in the spec's dtype.
+
+    ``value`` is in the accumulator's dtype; everything up to the last rounding stays in it.
+    """
+    tensors = list(extra)
+    if spec.bias:
+        value = value + tensors.pop(0)[channel].astype(spec.accumulator_dtype)
+    if spec.residual:
+        value = value + tensors.pop(0)[position].astype(spec.accumulator_dtype)
+    return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.dtype)

@@ -1,0 +1,162 @@
+"""What this process runs on: architecture, CPU features, cores; bundles are matched against it.
+
+Standard library only: the inference machine imports it before anything else is known to work.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+CGROUPS = Path("/sys/fs/cgroup")
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
+
+_ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+# A 32-bit process under a 64-bit kernel (Raspberry Pi OS does this) cannot open 64-bit libraries.
+_NARROW = {"x86_64": "i686", "aarch64": "armv7l"}
+# ARM's /proc/cpuinfo has numbers only; names as in the Main ID Register tables of Arm's manuals.
+_ARM_PARTS = {
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd0d": "Cortex-A77",
+    "0xd40": "Neoverse-V1",
+    "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
+    "0xd44": "Cortex-X1",
+    "0xd49": "Neoverse-N2",
+    "0xd4f": "Neoverse-V2",
+}
+_ARM_LIMITED = "0x41"  # the only implementer whose part numbers the table above lists
+
+
+def architecture() -> str:
+    """Name this process's instruction set: ``x86_64``, ``aarch64``, or what the system says."""
+    machine = platform.machine().lower()
+    machine = _ARCHITECTURES.get(machine, machine)
+    return machine if sys.maxsize > 2**32 else _NARROW.get(machine, machine)
+
+
+def operating_system() -> str:
+    """Name the operating system in lower case, as Python's ``platform`` knows it: ``linux``."""
+    return platform.system().lower()
+
+
+def cpu_features() -> frozenset[str]:
+    """Return the CPU's features under the names of Linux's ``/proc/cpuinfo``.
+
+    On x86 these are the ``flags`` (``avx2``, ``fma``, ``avx512f``), on ARM the ``Features``
+    (``asimd``, ``asimddp``). Only what every core has is returned: a kernel may run on any of them.
+    Empty where there is no ``/proc/cpuinfo``.
+    """
+    cores = [
+        frozenset(value.split())
+        for name, value in _cpuinfo_fields()
+        if name in ("flags", "Features")
+    ]
+    return frozenset.intersection(*cores) if cores else frozenset()
+
+
+def cpu_name() -> str:
+    """Return the CPU's marketing or core name, or ``unknown CPU``.
+
+    On ARM a board may mix cores: their distinct names are joined with `` + ``.
+    """
+    implementer = ""
+    arm_cores: list[str] = []
+    for name, value in _cpuinfo_fields():
+        if name == "model name":
+            return value
+        if name == "CPU implementer":
+            implementer = value
+        elif name == "CPU part":
+            known = _ARM_PARTS.get(value) if implementer == _ARM_LIMITED else None
+            core = known or f"ARM implementer {implementer} part {value}"
+            if core not in arm_cores:
+                arm_cores.append(core)
+    return " + ".join(arm_cores) or "unknown CPU"
+
+
+def cpu_vendor() -> str:
+    """Return x86's vendor string (``GenuineIntel``, ``AuthenticAMD``), or nothing elsewhere."""
+    return next((value for name, value in _cpuinfo_fields() if name == "vendor_id"), "")
+
+
+def available_cores() -> int:
+    """Return how many threads can really run at once: at least 1.
+
+    The smaller of the process's CPU affinity (``taskset``, cpusets) and the control groups' CPU
+    quota (``docker --cpus``, Kubernetes limits), which ``os.cpu_count()`` knows nothing of. A quota
+    of 2.5 cores counts as 2: a third thread would only have the others throttled.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    quotas = [int(quota) for quota in _cgroup_quotas()]
+    return max(1, min([cores, *quotas]))
+
+
+def _cpuinfo_fields() -> Iterator[tuple[str, str]]:
+    try:
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip(), value.strip()
+
+
+def _cgroup_quotas() -> Iterator[float]:
+    """Yield the CPU quotas, in cores, of this process's control groups and of those around it."""
+    try:
+        lines = PROCESS_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:  # version 2: one hierarchy; beside version 1 it is mounted as "unified"
+            roots, quota = [CGROUPS, CGROUPS / "unified"], _quota_v2
+        elif "cpu" in controllers.split(","):
+            roots, quota = [CGROUPS / "cpu", CGROUPS / "cpu,cpuacct"], _quota_v1
+        else:
+            continue
+        for root in roots:
+            # Without a cgroup namespace the path names a folder of the host that a container does
+            # not see; its parents end at the mount's root, which is the container's own group.
+            group = root / path.strip("/")
+            for folder in [group, *group.parents]:
+                found = quota(folder)
+                if found is not None:
+                    yield found
+                if folder == root:
+                    break
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return None if quota < 0 else quota / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

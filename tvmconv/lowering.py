@@ -1,0 +1,181 @@
+"""From scheduled loops to machine code: one pass of our own among TVM's.
+
+TVM's ``LoopPartition`` dies on tiles that do not divide the image ("Cannot unroll non-constant loop"),
+so schedules say themselves where a loop over tiles changes its nature, and `specialise_tiles` splits it
+there. The pieces at a border run few times: they are unrolled, and the simplifier then drops the
+padding tests and the predicates of the ragged last tile, because it knows the tile's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, te, tirx
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
+
+from tvmconv.errors import BuildError
+
+SPLIT_AT = "tvmconv.split_at"  # loop annotation: tile numbers at which the loop changes its nature
+_PIPELINE = "tvmconv"
+# Longer border pieces stay loops: unrolled ones would only grow the code.
+_UNROLLED_PIECE = 2
+
+
+def split_points(loop: tirx.For) -> list[tuple[int, int]]:
+    """Return the non-empty pieces [begin, end) of an annotated loop of constant extent."""
+    extent = int(loop.extent)
+    inner = sorted({int(p) for p in loop.annotations[SPLIT_AT] if 0 < int(p) < extent})
+    edges = [0, *inner, extent]
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def _piece(loop: tirx.For, begin: int, end: int, kind: int) -> tirx.For:
+    unrolled = end - begin <= _UNROLLED_PIECE
+    return tirx.For(
+        loop.loop_var, begin, end - begin, tirx.ForKind.UNROLLED if unrolled else kind, loop.body
+    )
+
+
+def _in_sequence(loop: tirx.For) -> tirx.Stmt:
+    """One loop after the other, so that a loop's invariants can be hoisted out of its piece."""
+    pieces = [_piece(loop, begin, end, loop.kind) for begin, end in split_points(loop)]
+    return tirx.SeqStmt(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def _in_branches(loop: tirx.For) -> tirx.Stmt:
+    """One parallel loop whose body branches on the piece: several loops would mean several barriers."""
+    t = loop.loop_var
+    pieces = sorted(split_points(loop), key=lambda piece: piece[1] - piece[0])
+    body: tirx.Stmt | None = None
+    for begin, end in reversed(pieces):
+        single = end - begin == 1
+        case = _piece(loop, begin, end, tirx.ForKind.SERIAL) if single else loop.body
+        inside = tirx.all(t >= begin, t < end)
+        body = tirx.IfThenElse(inside, case, body)
+    return tirx.For(t, 0, loop.extent, loop.kind, body)
+
+
+def _specialise(loop: tirx.For) -> tirx.Stmt:
+    if SPLIT_AT not in loop.annotations:
+        return loop
+    return _in_branches(loop) if loop.kind == tirx.ForKind.PARALLEL else _in_sequence(loop)
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def specialise_tiles(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
+    """Split every loop annotated with `SPLIT_AT`; the copies share variables until ConvertSSA."""
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _specialise)))
+
+
+def _on_stack(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
+    if alloc.buffer.scope() != "local":
+        return alloc
+    return tirx.AllocBuffer(alloc.buffer, annotations={"disable_lower_builtin": tirx.IntImm("bool", 1)})
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def accumulators_on_stack(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
+    """Keep "local" buffers out of the heap: LowerTVMBuiltin puts 1 KiB and more there (16 zmm)."""
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _on_stack)))
+
+
+def _cpu_passes() -> list[Any]:
+    """TVM's own s_tir pipeline less its GPU passes and LoopPartition, plus `specialise_tiles`."""
+    return [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        specialise_tiles,
+        tirx.transform.ConvertSSA(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.VerifyMemory(),
+        tirx.transform.AnnotateEntryFunc(),
+        tirx.transform.SplitHostDevice(),
+        tirx.transform.MakePackedAPI(),
+        tirx.transform.BF16StorageLegalize(),
+        accumulators_on_stack,
+    ]
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    @tvm.transform.module_pass(opt_level=0)
+    def lower(mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        return tvm.transform.Sequential(_cpu_passes())(mod)
+
+    def finalize_host() -> Any:
+        return tvm.transform.Sequential(
+            [tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin()]
+        )
+
+    return lower, finalize_host, lambda: tvm.transform.Sequential([])
+
+
+register_tir_pipeline(_PIPELINE, _pipeline)
+
+
+def prim_func(arguments: list[te.Tensor]) -> tirx.PrimFunc:
+    """Return the unscheduled function of tensors, all of them arguments, the last one the output."""
+    return te.create_prim_func(arguments)
+
+
+def with_interface(
+    func: tirx.PrimFunc, shapes: Mapping[str, tuple[int, ...]], aligned: frozenset[str]
+) -> tirx.PrimFunc:
+    """Give a scheduled function the shapes and alignments that its callers see.
+
+    ``shapes`` are the callers' shapes by buffer name where they differ from the loops' (the same
+    elements in the same order). Buffers that are not in ``aligned`` may lie at any multiple of their
+    element size: NumPy hardly ever aligns to the 64 bytes that TVM assumes and does not check, and an
+    unaligned vector load costs nothing extra where the address happens to be aligned.
+    """
+    params, views, renamed = [], [], {}
+    for inner in func.params:
+        element_bytes = tvm.DataType(inner.dtype).itemsize
+        alignment = 64 if inner.name in aligned else element_bytes
+        view = tirx.decl_buffer(inner.shape, inner.dtype, inner.name, data_alignment=alignment)
+        renamed[inner] = view
+        if inner.name in shapes:
+            outer = tirx.decl_buffer(
+                shapes[inner.name], inner.dtype, inner.name, data_alignment=alignment
+            )
+            views.append(tirx.DeclBuffer(view, data=tirx.buffer.buffer_data(outer)))
+            params.append(outer)
+        else:
+            params.append(view)
+    body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda var: renamed.get(var, var)))
+    body = tirx.SeqStmt([*views, body]) if views else body
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def compile_functions(functions: Mapping[str, tirx.PrimFunc], target: Mapping[str, Any]) -> Any:
+    """Compile functions under their names for one target; returns TVM's executable.
+
+    Raises BuildError with the names when TVM cannot compile them.
+    """
+    mod = tvm.IRModule(
+        {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    )
+    try:
+        return tvm.compile(mod, target=tvm.target.Target(dict(target)), tir_pipeline=_PIPELINE)
+    except Exception as error:
+        names = ", ".join(functions)
+        raise BuildError(f"TVM could not compile {names} for {dict(target)}: {error}") from error

@@ -1,0 +1,143 @@
+"""Loads a bundle: checks everything it says of itself, opens it, and maps keys to kernels."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmconv import bundle, errors, host
+from tvmconv.runtime import engine
+from tvmconv.runtime.kernel import Kernel
+from tvmconv.spec import ConvSpec
+
+
+class UnknownKeyError(errors.UnknownNameError, KeyError):
+    """A library has no kernel for that key; a KeyError too, as a mapping must raise."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the message's repr
+
+
+class Library(Mapping[str, Kernel]):
+    """The kernels of one bundle variant: a mapping from `ConvSpec.key` to `Kernel`.
+
+    An index may also be the `ConvSpec` itself. `load` makes it.
+
+    Attributes:
+        path: the bundle's directory.
+        manifest: everything that the bundle says of itself.
+        variant: the part of it that was chosen for this machine.
+        threads: how many threads each call uses.
+
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: bundle.Manifest,
+        variant: bundle.Variant,
+        specs: dict[str, ConvSpec],
+        threads: int,
+        module: Any,
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.variant = variant
+        self.threads = threads
+        self._specs = specs
+        self._module = module
+        self._kernels: dict[str, Kernel] = {}
+
+    def __getitem__(self, key: str | ConvSpec) -> Kernel:
+        name = key.key if isinstance(key, ConvSpec) else key
+        if name not in self._specs:
+            near = difflib.get_close_matches(str(name), self._specs, n=3, cutoff=0.0)
+            raise UnknownKeyError(
+                f"{self.path} has no kernel {name}; the nearest of its {len(self)}: "
+                f"{', '.join(near)}. Build it in: tvmconv build {name} --machine "
+                f"{self.variant.machine} --output PATH"
+            )
+        if name not in self._kernels:
+            # Two threads may both come here; setdefault keeps one kernel.
+            self._kernels.setdefault(name, self._kernel(name))
+        return self._kernels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __repr__(self) -> str:
+        return (
+            f"Library({str(self.path)!r}, {len(self)} kernels for {self.variant.machine}, "
+            f"{self.threads} threads)"
+        )
+
+    def _kernel(self, key: str) -> Kernel:
+        entry = self.variant.kernels[key]
+        function = pack = None
+        if entry.symbol is not None:
+            function = engine.function(self._module, entry.symbol)
+            if entry.pack is not None:
+                pack = engine.function(self._module, entry.pack.symbol)
+        return Kernel(self._specs[key], entry, self.variant.machine, self.threads, function, pack)
+
+
+def load(
+    path: str | os.PathLike[str], threads: int | None = None, machine: str | None = None
+) -> Library:
+    """Open a bundle that `tvmconv.build` made; neither TVM nor a compiler is needed.
+
+    Args:
+        path: the bundle's directory.
+        threads: how many threads each call uses; None for all cores that this process may use
+            (affinity and container limits counted), 1 to stay in the calling thread and start no
+            others. Each Python thread that calls kernels gets a pool of its own, whose size is the
+            first number above 1 that it meets.
+        machine: the name of a variant to use instead of the first that runs here.
+
+    Returns:
+        A mapping from `ConvSpec.key` (or the `ConvSpec`) to `Kernel`.
+
+    Raises:
+        BundleError: the bundle is damaged, incomplete, or of a newer format. Everything is checked
+            before any of its libraries is opened.
+        IncompatibleMachineError: no variant, or not the one asked for, runs on this CPU.
+        UnknownNameError: there is no variant ``machine``.
+        ValueError, TypeError: ``threads`` is not a positive integer.
+
+    Sets the environment variable ``TVM_BIND_THREADS`` to 0 unless it is set, so that TVM pins no
+    thread of this process to a core.
+
+    """
+    count = host.available_cores() if threads is None else _thread_count(threads)
+    directory = Path(path)
+    manifest = bundle.read_manifest(directory)
+    variant = bundle.choose_variant(
+        manifest, host.architecture(), host.cpu_features(), host.operating_system(), machine
+    )
+    try:
+        specs = {key: ConvSpec.from_key(key) for key in manifest.keys}
+    except ValueError as error:
+        raise errors.BundleError(
+            f"{directory}: {error} It was built by tvmconv {manifest.tvmconv}; run: "
+            f"pip install 'tvmconv>={manifest.tvmconv}'"
+        ) from error
+    bundle.verify_files(directory, variant)
+    engine.open_runtime(directory, variant.runtime, manifest.tvm_ffi)
+    module = engine.open_kernels(directory / variant.library, variant.sha256)
+    return Library(directory, manifest, variant, specs, count, module)
+
+
+def _thread_count(threads: object) -> int:
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise TypeError(f"threads must be None or an int, {threads!r} was given")
+    if threads < 1:
+        raise ValueError(
+            f"threads must be at least 1, {threads} was given; None takes all cores of the process"
+        )
+    return threads

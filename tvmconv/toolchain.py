@@ -1,0 +1,121 @@
+"""What building needs besides this package, and whether it is here: versions, compiler, linker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmconv.errors import MissingToolError
+
+INSTALL_COMPILER = "pip install 'tvmconv[compiler]'"
+# 0.1.15 makes MetaSchedule and tvm.ir.save_json of apache-tvm 0.27 crash with a segmentation fault.
+_FFI_FROM, _FFI_BELOW = (0, 1, 14), (0, 1, 15)
+_TVM = "0.27.0.post1"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it is in order, what was found, what to do if not.
+
+    ``needed_for`` names the commands that fail without it.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    needed_for: str
+    remedy: str = ""
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.split(".post")[0])[:3])
+
+
+def check_ffi() -> Check:
+    """apache-tvm-ffi: present and of a version that does not crash."""
+    found = _version("apache-tvm-ffi")
+    good = found is not None and _FFI_FROM <= _numbers(found) < _FFI_BELOW
+    return Check(
+        "apache-tvm-ffi",
+        good,
+        found or "not installed",
+        "everything",
+        "pip install 'apache-tvm-ffi>=0.1.14.post0,<0.1.15' (0.1.15 crashes the tuner of TVM 0.27)",
+    )
+
+
+def check_tvm() -> Check:
+    """apache-tvm: exactly the release that schedules and lowering are written against."""
+    found = _version("apache-tvm")
+    return Check(
+        "apache-tvm", found == _TVM, found or "not installed", "build, tune", INSTALL_COMPILER
+    )
+
+
+def check_xgboost() -> Check:
+    """xgboost, under either of its two distribution names."""
+    found = _version("xgboost-cpu") or _version("xgboost")
+    present = importlib.util.find_spec("xgboost") is not None
+    return Check("xgboost", present, found or "not installed", "tune", INSTALL_COMPILER)
+
+
+def c_compiler() -> str | None:
+    """The C compiler that links kernels: ``$CXX`` or ``$CC``, else the first of g++, gcc, clang."""
+    for candidate in (os.environ.get("CXX"), os.environ.get("CC"), "g++", "gcc", "clang++", "clang"):
+        if candidate and shutil.which(candidate):
+            return shutil.which(candidate)
+    return None
+
+
+def check_c_compiler() -> Check:
+    """A C compiler for linking; TVM's LLVM does the compiling."""
+    found = c_compiler()
+    remedy = "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)"
+    named = [f"${v}={os.environ[v]}" for v in ("CXX", "CC") if os.environ.get(v)]
+    missing = f"none; {' '.join(named)} is not a program" if named else "none on PATH"
+    return Check("C compiler", found is not None, found or missing, "build, tune", remedy)
+
+
+def checks() -> list[Check]:
+    """Everything `doctor` reports on, in the order in which one would mend it."""
+    return [check_ffi(), check_tvm(), check_xgboost(), check_c_compiler()]
+
+
+def require(*needed: Check) -> None:
+    """Raise MissingToolError that names the first of ``needed`` that is not in order."""
+    for check in needed:
+        if not check.ok:
+            raise MissingToolError(
+                f"{check.name} is needed for {check.needed_for}, found: {check.found}. "
+                f"To mend it: {check.remedy}. `tvmconv doctor` checks the rest."
+            )
+
+
+def require_compiler() -> None:
+    """Raise MissingToolError unless kernels can be compiled and linked here."""
+    require(check_ffi(), check_tvm(), check_c_compiler())
+
+
+def runtime_library() -> Path:
+    """The ``libtvm_runtime.so`` of the installed apache-tvm."""
+    spec = importlib.util.find_spec("tvm")
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    for location in locations:
+        path = Path(location) / "lib" / "libtvm_runtime.so"
+        if path.is_file():
+            return path
+    raise MissingToolError(
+        f"no libtvm_runtime.so in {locations or 'any installed apache-tvm'}. To mend it: {INSTALL_COMPILER}"
+    )
