@@ -93,9 +93,7 @@ def test_every_single_flipped_byte_of_the_manifest_is_noticed(written):
     intact = bundle.read_manifest(written)
     refused = 0
     for position in range(0, len(data), 7):
-        file.write_bytes(
-            data[:position] + bytes([data[position] ^ 0x11]) + data[position + 1 :]
-        )
+        file.write_bytes(data[:position] + bytes([data[position] ^ 0x11]) + data[position + 1 :])
         try:
             assert bundle.read_manifest(written) == intact  # white space between fields
         except errors.BundleError:
@@ -189,7 +187,9 @@ def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
 def test_a_variant_asked_for_must_exist_and_fit():
     choices = manifest(variant("icelake", ("avx512f",)), variant())
     features = {"avx2", "fma"}
-    assert bundle.choose_variant(choices, "x86_64", features, machine="haswell").machine == "haswell"
+    assert (
+        bundle.choose_variant(choices, "x86_64", features, machine="haswell").machine == "haswell"
+    )
     with pytest.raises(errors.IncompatibleMachineError, match="icelake needs avx512f"):
         bundle.choose_variant(choices, "x86_64", features, machine="icelake")
     with pytest.raises(errors.UnknownNameError, match="it has icelake, haswell"):

@@ -70,9 +70,7 @@ def build(
     return build_requests(wanted, requests, output, progress)
 
 
-def _request(
-    specs: Sequence[ConvSpec], name: str, directories: Sequence[Path] | None
-) -> Request:
+def _request(specs: Sequence[ConvSpec], name: str, directories: Sequence[Path] | None) -> Request:
     machine, pack = hardware.find_machine(name)
     choices = {
         spec.key: choose(spec, machine, pack, directories) for spec in specs if not spec.is_empty

@@ -35,7 +35,7 @@ def default_choice(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> Choi
 def choose(
     spec: ConvSpec, machine: Machine, pack: HardwarePack, directories: Sequence[Path] | None = None
 ) -> Choice:
-    """Look up ``spec`` in this order, and take the first that exists:
+    """Look up ``spec`` in this order, and take the first that exists.
 
     1. a record in the user's own directory (``tvmconv tune`` writes there),
     2. a record shipped with the package,

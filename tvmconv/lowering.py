@@ -58,7 +58,35 @@ def _in_branches(loop: tirx.For) -> tirx.Stmt:
     return tirx.For(t, 0, loop.extent, loop.kind, body)
 
 
+def power_of_two_runs(extent: int) -> list[tuple[int, int]]:
+    """Cover [0, extent) with runs [begin, end) whose lengths are falling powers of two: 24 is 16 + 8."""
+    runs, begin = [], 0
+    while begin < extent:
+        length = 1 << ((extent - begin).bit_length() - 1)
+        runs.append((begin, begin + length))
+        begin += length
+    return runs
+
+
+def _in_vectors(loop: tirx.For) -> tirx.Stmt:
+    """Vectors of powers of two: LLVM pads <24 x float> to 32 in memory but stores 24 of them, so it
+
+    cannot keep an array of them in registers. Measured: 1.5 GFLOP/s in place of 190.
+    """
+    pieces = []
+    for begin, end in power_of_two_runs(int(loop.extent)):
+        lane = tvm.ir.Var(loop.loop_var.name, loop.loop_var.ty)
+        body = tvm_ffi.structural_map(
+            loop.body,
+            (tvm.ir.Var, lambda v, at=lane + begin: at if v.same_as(loop.loop_var) else v),
+        )
+        pieces.append(tirx.For(lane, 0, end - begin, loop.kind, body))
+    return tirx.SeqStmt(pieces) if len(pieces) > 1 else loop
+
+
 def _specialise(loop: tirx.For) -> tirx.Stmt:
+    if loop.kind == tirx.ForKind.VECTORIZED:
+        return _in_vectors(loop)
     if SPLIT_AT not in loop.annotations:
         return loop
     return _in_branches(loop) if loop.kind == tirx.ForKind.PARALLEL else _in_sequence(loop)
@@ -73,7 +101,9 @@ def specialise_tiles(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx
 def _on_stack(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
     if alloc.buffer.scope() != "local":
         return alloc
-    return tirx.AllocBuffer(alloc.buffer, annotations={"disable_lower_builtin": tirx.IntImm("bool", 1)})
+    return tirx.AllocBuffer(
+        alloc.buffer, annotations={"disable_lower_builtin": tirx.IntImm("bool", 1)}
+    )
 
 
 @tirx.transform.prim_func_pass(opt_level=0)

@@ -73,7 +73,14 @@ def check_xgboost() -> Check:
 
 def c_compiler() -> str | None:
     """The C compiler that links kernels: ``$CXX`` or ``$CC``, else the first of g++, gcc, clang."""
-    for candidate in (os.environ.get("CXX"), os.environ.get("CC"), "g++", "gcc", "clang++", "clang"):
+    for candidate in (
+        os.environ.get("CXX"),
+        os.environ.get("CC"),
+        "g++",
+        "gcc",
+        "clang++",
+        "clang",
+    ):
         if candidate and shutil.which(candidate):
             return shutil.which(candidate)
     return None

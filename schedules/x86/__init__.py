@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines
+
+from tvmconv.hardware import HardwarePack
 
 PACK = HardwarePack(
     name="x86",

@@ -36,12 +36,12 @@ from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
+from tvmconv.schedules.x86 import tiles
 
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
@@ -157,7 +157,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, pixels = int(decisions["channels"]), int(decisions["pixels"])
     g = geometry(spec)
-    group, blocks = conv2d.filter_blocks(spec, block)
+    group, _ = conv2d.filter_blocks(spec, block)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
     conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
     fused = g.channels_last and group % block == 0
@@ -192,9 +192,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     if g.out_width % pixels:
         parallel_tiles = is_pointwise(spec) and not weights_outer
         loops.annotate(job if parallel_tiles else pixel_tiles, SPLIT_AT, [g.out_width // pixels])
-    main = with_interface(
-        loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"})
-    )
+    main = with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"}))
     pack = prim_func(conv2d.pack(spec, block))
     return Function(
         main,
@@ -203,7 +201,9 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     )
 
 
-def _parallel_prefix(nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool) -> list[Any]:
+def _parallel_prefix(
+    nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool
+) -> list[Any]:
     """The outer loops whose turns are jobs: as many as possible, but a padded band is one job."""
     if by_rows:
         return nest[:2]

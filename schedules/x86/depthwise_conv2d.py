@@ -35,12 +35,12 @@ from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
+from tvmconv.schedules.x86 import tiles
 
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
@@ -196,11 +196,19 @@ def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool) -> None:
 def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:
     """Tile numbers where the interior begins and ends, for rows and for columns."""
     rows = tiles.interior(
-        g.out_height, int(decisions["rows"]), g.in_height, g.pads[0], g.strides[0],
+        g.out_height,
+        int(decisions["rows"]),
+        g.in_height,
+        g.pads[0],
+        g.strides[0],
         (g.kernel_height - 1) * g.dilations[0] + 1,
     )
     columns = tiles.interior(
-        g.out_width, int(decisions["columns"]), g.in_width, g.pads[1], g.strides[1],
+        g.out_width,
+        int(decisions["columns"]),
+        g.in_width,
+        g.pads[1],
+        g.strides[1],
         (g.kernel_width - 1) * g.dilations[1] + 1,
     )
     return rows, columns

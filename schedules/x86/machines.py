@@ -76,7 +76,14 @@ INTEL = (
     _machine("icelake-server", "Intel Xeon, 3rd generation", _ICELAKE, 512, 48, 1280),
     _machine("cascadelake", "Intel Xeon, 2nd generation", _VNNI, 512, 32, 1024),
     _machine("skylake-avx512", "Intel Xeon, 1st generation scalable", _V4, 512, 32, 1024),
-    _machine("alderlake", "Intel Core, 12th to 14th generation", (*_V3, "avx_vnni", "gfni"), 256, 48, 1280),
+    _machine(
+        "alderlake",
+        "Intel Core, 12th to 14th generation",
+        (*_V3, "avx_vnni", "gfni"),
+        256,
+        48,
+        1280,
+    ),
     _machine("skylake", "Intel Core, 6th to 10th generation", _V3, 256, 32, 256),
     _machine("haswell", "Intel Core and Xeon, 4th generation", _V3, 256, 32, 256, fma_latency=5),
 )

@@ -29,7 +29,7 @@ def row_bands(extent: int) -> list[int]:
 def cycles_per_fma(
     machine: Machine, pixels: int, vectors_per_pixel: int, useful_vectors: float
 ) -> float:
-    """Estimated cycles per useful vector FMA of a pixels x vectors tile, from the larger of
+    """Estimate cycles per useful vector FMA of a pixels x vectors tile: the largest of three.
 
     - the ports: 1 / fma_ports,
     - the loads: one vector per weight and one broadcast per pixel, over the load ports,

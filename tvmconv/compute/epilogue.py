@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
@@ -30,7 +31,7 @@ def hard_sigmoid(x: Any, dtype: str) -> Any:
     return relu6(x + tirx.const(3, dtype), dtype) * tirx.const(1 / 6, dtype)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str | None, Callable[[Any, str], Any]] = {
     None: lambda x, dtype: x,
     "relu": relu,
     "relu6": relu6,
@@ -49,7 +50,11 @@ def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.T
 
 
 def epilogue(
-    spec: ConvSpec, value: Any, channel: Any, position: tuple[Any, ...], extra: tuple[te.Tensor, ...]
+    spec: ConvSpec,
+    value: Any,
+    channel: Any,
+    position: tuple[Any, ...],
+    extra: tuple[te.Tensor, ...],
 ) -> Any:
     """Return activation(value + bias[channel] + residual[position]) in the spec's dtype.
 

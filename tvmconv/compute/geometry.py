@@ -43,12 +43,18 @@ class Geometry:
     @property
     def padded_height(self) -> int:
         """Rows that the kernel's windows reach, padding included: trailing unread rows are cut."""
-        return (self.out_height - 1) * self.strides[0] + (self.kernel_height - 1) * self.dilations[0] + 1
+        return (
+            (self.out_height - 1) * self.strides[0]
+            + (self.kernel_height - 1) * self.dilations[0]
+            + 1
+        )
 
     @property
     def padded_width(self) -> int:
         """Columns that the kernel's windows reach, padding included."""
-        return (self.out_width - 1) * self.strides[1] + (self.kernel_width - 1) * self.dilations[1] + 1
+        return (
+            (self.out_width - 1) * self.strides[1] + (self.kernel_width - 1) * self.dilations[1] + 1
+        )
 
     @property
     def needs_padding(self) -> bool:

@@ -96,6 +96,14 @@ def pointer(struct: DLTensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(ctypes.addressof(struct))
 
 
+def array_pointer(array: Array) -> ctypes.c_void_p:
+    """Return a pointer for a C-contiguous array, to a struct of its own; it keeps both alive."""
+    struct = tensor(array.shape, array.dtype, data_address(array))
+    result = pointer(struct)
+    result.keep = (struct, array)  # type: ignore[attr-defined] # ctypes objects take attributes
+    return result
+
+
 def address(array: object, shape: tuple[int, ...], dtype: DType, flags: int) -> int:
     """Return where the data of ``array`` lies if a kernel can use it as it is, else 0.
 

@@ -165,6 +165,22 @@ class BoundKernel:
         self._run(source, addend, target)
         return out
 
+    def pointers(
+        self, x: arrays.Array, residual: arrays.Array | None, out: arrays.Array
+    ) -> tuple[ctypes.c_void_p, ...]:
+        """Return the compiled function's own arguments, for timing it without this wrapper.
+
+        The arrays must be as the function takes them (shape, dtype, C-contiguous); they must
+        outlive the pointers.
+        """
+        data, addend, target, pointers = self._new_frame()
+        data.data, target.data = arrays.data_address(x), arrays.data_address(out)
+        if addend is not None and residual is not None:
+            addend.data = arrays.data_address(residual)
+        # ctypes objects take attributes: the pointers keep alive what they point to.
+        pointers[0].keep = (data, addend, target, self)  # type: ignore[attr-defined]
+        return pointers
+
     def _call_any(self, x: object, residual: object, out: object) -> Any:
         """Compute from arguments of any kind that is allowed, or raise."""
         source = self._x.readable(x)

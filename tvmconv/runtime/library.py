@@ -31,6 +31,7 @@ class Library(Mapping[str, Kernel]):
         manifest: everything that the bundle says of itself.
         variant: the part of it that was chosen for this machine.
         threads: how many threads each call uses.
+        module: the opened kernel library, a ``tvm_ffi.Module``.
 
     """
 
@@ -48,7 +49,7 @@ class Library(Mapping[str, Kernel]):
         self.variant = variant
         self.threads = threads
         self._specs = specs
-        self._module = module
+        self.module = module
         self._kernels: dict[str, Kernel] = {}
 
     def __getitem__(self, key: str | ConvSpec) -> Kernel:
@@ -81,9 +82,9 @@ class Library(Mapping[str, Kernel]):
         entry = self.variant.kernels[key]
         function = pack = None
         if entry.symbol is not None:
-            function = engine.function(self._module, entry.symbol)
+            function = engine.function(self.module, entry.symbol)
             if entry.pack is not None:
-                pack = engine.function(self._module, entry.pack.symbol)
+                pack = engine.function(self.module, entry.pack.symbol)
         return Kernel(self._specs[key], entry, self.variant.machine, self.threads, function, pack)
 
 
@@ -112,6 +113,11 @@ def load(
 
     Sets the environment variable ``TVM_BIND_THREADS`` to 0 unless it is set, so that TVM pins no
     thread of this process to a core.
+
+    A process forked from a thread that has run kernels on several threads computes serially in that
+    thread, and hangs or aborts where it exits by anything but ``os._exit`` (which multiprocessing
+    uses), because TVM waits for the pool's threads, which a fork does not copy. Servers that fork
+    their workers should load in the worker, or with ``threads=1`` before the fork.
 
     """
     count = host.available_cores() if threads is None else _thread_count(threads)

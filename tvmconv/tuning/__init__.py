@@ -1,0 +1,1 @@
+"""Tuning: records (log), candidates measured in a warm process (measure), search, sessions."""

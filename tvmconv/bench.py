@@ -1,0 +1,150 @@
+"""Times the kernels of a bundle, each against the roof measured beside it in the same round."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmconv import oracle, roof, timing
+from tvmconv.hardware import Machine
+from tvmconv.roof import Roof
+from tvmconv.runtime import Library, arrays
+from tvmconv.spec import ConvSpec
+from tvmconv.workloads import Layer
+
+# One run of a kernel fills 3 ms, so that a timer tick or an interrupt is below 1 %.
+_LEAST_MS = 3.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, measured.
+
+    Attributes:
+        name, key, count: the layer, its spec, and how often it occurs in the network.
+        microseconds: median over the rounds of one call of the compiled function, warm caches.
+        fastest, slowest: the spread over the rounds, in microseconds.
+        percent_peak: of the arithmetic roof; median of the ratios taken within each round.
+        percent_bandwidth: of the copy bandwidth for a working set of this size.
+        gflops, gbytes: rates at the median, 1e9 a second.
+        limit: ``arithmetic`` or ``memory``, whichever floor is higher.
+        source: the tuning record's place, or ``default``.
+        schedule, decisions: what was compiled.
+    """
+
+    name: str
+    key: str
+    count: int
+    microseconds: float
+    fastest: float
+    slowest: float
+    percent_peak: float
+    percent_bandwidth: float
+    gflops: float
+    gbytes: float
+    limit: str
+    source: str
+    schedule: str
+    decisions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows of a workload and the roof they were held against."""
+
+    rows: tuple[Row, ...]
+    roof: Roof
+    machine: str
+    threads: int
+    rounds: int
+
+    @property
+    def total_microseconds(self) -> float:
+        """The network's convolutions one after the other, each as often as it occurs."""
+        return sum(row.microseconds * row.count for row in self.rows)
+
+
+class _Prepared:
+    """A kernel with aligned random arguments, checked against the oracle, ready to be timed."""
+
+    def __init__(self, library: Library, layer: Layer) -> None:
+        spec = layer.spec
+        self.layer, self.kernel = layer, library[spec.key]
+        arguments = oracle.random_arguments(spec, seed=0)
+        data = _aligned(arguments["data"])
+        residual = _aligned(arguments["residual"]) if spec.residual else None
+        bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
+        out = arrays.empty_aligned(spec.output_shape, data.dtype)
+        bound(data, residual, out=out)
+        oracle.assert_close(spec, oracle.conv(spec, **arguments), out)
+        self.pointers = bound.pointers(data, residual, out)
+        self._module, self._arrays = library.module, (data, residual, out)
+        self.seconds: list[float] = []
+        self.share_of_peak: list[float] = []
+
+    def run(self, probe: roof.Probe) -> None:
+        """One round: the roof, then the kernel right behind it."""
+        peak = probe.flops_per_second()
+        (seconds,) = timing.seconds(self._module, self.layer.spec.key, self.pointers, 1, _LEAST_MS)
+        self.seconds.append(seconds)
+        self.share_of_peak.append(self.layer.spec.flops / seconds / peak)
+
+
+def bench(
+    library: Library,
+    layers: Sequence[Layer],
+    machine: Machine,
+    rounds: int = 7,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> Report:
+    """Time every layer ``rounds`` times, all layers in turn; values are checked first.
+
+    Empty layers are left out: they run no kernel. Raises BuildError for wrong values.
+    """
+    probe = roof.Probe(machine, library.threads)
+    measured = probe.roof()
+    prepared = []
+    todo = [layer for layer in layers if not layer.spec.is_empty]
+    for number, layer in enumerate(todo):
+        progress(f"checking {layer.name}", number, len(todo))
+        prepared.append(_Prepared(library, layer))
+    for number in range(rounds):
+        for at, kernel in enumerate(prepared):
+            progress(f"round {number + 1} of {rounds}", number * len(todo) + at, rounds * len(todo))
+            kernel.run(probe)
+    rows = tuple(_row(kernel, measured) for kernel in prepared)
+    return Report(rows, measured, library.variant.machine, library.threads, rounds)
+
+
+def _row(prepared: _Prepared, measured: Roof) -> Row:
+    spec: ConvSpec = prepared.layer.spec
+    seconds = statistics.median(prepared.seconds)
+    bandwidth = measured.bandwidth(spec.bytes)
+    arithmetic, memory = spec.flops / measured.flops_per_second, spec.bytes / bandwidth
+    entry = prepared.kernel.entry
+    return Row(
+        name=prepared.layer.name,
+        key=spec.key,
+        count=prepared.layer.count,
+        microseconds=seconds * 1e6,
+        fastest=min(prepared.seconds) * 1e6,
+        slowest=max(prepared.seconds) * 1e6,
+        percent_peak=100 * statistics.median(prepared.share_of_peak),
+        percent_bandwidth=100 * memory / seconds,
+        gflops=spec.flops / seconds / 1e9,
+        gbytes=spec.bytes / seconds / 1e9,
+        limit="arithmetic" if arithmetic >= memory else "memory",
+        source=entry.record or "default",
+        schedule=entry.schedule,
+        decisions=dict(entry.decisions),
+    )
+
+
+def _aligned(array: arrays.Array) -> arrays.Array:
+    copy = arrays.empty_aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -1,0 +1,74 @@
+"""Compile kernels into a bundle, a directory that runs without a compiler.
+
+WORKLOAD is a known name (mobilenet_v2, resnet50, ...), the key of one convolution, or a file of
+keys, one a line. Each kernel is made by its tuning record if there is one, else by the default of
+its schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tvmconv import builder, bundle, tables, toolchain, workloads
+from tvmconv.bundle import Variant
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("workload", metavar="WORKLOAD", help="a name, a key, or a file of keys")
+    parser.add_argument(
+        "--machine",
+        default="host",
+        metavar="M[,M2...]",
+        help="what to build for; the loader takes the best that runs (default: host, this machine)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="PATH", help="the bundle; an older one is replaced"
+    )
+    parser.add_argument(
+        "--logs",
+        action="append",
+        metavar="DIR",
+        help="take tuning records from DIR in place of your own and those shipped; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build and say what came of it."""
+    specs = workloads.distinct(workloads.resolve(args.workload))
+    machines = [name.strip() for name in args.machine.split(",")]
+    for folder in args.logs or ():
+        if not Path(folder).is_dir():
+            raise ValueError(f"--logs {folder} is not a directory")
+    toolchain.require_compiler()  # without TVM no machine is known either, which would mislead
+    with tables.progress(quiet=args.json) as report:
+        path = builder.build(specs, machines, args.output, args.logs, report)
+    manifest = bundle.read_manifest(path)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    counts = [_count(variant) for variant in manifest.variants]
+    if args.json:
+        tables.show_json({"path": str(path), "bytes": size, "variants": counts})
+        return 0
+    print(f"{path}: {len(specs)} kernels, {size / 1e6:.1f} MB")
+    for count in counts:
+        print(
+            f"  {count['machine']}: {count['tuned']} from tuning records, {count['default']} with "
+            f"default decisions, {count['empty']} with nothing to compute"
+        )
+        if count["default"]:
+            print(f"  to tune: tvmconv tune {args.workload} --machine {count['machine']}")
+    print(f"check it:  tvmconv verify {path}\nuse it:    tvmconv.load({str(path)!r})")
+    return 0
+
+
+def _count(variant: Variant) -> dict[str, Any]:
+    entries = variant.kernels.values()
+    return {
+        "machine": variant.machine,
+        "tuned": sum(entry.record is not None for entry in entries),
+        "default": sum(entry.record is None and entry.symbol is not None for entry in entries),
+        "empty": sum(entry.symbol is None for entry in entries),
+    }

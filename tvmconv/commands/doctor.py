@@ -1,0 +1,226 @@
+"""Check what works on this machine, and say what to install for the rest.
+
+The exit code is 0 if kernels can be built and run here; what only tuning, cross-compiling or GPUs
+need is reported too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tvmconv import __version__, choice, hardware, host, tables, toolchain
+from tvmconv.errors import HardwarePackError, RecordError, TvmconvError
+from tvmconv.spec import ConvSpec
+from tvmconv.toolchain import Check
+from tvmconv.tuning import log
+
+_SPEC = ConvSpec.conv2d((1, 5, 5, 8), (3, 3, 8, 16), bias=True, activation="relu")
+# In a process of its own: the wrong version of a library does not raise, it crashes.
+_TRY_KERNEL = "from tvmconv.commands import doctor; doctor.try_kernel()"
+_TRY_SECONDS = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all checks; 1 when something that building or running kernels needs is not in order."""
+    checks = all_checks()
+    failed = [check for check in checks if not check.ok and is_essential(check)]
+    if args.json:
+        tables.show_json(
+            {
+                "ok": not failed,
+                "checks": [
+                    {**dataclasses.asdict(check), "essential": is_essential(check)}
+                    for check in checks
+                ],
+            }
+        )
+        return 1 if failed else 0
+    tables.show_table(
+        ("", "check", "found", "needed for"),
+        [(_state(check), check.name, check.found, check.needed_for) for check in checks],
+    )
+    for check in checks:
+        if not check.ok and check.remedy:
+            print(f"\n{_state(check)}: {check.name}, for {check.needed_for}: {check.remedy}")
+    print(f"\n{_verdict(failed)}")
+    return 1 if failed else 0
+
+
+def _verdict(failed: list[Check]) -> str:
+    if not failed:
+        return "Kernels can be built and run here."
+    if any(check.needed_for == "everything" for check in failed):
+        return "Nothing works here before what FAILED is mended."
+    return "Bundles may run here; building kernels needs what FAILED to be mended."
+
+
+def is_essential(check: Check) -> bool:
+    """Tell whether building or running kernels fails without this."""
+    return check.needed_for == "everything" or "build" in check.needed_for
+
+
+def all_checks() -> list[Check]:
+    """Look at everything, in the order in which one would mend it."""
+    tools = toolchain.checks()
+    machine = _check_machine()
+    ready = machine.ok and all(check.ok for check in tools if is_essential(check))
+    return [
+        *_versions(),
+        *tools,
+        machine,
+        *([_check_kernel()] if ready else []),
+        *([_check_records()] if machine.ok else []),
+        *_check_packs(),
+        _check_linker(),
+        _check_zig(),
+        _check_driver(),
+        _check_nvcc(),
+    ]
+
+
+def _state(check: Check) -> str:
+    if check.ok:
+        return "ok"
+    return "FAILED" if is_essential(check) else "absent"
+
+
+def _versions() -> list[Check]:
+    system = f"{platform.system()} {platform.release()}, {host.architecture()}"
+    python = f"{platform.python_version()}, {sys.executable}"
+    return [
+        Check("tvmconv", True, __version__, "everything"),
+        Check("system", True, system, "everything"),
+        Check("Python", True, python, "everything"),
+        _check_package("numpy", "everything"),
+        _check_package("ml_dtypes", "bfloat16"),
+        _check_package("filelock", "tvmconv.conv2d"),
+        _check_package("platformdirs", "tvmconv.conv2d"),
+    ]
+
+
+def _check_package(name: str, needed_for: str) -> Check:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", needed_for, f"pip install {name}")
+    return Check(name, True, found, needed_for)
+
+
+def _check_machine() -> Check:
+    cores = f"{host.cpu_name()}, {host.available_cores()} cores for this process"
+    try:
+        name = hardware.detect().name
+    except HardwarePackError as error:
+        return Check("machine", False, cores, "build for host", str(error))
+    return Check("machine", True, f"{name}: {cores}", "build for host")
+
+
+def _check_packs() -> list[Check]:
+    """Return one check for each hardware pack that cannot be loaded."""
+    _, broken = hardware.working_packs()
+    return [
+        Check(f"hardware pack {name}", False, "cannot be loaded", "its machines", message)
+        for name, message in broken.items()
+    ]
+
+
+def _check_kernel() -> Check:
+    def failed(found: str, remedy: str) -> Check:
+        return Check("a kernel", False, found, "build, run", remedy)
+
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TRY_KERNEL],
+            capture_output=True,
+            text=True,
+            timeout=_TRY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return failed(
+            f"not done after {_TRY_SECONDS} s", "look for what else keeps this machine busy"
+        )
+    if done.returncode == 0:
+        return Check("a kernel", True, "built, loaded, and computes right", "build, run")
+    if done.returncode < 0:
+        return failed(
+            f"crashed: {signal.Signals(-done.returncode).name}",
+            f"install the versions that work together: {toolchain.INSTALL_COMPILER}",
+        )
+    reason = (done.stderr.strip() or "no message").splitlines()[-1]
+    return failed("does not work", reason)
+
+
+def try_kernel() -> None:
+    """Build, load and check one small kernel; exit with a message when something goes wrong."""
+    from tvmconv import builder, runtime
+    from tvmconv.commands import verify
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="tvmconv-doctor-") as folder:
+            path = builder.build(_SPEC, "host", Path(folder) / "kernel.tvmconv", logs=[])
+            failure = verify.check(runtime.load(path)[_SPEC]).failure
+    except TvmconvError as error:
+        failure = " ".join(str(error).split())
+    if failure:
+        sys.exit(failure)
+
+
+def _check_records() -> Check:
+    """Read every tuning record for this machine, and see whether its schedule still knows it."""
+    machine, pack = hardware.find_machine("host")
+    count = 0
+    for folder in log.default_directories():
+        for file in sorted((folder / machine.name).glob("*.jsonl")):
+            try:
+                for entry in log.read_log(file):
+                    spec = ConvSpec.from_key(entry.record.key)
+                    choice.choose(spec, machine, pack, [folder])
+                    count += 1
+            except RecordError as error:
+                return Check("tuning records", False, str(file), "build", str(error))
+    return Check("tuning records", True, f"{count} for {machine.name}", "build")
+
+
+def _check_linker() -> Check:
+    name = "aarch64-linux-gnu-g++"
+    found = shutil.which(name) or shutil.which("aarch64-linux-gnu-gcc")
+    remedy = "Debian, Ubuntu: apt install g++-aarch64-linux-gnu; or use zig"
+    return Check(name, found is not None, found or "not on PATH", "ARM boards", remedy)
+
+
+def _check_zig() -> Check:
+    present = importlib.util.find_spec("ziglang") is not None
+    found = "ziglang, from pip" if present else shutil.which("zig")
+    return Check(
+        "zig", found is not None, found or "not installed", "ARM boards", "pip install ziglang"
+    )
+
+
+def _check_driver() -> Check:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Check("NVIDIA driver", False, "no NVIDIA driver", "running on NVIDIA GPUs")
+    return Check("NVIDIA driver", True, "libcuda.so.1", "running on NVIDIA GPUs")
+
+
+def _check_nvcc() -> Check:
+    found = shutil.which("nvcc")
+    return Check("nvcc", found is not None, found or "not on PATH", "compiling for NVIDIA GPUs")

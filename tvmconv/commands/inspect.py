@@ -1,0 +1,99 @@
+"""Show what a bundle holds and where it runs, without opening any of its libraries."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tvmconv import bundle, host, tables
+from tvmconv.bundle import Manifest, Variant
+from tvmconv.errors import BundleError, IncompatibleMachineError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="a directory made by tvmconv build")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest; 1 when a file of the bundle is missing or altered."""
+    directory = Path(args.bundle)
+    manifest = bundle.read_manifest(directory)
+    damage = {v.machine: _damage(directory, v) for v in manifest.variants}
+    if args.json:
+        tables.show_json(_as_json(manifest, damage))
+    else:
+        _show(directory, manifest, damage)
+    return 1 if any(damage.values()) else 0
+
+
+def _damage(directory: Path, variant: Variant) -> str | None:
+    try:
+        bundle.verify_files(directory, variant)
+    except BundleError as error:
+        return str(error)
+    return None
+
+
+def _missing(variant: Variant) -> list[str]:
+    """Return what this machine lacks for ``variant``: another architecture, or CPU features."""
+    here, there = (host.architecture(), host.operating_system()), (variant.architecture, variant.os)
+    if here != there:
+        return [" ".join(there)]
+    features = host.cpu_features()
+    return [name for name in variant.features if name not in features]
+
+
+def _taken(manifest: Manifest) -> str | None:
+    """Return the variant that this machine would load."""
+    try:
+        return bundle.choose_variant(
+            manifest, host.architecture(), host.cpu_features(), host.operating_system()
+        ).machine
+    except IncompatibleMachineError:
+        return None
+
+
+def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) -> None:
+    tables.show_facts(
+        [
+            ("bundle", directory),
+            ("built", f"{manifest.created}, format {manifest.format}"),
+            ("tvmconv", manifest.tvmconv),
+            ("tvm", f"{manifest.tvm}, tvm-ffi {manifest.tvm_ffi}"),
+            ("kernels", len(manifest.keys)),
+            ("taken here", _taken(manifest) or "none: no variant runs on this machine"),
+        ]
+    )
+    for variant in manifest.variants:
+        missing = _missing(variant)
+        print(f"\nvariant {variant.machine}: {variant.architecture} {variant.os}")
+        print(f"  needs  {' '.join(variant.features) or 'nothing special'}")
+        print(f"  here   {'lacks ' + ' '.join(missing) if missing else 'has all of it'}")
+        print(
+            f"  files  {damage[variant.machine] or f'{variant.library} and runtime are intact'}\n"
+        )
+        tables.show_table(
+            ("kernel", "schedule", "decisions", "from"),
+            [
+                (
+                    key,
+                    entry.schedule,
+                    " ".join(f"{k}={v}" for k, v in entry.decisions.items()) or "-",
+                    entry.record or ("default" if entry.symbol else "-"),
+                )
+                for key, entry in variant.kernels.items()
+            ],
+        )
+
+
+def _as_json(manifest: Manifest, damage: dict[str, str | None]) -> dict[str, Any]:
+    body = dataclasses.asdict(manifest)
+    body["taken_here"] = _taken(manifest)
+    for described, variant in zip(body["variants"], manifest.variants, strict=True):
+        described["missing_here"] = _missing(variant)
+        described["damage"] = damage[variant.machine]
+    return body

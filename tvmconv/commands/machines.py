@@ -1,0 +1,99 @@
+"""List the machines that kernels can be made for, and say what this one is."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from tvmconv import hardware, host, tables
+from tvmconv.errors import HardwarePackError, RecordError
+from tvmconv.hardware import Machine
+from tvmconv.tuning import log
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A machine, its shipped tuning records (None: damaged), and whether it is this one."""
+
+    machine: Machine
+    records: int | None
+    is_host: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    packs, broken = hardware.working_packs()
+    name = _detected()
+    rows = [
+        _Row(machine, _shipped_records(machine.name), machine.name == name)
+        for pack in packs
+        for machine in pack.machines
+    ]
+    if args.json:
+        tables.show_json(_as_json(rows, name, broken))
+        return 0
+    tables.show_table(
+        ("", "machine", "description", "architecture", "vector bits", "records"),
+        [_cells(row) for row in rows],
+    )
+    print(f"\nThis machine is {name or 'not one of these'}: {host.cpu_name()}, ", end="")
+    print(f"{host.architecture()}, {host.available_cores()} cores for this process.")
+    for message in broken.values():
+        print(f"\nbroken: {message}")
+    return 0
+
+
+def _detected() -> str | None:
+    try:
+        return hardware.detect().name
+    except HardwarePackError:
+        return None
+
+
+def _shipped_records(machine: str) -> int | None:
+    folder = log.shipped_directory() / machine
+    try:
+        return sum(len(log.read_log(file)) for file in sorted(folder.glob("*.jsonl")))
+    except RecordError:
+        return None
+
+
+def _cells(row: _Row) -> tuple[object, ...]:
+    machine = row.machine
+    return (
+        "*" if row.is_host else "",
+        machine.name,
+        machine.description,
+        machine.architecture,
+        8 * machine.vector_bytes,
+        "damaged: see tvmconv doctor" if row.records is None else row.records,
+    )
+
+
+def _as_json(rows: list[_Row], name: str | None, broken: dict[str, str]) -> dict[str, Any]:
+    return {
+        "host": {
+            "machine": name,
+            "cpu": host.cpu_name(),
+            "architecture": host.architecture(),
+            "cores": host.available_cores(),
+        },
+        "machines": [
+            {
+                "name": row.machine.name,
+                "description": row.machine.description,
+                "architecture": row.machine.architecture,
+                "vector_bits": 8 * row.machine.vector_bytes,
+                "features": list(row.machine.features),
+                "records": row.records,
+            }
+            for row in rows
+        ],
+        "broken_packs": broken,
+    }

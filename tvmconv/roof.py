@@ -1,0 +1,135 @@
+"""What this machine can do at most: multiply-adds and copied bytes a second, measured.
+
+Two loops compiled by the same compiler for the same target as the kernels: one of independent vector
+multiply-adds in registers, one that copies. The idea of measuring the roof instead of reading a data
+sheet is the roofline model's (Williams, Waterman, Patterson, CACM 52(4), 2009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import te
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv import lowering, timing
+from tvmconv.hardware import Machine
+from tvmconv.runtime import arrays
+
+# Independent chains of multiply-adds: above latency x ports (8, or 10 on Haswell) on every core.
+_CHAINS = 12
+_STEPS = 4096
+_LAST_LEVEL_BYTES = 16 << 20
+_MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes a second, read plus written, for working sets of at most ``working_set`` bytes."""
+
+    working_set: int
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Roof:
+    """float32 operations a second (two per multiply-add) and bandwidths, smallest set first."""
+
+    flops_per_second: float
+    bandwidths: tuple[Bandwidth, ...]
+
+    def bandwidth(self, working_set: int) -> float:
+        """Bytes a second for a working set: that of the smallest measured one that holds it."""
+        for level in self.bandwidths:
+            if working_set <= level.working_set:
+                return level.bytes_per_second
+        return self.bandwidths[-1].bytes_per_second
+
+    def seconds(self, flops: int, working_set: int) -> float:
+        """The floor: the larger of arithmetic time and memory time."""
+        return max(flops / self.flops_per_second, working_set / self.bandwidth(working_set))
+
+
+class Probe:
+    """The two loops, compiled for one machine and a number of threads."""
+
+    def __init__(self, machine: Machine, threads: int) -> None:
+        self._threads = threads
+        lanes = machine.lanes("float32")
+        functions = {"fma": _fma_loop(lanes, threads), "copy": _copy_loop(lanes, threads)}
+        module = lowering.compile_functions(functions, machine.target).mod
+        self._module = module
+        a = arrays.empty_aligned((_STEPS,), np.float32)
+        b = arrays.empty_aligned((_CHAINS, lanes), np.float32)
+        out = arrays.empty_aligned((threads, _CHAINS, lanes), np.float32)
+        a[...], b[...] = 1e-3, 1.0
+        self._fma = _pointers([a, b, out])
+        self._fma_flops = 2 * _STEPS * out.size
+        self._l2_bytes = machine.l2_bytes // 2
+
+    def flops_per_second(self) -> float:
+        """Measure the arithmetic roof once: about 1 ms."""
+        return self._fma_flops / min(timing.seconds(self._module, "fma", self._fma, 1, 1.0))
+
+    def bandwidth(self, working_set: int, repeats: int = 5) -> float:
+        """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
+        rows = working_set // 2 // 4 // (16 * 64 * self._threads)
+        source = arrays.empty_aligned((rows * self._threads, 16 * 64), np.float32)
+        target = arrays.empty_aligned(source.shape, np.float32)
+        source[...] = target[...] = 1.0
+        pointers = _pointers([source, target])
+        fastest = min(timing.seconds(self._module, "copy", pointers, repeats, 3.0))
+        return 2 * source.nbytes / fastest
+
+    def roof(self) -> Roof:
+        """Measure everything: the median of eleven arithmetic probes, three levels of memory."""
+        flops = float(np.median([self.flops_per_second() for _ in range(11)]))
+        sizes = (self._l2_bytes, _LAST_LEVEL_BYTES, _MEMORY_BYTES)
+        return Roof(flops, tuple(Bandwidth(size, self.bandwidth(size)) for size in sizes))
+
+
+def _fma_loop(lanes: int, threads: int) -> tvm.tirx.PrimFunc:
+    """out[t, u, v] = sum over k of a[k] * b[u, v]: one broadcast feeds `_CHAINS` multiply-adds."""
+    a = te.placeholder((_STEPS,), "float32", name="a")
+    b = te.placeholder((_CHAINS, lanes), "float32", name="b")
+    k = te.reduce_axis((0, _STEPS), "k")
+    out = te.compute(
+        (threads, _CHAINS, lanes), lambda t, u, v: te.sum(a[k] * b[u, v], axis=k), name="out"
+    )
+    loops = Loops(tvm.IRModule({"main": lowering.prim_func([a, b, out])}))
+    block = loops.get_sblock("out")
+    store = loops.cache_write(block, 0, "local")
+    t, u, v, k_loop = loops.get_loops(block)
+    loops.reorder(t, k_loop, u, v)
+    loops.reverse_compute_at(store, t, preserve_unit_loops=True)
+    loops.parallel(t)
+    loops.unroll(u)
+    loops.vectorize(v)
+    init = loops.decompose_reduction(block, k_loop)
+    *_, zeroed, zero_lanes = loops.get_loops(init)
+    loops.unroll(zeroed)
+    loops.vectorize(zero_lanes)
+    *_, stored, stored_lanes = loops.get_loops(store)
+    loops.unroll(stored)
+    loops.vectorize(stored_lanes)
+    return loops.mod["main"]
+
+
+def _copy_loop(lanes: int, threads: int) -> tvm.tirx.PrimFunc:
+    rows = te.var("rows")
+    source = te.placeholder((rows * threads, 16 * 64), "float32", name="source")
+    target = te.compute(source.shape, lambda r, c: source[r, c], name="target")
+    loops = Loops(tvm.IRModule({"main": lowering.prim_func([source, target])}))
+    row, column = loops.get_loops(loops.get_sblock("target"))
+    job, _ = loops.split(row, [threads, None])
+    loops.parallel(job)
+    _, lane = loops.split(column, [None, lanes])
+    loops.vectorize(lane)
+    return loops.mod["main"]
+
+
+def _pointers(buffers: list[arrays.Array]) -> tuple[Any, ...]:
+    return tuple(arrays.array_pointer(buffer) for buffer in buffers)
