@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from tvmconv import __version__, bundle, hardware, toolchain
 from tvmconv.choice import Choice, choose
-from tvmconv.errors import BuildError
 from tvmconv.spec import ConvSpec
 
 if TYPE_CHECKING:
@@ -133,13 +132,7 @@ def compile_library(functions: Mapping[str, Function], machine: Machine, path: P
         if function.pack is not None:
             flat[pack_symbol(key)] = function.pack
     executable = lowering.compile_functions(flat, machine.target)
-    try:
-        executable.export_library(str(path), cc=toolchain.c_compiler(), options=["-s"])
-    except RuntimeError as error:
-        raise BuildError(
-            f"linking {path.name} with {toolchain.c_compiler()} failed: {error}. "
-            "`tvmconv doctor` checks the compiler."
-        ) from error
+    executable.export_library(str(path), fcompile=toolchain.link)
 
 
 def _variant(

@@ -80,7 +80,9 @@ def _in_vectors(loop: tirx.For) -> tirx.Stmt:
             loop.body,
             (tvm.ir.Var, lambda v, at=lane + begin: at if v.same_as(loop.loop_var) else v),
         )
-        pieces.append(tirx.For(lane, 0, end - begin, loop.kind, body))
+        # TVM fails on a vector of one.
+        kind = loop.kind if end - begin > 1 else tirx.ForKind.SERIAL
+        pieces.append(tirx.For(lane, 0, end - begin, kind, body))
     return tirx.SeqStmt(pieces) if len(pieces) > 1 else loop
 
 

@@ -7,10 +7,13 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tvmconv.errors import MissingToolError
+from tvmconv.errors import BuildError, MissingToolError
 
 INSTALL_COMPILER = "pip install 'tvmconv[compiler]'"
 # 0.1.15 makes MetaSchedule and tvm.ir.save_json of apache-tvm 0.27 crash with a segmentation fault.
@@ -71,33 +74,51 @@ def check_xgboost() -> Check:
     return Check("xgboost", present, found or "not installed", "tune", INSTALL_COMPILER)
 
 
-def c_compiler() -> str | None:
-    """The C compiler that links kernels: ``$CXX`` or ``$CC``, else the first of g++, gcc, clang."""
-    for candidate in (
-        os.environ.get("CXX"),
-        os.environ.get("CC"),
-        "g++",
-        "gcc",
-        "clang++",
-        "clang",
-    ):
-        if candidate and shutil.which(candidate):
-            return shutil.which(candidate)
+def linker() -> list[str] | None:
+    """The command that links kernels into a shared library, or None.
+
+    ``$CXX`` or ``$CC`` where set, else the first of g++, gcc, clang on PATH, else the Python package
+    ziglang, which brings a whole linker to a machine that has none.
+    """
+    for candidate in (os.environ.get("CXX"), os.environ.get("CC"), "g++", "gcc", "clang++", "clang"):
+        found = shutil.which(candidate) if candidate else None
+        if found:
+            return [found]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "c++"]
     return None
 
 
-def check_c_compiler() -> Check:
-    """A C compiler for linking; TVM's LLVM does the compiling."""
-    found = c_compiler()
-    remedy = "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)"
+def check_linker() -> Check:
+    """Something to link with; TVM's LLVM does the compiling."""
+    found = linker()
+    remedy = "install one (Debian, Ubuntu: apt install g++), or without root: pip install ziglang"
     named = [f"${v}={os.environ[v]}" for v in ("CXX", "CC") if os.environ.get(v)]
     missing = f"none; {' '.join(named)} is not a program" if named else "none on PATH"
-    return Check("C compiler", found is not None, found or missing, "build, tune", remedy)
+    return Check("C compiler", found is not None, " ".join(found or [missing]), "build", remedy)
+
+
+def link(output: str, objects: list[str], **_options: Any) -> None:
+    """Link object files into the shared library ``output``, stripped; TVM's ``fcompile`` interface.
+
+    Raises MissingToolError without a linker, BuildError with its output when it fails.
+    """
+    command = linker()
+    if command is None:
+        require(check_linker())
+        return
+    command = [*command, "-shared", "-fPIC", "-s", "-o", output, *objects]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(
+            f"linking failed: {' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}. "
+            "`tvmconv doctor` checks the compiler."
+        )
 
 
 def checks() -> list[Check]:
     """Everything `doctor` reports on, in the order in which one would mend it."""
-    return [check_ffi(), check_tvm(), check_xgboost(), check_c_compiler()]
+    return [check_ffi(), check_tvm(), check_xgboost(), check_linker()]
 
 
 def require(*needed: Check) -> None:
@@ -112,7 +133,7 @@ def require(*needed: Check) -> None:
 
 def require_compiler() -> None:
     """Raise MissingToolError unless kernels can be compiled and linked here."""
-    require(check_ffi(), check_tvm(), check_c_compiler())
+    require(check_ffi(), check_tvm(), check_linker())
 
 
 def runtime_library() -> Path:

@@ -35,11 +35,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Workload:
-    """A named list of layers, no two of which have the same spec."""
+    """A named list of layers.
+
+    Attributes:
+        name, description: for people.
+        entries: the layers to build, tune and time; no two have the same spec.
+        sequence: of a network, every layer in the order in which an image passes them; else empty.
+    """
 
     name: str
     description: str
     entries: tuple[Layer, ...]
+    sequence: tuple[Layer, ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -175,7 +182,7 @@ def _mobilenet_v1() -> Workload:
     for i, (channels, stride) in enumerate(blocks, start=1):
         net.depthwise(f"block{i}.depthwise", 3, stride, "relu6")
         net.conv(f"block{i}.pointwise", 1, channels, activation="relu6")
-    return Workload("mobilenet_v1", "MobileNet V1 1.0, 27 layers", _counted(net.layers))
+    return Workload("mobilenet_v1", "MobileNet V1 1.0, 27 layers", _counted(net.layers), tuple(net.layers))
 
 
 def _mobilenet_v2() -> Workload:
@@ -198,7 +205,7 @@ def _mobilenet_v2() -> Workload:
             first_stride = stride if repeat == 0 else 1
             net.inverted_residual(f"block{block}", 3, first_stride, expansion, channels, "relu6")
     net.conv("head", 1, 1280, activation="relu6")
-    return Workload("mobilenet_v2", "MobileNet V2 1.0, 52 layers", _counted(net.layers))
+    return Workload("mobilenet_v2", "MobileNet V2 1.0, 52 layers", _counted(net.layers), tuple(net.layers))
 
 
 def _efficientnet_b0() -> Workload:
@@ -224,7 +231,7 @@ def _efficientnet_b0() -> Workload:
             )
     net.conv("head", 1, 1280, activation="silu")
     description = "EfficientNet-B0, 49 layers; without squeeze-and-excitation, which is not spatial"
-    return Workload("efficientnet_b0", description, _counted(net.layers))
+    return Workload("efficientnet_b0", description, _counted(net.layers), tuple(net.layers))
 
 
 def _resnet50() -> Workload:
@@ -246,7 +253,7 @@ def _resnet50() -> Workload:
             net.conv(f"{name}.reduce", 1, width, activation="relu")
             net.conv(f"{name}.conv3x3", 3, width, stride, activation="relu", pad=1)
             net.conv(f"{name}.expand", 1, 4 * width, activation="relu", residual=True)
-    return Workload("resnet50", "ResNet-50 v1.5, 53 layers", _counted(net.layers))
+    return Workload("resnet50", "ResNet-50 v1.5, 53 layers", _counted(net.layers), tuple(net.layers))
 
 
 def _edge_cases() -> Workload:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     results = []
     with tables.progress(quiet=args.json) as report:
         for number, key in enumerate(library):
-            report(key, number, len(library))
+            report(key, number + 1, len(library))
             results.append(check(library[key]))
     failed = [result for result in results if result.failure]
     machine = library.variant.machine

@@ -70,12 +70,7 @@ def plan(
     Raises UnknownNameError, MissingToolError, or TuningError when the host lacks CPU features that the
     machine's kernels need, or the directory cannot be written.
     """
-    toolchain.require(
-        toolchain.check_ffi(),
-        toolchain.check_tvm(),
-        toolchain.check_xgboost(),
-        toolchain.check_c_compiler(),
-    )
+    toolchain.require(toolchain.check_ffi(), toolchain.check_tvm(), toolchain.check_xgboost())
     machine, pack = hardware.find_machine(machine_name)
     missing = sorted(set(machine.features) - host.cpu_features())
     if machine.architecture != host.architecture() or missing:
