@@ -19,13 +19,12 @@ import json
 import os
 import shutil
 import tempfile
-import types
-import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tvmconv import errors
+from tvmconv.decoding import decode
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -317,7 +316,7 @@ def _parse(body: object, file: Path) -> Manifest:
         )
     rest = {name: value for name, value in body.items() if name != _CHECKSUM}
     try:
-        manifest: Manifest = _decode(Manifest, rest, "manifest")
+        manifest: Manifest = decode(Manifest, rest, "manifest")
         _check(manifest)
     except ValueError as error:
         raise errors.BundleError(f"{file}: {error}; make the bundle again: {_REBUILD}") from error
@@ -336,29 +335,3 @@ def _check(manifest: Manifest) -> None:
         if set(variant.kernels) != set(manifest.keys):
             differing = sorted(set(variant.kernels) ^ set(manifest.keys))
             raise ValueError(f"the kernels of variant {variant.machine} are not {differing}")
-
-
-def _decode(kind: Any, value: object, where: str) -> Any:
-    """Read ``value`` as the annotation ``kind``: a dataclass, tuple, dict, union or plain type."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        fields = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(fields):
-            given = sorted(value) if isinstance(value, dict) else type(value).__name__
-            raise ValueError(f"{where} must have the fields {sorted(fields)}, found {given}")
-        decoded = {n: _decode(fields[n], v, f"{where}.{n}") for n, v in value.items()}
-        return typing.cast(Any, kind)(**decoded)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {k: _decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
-    if origin is types.UnionType:
-        if value is None and types.NoneType in arguments:
-            return None
-        return _decode(arguments[0], value, where)
-    if origin is None and type(value) is kind:
-        return value
-    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise ValueError(f"{where} must be {expected}, found {type(value).__name__}")

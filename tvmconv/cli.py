@@ -10,8 +10,10 @@ import argparse
 import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from tvmconv import __version__
@@ -57,7 +59,8 @@ def _run(arguments: list[str]) -> int:
         _parser([]).print_help()
         return 2
     try:
-        return int(_module(parsed.verb).run(parsed))
+        with _interrupts_kept():
+            return int(_module(parsed.verb).run(parsed))
     except BrokenPipeError:
         raise
     except (TvmconvError, ValueError, TypeError, OSError) as error:
@@ -99,6 +102,30 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 def _module(verb: str) -> ModuleType:
     return importlib.import_module(f"tvmconv.commands.{verb}")
+
+
+@contextlib.contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C also where TVM makes an error without a word of it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # whoever calls this has other plans for Ctrl-C
+        return
+    seen: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if seen:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _message(error: Exception) -> str:

@@ -85,7 +85,9 @@ def measure(
 
 def _sum(contender: Contender, rows: dict[str, Row]) -> Measured:
     own = [rows[spec.key] for spec in contender.specs]
-    return Measured(contender, sum(row.microseconds for row in own), tuple(row.limit for row in own))
+    return Measured(
+        contender, sum(row.microseconds for row in own), tuple(row.limit for row in own)
+    )
 
 
 def saving_that_arrives(dense: Measured, other: Measured) -> float:

@@ -231,11 +231,13 @@ def check_decisions(
     schedule: Schedule, spec: ConvSpec, machine: Machine, decisions: Decisions
 ) -> None:
     """Raise UnknownNameError or ValueError unless ``decisions`` are complete and legal."""
-    names = [knob.name for knob in schedule.knobs(spec, machine)]
-    for name in decisions:
-        if name not in names:
-            raise UnknownNameError(unknown(f"knob of {schedule.name}", name, names))
-    missing = [name for name in names if name not in decisions]
+    candidates = {knob.name: knob.candidates for knob in schedule.knobs(spec, machine)}
+    for name, value in decisions.items():
+        if name not in candidates:
+            raise UnknownNameError(unknown(f"knob of {schedule.name}", name, candidates))
+        if value not in candidates[name]:
+            raise ValueError(f"{name} of {schedule.name} is {value!r}, not of {candidates[name]}")
+    missing = [name for name in candidates if name not in decisions]
     if missing:
         raise ValueError(f"{schedule.name} for {spec.key} needs a decision for {missing}")
     if not schedule.legal(spec, machine, decisions):

@@ -80,7 +80,14 @@ def linker() -> list[str] | None:
     ``$CXX`` or ``$CC`` where set, else the first of g++, gcc, clang on PATH, else the Python package
     ziglang, which brings a whole linker to a machine that has none.
     """
-    for candidate in (os.environ.get("CXX"), os.environ.get("CC"), "g++", "gcc", "clang++", "clang"):
+    for candidate in (
+        os.environ.get("CXX"),
+        os.environ.get("CC"),
+        "g++",
+        "gcc",
+        "clang++",
+        "clang",
+    ):
         found = shutil.which(candidate) if candidate else None
         if found:
             return [found]

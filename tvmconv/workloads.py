@@ -182,7 +182,9 @@ def _mobilenet_v1() -> Workload:
     for i, (channels, stride) in enumerate(blocks, start=1):
         net.depthwise(f"block{i}.depthwise", 3, stride, "relu6")
         net.conv(f"block{i}.pointwise", 1, channels, activation="relu6")
-    return Workload("mobilenet_v1", "MobileNet V1 1.0, 27 layers", _counted(net.layers), tuple(net.layers))
+    return Workload(
+        "mobilenet_v1", "MobileNet V1 1.0, 27 layers", _counted(net.layers), tuple(net.layers)
+    )
 
 
 def _mobilenet_v2() -> Workload:
@@ -205,7 +207,9 @@ def _mobilenet_v2() -> Workload:
             first_stride = stride if repeat == 0 else 1
             net.inverted_residual(f"block{block}", 3, first_stride, expansion, channels, "relu6")
     net.conv("head", 1, 1280, activation="relu6")
-    return Workload("mobilenet_v2", "MobileNet V2 1.0, 52 layers", _counted(net.layers), tuple(net.layers))
+    return Workload(
+        "mobilenet_v2", "MobileNet V2 1.0, 52 layers", _counted(net.layers), tuple(net.layers)
+    )
 
 
 def _efficientnet_b0() -> Workload:
@@ -253,7 +257,9 @@ def _resnet50() -> Workload:
             net.conv(f"{name}.reduce", 1, width, activation="relu")
             net.conv(f"{name}.conv3x3", 3, width, stride, activation="relu", pad=1)
             net.conv(f"{name}.expand", 1, 4 * width, activation="relu", residual=True)
-    return Workload("resnet50", "ResNet-50 v1.5, 53 layers", _counted(net.layers), tuple(net.layers))
+    return Workload(
+        "resnet50", "ResNet-50 v1.5, 53 layers", _counted(net.layers), tuple(net.layers)
+    )
 
 
 def _edge_cases() -> Workload:

@@ -106,9 +106,9 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     def cost(point: dict[str, Choice]) -> float:
         pixels, channels = int(point["pixels"]), int(point["channels"])
         computed = tiles.rounded(g.out_width, pixels) * tiles.rounded(group, channels)
-        return tiles.cycles_per_fma(machine, pixels, -(-channels // lanes), channels / lanes) * (
-            computed / (g.out_width * group)
-        )
+        vectors = -(-channels // lanes)
+        waste = computed / (g.out_width * group)
+        return waste * tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes)
 
     points: list[dict[str, Choice]] = [
         {"channels": channels, "pixels": pixels}

@@ -6,7 +6,7 @@ Every output channel has its own kernel_height x kernel_width weights and no red
 the only reuse is between neighbouring outputs. A tile of ``rows`` x ``columns`` outputs reads each of
 its inputs once and uses it for every tap that covers it. For 3x3, stride 1, one vector of channels:
 
-    tile    inputs   loads/FMA with the weights      registers
+    tile    inputs   loads/FMA with the weights
     1 x 1    9       (9 + 9) / 9    = 2.0            what XNNPACK does: bound by loads at a quarter of peak
     1 x 4   18       (18 + 9) / 36  = 0.75           4 accumulators: latency shows
     2 x 4   24       (24 + 9) / 72  = 0.46           8 accumulators + 9 weights + inputs <= 32 (AVX-512)
@@ -76,50 +76,57 @@ def _channel_tiles(channels: int, lanes: int) -> list[int]:
 
 
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """Accumulators, one weight and one input fit the registers, and the unrolled tile the cache."""
+    """The tile leaves an eighth of the registers free, and its unrolled code fits the cache."""
     vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
     outputs = int(decisions["rows"]) * int(decisions["columns"]) * spec.multiplier
     if outputs == spec.multiplier:
         return True
+    live = outputs * vectors + spec.kernel_height + 2
     return (
-        outputs * vectors + 2 <= machine.vector_registers
+        8 * live <= 7 * machine.vector_registers
         and outputs * spec.kernel_height * spec.kernel_width <= _MOST_UNROLLED
     )
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The legal tile with the fewest loads per multiply-add whose weights stay in registers too."""
+    """The legal tile of one vector with the least estimated time per multiply-add."""
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    channels = space["channels"][0]
     points: list[dict[str, Choice]] = [
-        {"channels": channels, "columns": columns, "rows": rows, "order": MIDDLE}
+        {"channels": space["channels"][0], "columns": columns, "rows": rows, "order": MIDDLE}
         for columns in space["columns"]
         for rows in space["rows"]
     ]
     return min(
         (point for point in points if legal(spec, machine, point)),
-        key=lambda point: _cost(spec, machine, int(point["rows"]), int(point["columns"])),
+        key=lambda point: cycles_per_fma(spec, machine, int(point["rows"]), int(point["columns"])),
     )
 
 
-def _cost(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
-    """Estimated cycles per useful multiply-add vector of a rows x columns tile."""
+def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
+    """Estimate cycles per useful vector multiply-add of a rows x columns tile.
+
+    The largest of arithmetic, loads and the latency of the taps' chain, times what ragged tiles waste.
+    Weights stay in registers along a row of tiles if accumulators, weights and one column of inputs
+    take at most 25 of 32 registers: beyond that LLVM 22 spills (3x3, stride 1: none at 2 x 6, 7 spills
+    at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in the assembly, 2026-11).
+    """
     (sh, sw), (dh, dw) = spec.strides, spec.dilations
-    taps = spec.kernel_height * spec.kernel_width
-    inputs = ((rows - 1) * sh + (spec.kernel_height - 1) * dh + 1) * (
-        (columns - 1) * sw + (spec.kernel_width - 1) * dw + 1
-    )
-    inputs = min(inputs, rows * columns * taps)  # with dilation the windows may not touch
-    accumulators = rows * columns
-    # Weights beyond the free registers are loaded again for every tile, as memory operands.
-    free = machine.vector_registers - accumulators - 2
-    loads = inputs + (0 if taps <= free else taps)
+    taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
+    window_rows = (rows - 1) * sh + (spec.kernel_height - 1) * dh + 1
+    window_columns = (columns - 1) * sw + (spec.kernel_width - 1) * dw + 1
+    # With dilation neighbouring windows may share nothing.
+    inputs = min(window_rows * window_columns, rows * columns * taps)
+    pressure = accumulators + taps * spec.multiplier + min(window_rows, rows * spec.kernel_height)
+    room = machine.vector_registers * 25 // 32
+    excess = max(0, pressure - room)
+    # One reload per tile for each register too few, of a weight or of what was spilled for it.
+    loads = inputs + min(excess, taps * spec.multiplier) + 2 * max(0, accumulators + 3 - room)
+    fmas = accumulators * taps
+    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
     computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
     waste = computed / (spec.out_height * spec.out_width)
-    fmas = accumulators * taps
-    ports = fmas / machine.fma_ports
-    latency = taps * machine.fma_latency
-    return waste * (max(ports, loads / machine.load_ports, latency) + loads / 8) / fmas
+    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
+    return waste * (cycles + loads / 8) / fmas
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:

@@ -30,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workload(parser)
     arguments.add_machine(parser)
     arguments.add_logs(parser)
-    parser.add_argument("--bundle", metavar="PATH", help="time this bundle's kernels, build nothing")
-    parser.add_argument("--threads", type=arguments.positive, default=1, help="of a call (default: 1)")
+    parser.add_argument(
+        "--bundle", metavar="PATH", help="time this bundle's kernels, build nothing"
+    )
+    parser.add_argument(
+        "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
+    )
     parser.add_argument("--rounds", type=arguments.positive, default=7, help="default: 7")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too, - for stdout")
 
@@ -95,7 +99,10 @@ def show_report(report: Report) -> None:
             ("machine", f"{report.machine}, {host.cpu_name()}, threads: {report.threads}"),
             ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32)"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
-            ("all layers", f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"),
+            (
+                "all layers",
+                f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs",
+            ),
         ]
     )
 

@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out-channels", required=True, metavar="O", type=arguments.positive)
     parser.add_argument("--stride", default=1, type=arguments.positive, help="default: 1")
     arguments.add_machine(parser)
-    parser.add_argument("--threads", type=arguments.positive, default=1, help="of a call (default: 1)")
+    parser.add_argument(
+        "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
+    )
     parser.add_argument("--rounds", type=arguments.positive, default=7, help="default: 7")
-    parser.add_argument("--picture", metavar="FILE", help="draw it too (PNG or SVG; needs matplotlib)")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="draw it too (PNG or SVG; needs matplotlib)"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

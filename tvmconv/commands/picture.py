@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def require() -> None:
     """Raise MissingToolError before any work when there is nothing to draw with."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingToolError("--picture needs matplotlib. To mend it: pip install 'tvmconv[plots]'")
+        raise MissingToolError(
+            "--picture needs matplotlib. To mend it: pip install 'tvmconv[plots]'"
+        )
 
 
 def draw(measured: list[Measured], title: str, path: str) -> None:
@@ -34,11 +36,17 @@ def draw(measured: list[Measured], title: str, path: str) -> None:
         (0.2, work, "multiply-adds", "#8da0cb"),
         (-0.2, time, "time", "#fc8d62"),
     ):
-        bars = axes.barh([p + offset for p in places], values, height=0.38, label=label, color=colour)
+        bars = axes.barh(
+            [p + offset for p in places], values, height=0.38, label=label, color=colour
+        )
         axes.bar_label(bars, labels=[f"{value:.1f} %" for value in values], padding=3, fontsize=9)
     for place, row in zip(places, measured, strict=True):
         axes.text(
-            101, place - 0.42, f"{row.microseconds:.0f} us, {' + '.join(row.limits)}", fontsize=8, ha="right"
+            101,
+            place - 0.42,
+            f"{row.microseconds:.0f} us, {' + '.join(row.limits)}",
+            fontsize=8,
+            ha="right",
         )
     axes.set_yticks(list(places), names)
     axes.invert_yaxis()

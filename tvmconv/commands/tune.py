@@ -31,14 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workload(parser)
     arguments.add_machine(parser)
     parser.add_argument(
-        "--trials", type=arguments.positive, default=_TRIALS, help=f"most per layer (default: {_TRIALS})"
+        "--trials",
+        type=arguments.positive,
+        default=_TRIALS,
+        help=f"most per layer (default: {_TRIALS})",
     )
     parser.add_argument(
-        "--minutes", type=arguments.positive_float, help="for all layers together (default: no limit)"
+        "--minutes",
+        type=arguments.positive_float,
+        help="for all layers together (default: no limit)",
     )
-    parser.add_argument("--threads", type=arguments.positive, default=1, help="of a call (default: 1)")
+    parser.add_argument(
+        "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
+    )
     parser.add_argument("--layers", metavar="NAME,..", help="only these layers of the workload")
-    parser.add_argument("--output", metavar="DIR", help="where records go (default: your own directory)")
+    parser.add_argument(
+        "--output", metavar="DIR", help="where records go (default: your own directory)"
+    )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 

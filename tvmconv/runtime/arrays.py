@@ -107,7 +107,7 @@ def array_pointer(array: Array) -> ctypes.c_void_p:
 def address(array: object, shape: tuple[int, ...], dtype: DType, flags: int) -> int:
     """Return where the data of ``array`` lies if a kernel can use it as it is, else 0.
 
-    ``flags`` is READABLE or WRITABLE. This runs for every argument of every call: 0.6 us.
+    ``flags`` is READABLE or WRITABLE. It runs for every argument of every call: 0.6 to 0.8 us.
     """
     if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
         return 0

@@ -106,7 +106,7 @@ def read_log(file: Path) -> list[Entry]:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{file} cannot be read: {error}. Restore or remove the file.") from error
