@@ -24,7 +24,9 @@ WORKLOAD = "mobilenet_v2"
 def main() -> int:
     """Do everything, in the order a user would."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=1.0, help="of tuning (default: 1; 0: none)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="of tuning (default: 1; 0: none)"
+    )
     parser.add_argument("--layers", type=int, default=4, help="slowest layers to tune (default: 4)")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "quickstart")
     args = parser.parse_args()

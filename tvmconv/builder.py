@@ -63,6 +63,8 @@ def build(
     wanted = [specs] if isinstance(specs, ConvSpec) else list(dict.fromkeys(specs))
     if not wanted:
         raise ValueError("specs is empty: there is nothing to build")
+    # First, because without TVM no machine is known either, and the error would blame the pack.
+    toolchain.require_compiler()
     names = [machine] if isinstance(machine, str) else list(machine)
     directories = None if logs is None else [Path(path) for path in logs]
     requests = [_request(wanted, name, directories) for name in names]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines
-
 from tvmconv.hardware import HardwarePack
+from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines
 
 PACK = HardwarePack(
     name="x86",

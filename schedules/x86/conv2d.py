@@ -36,12 +36,13 @@ from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
-from tvmconv.schedules.x86 import tiles
 
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
@@ -97,18 +98,19 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The tile with the least estimated time per multiply-add, and the order with less traffic."""
+    """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
     g = geometry(spec)
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
     group, _ = conv2d.filter_blocks(spec, 1)
     lanes = machine.lanes(spec.accumulator_dtype)
 
-    def cost(point: dict[str, Choice]) -> float:
+    def cost(point: Decisions) -> float:
         pixels, channels = int(point["pixels"]), int(point["channels"])
-        computed = tiles.rounded(g.out_width, pixels) * tiles.rounded(group, channels)
         vectors = -(-channels // lanes)
-        waste = computed / (g.out_width * group)
-        return waste * tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes)
+        # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
+        useful = group / tiles.rounded(group, channels)
+        useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
+        return tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
 
     points: list[dict[str, Choice]] = [
         {"channels": channels, "pixels": pixels}
@@ -116,37 +118,25 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         for pixels in space["pixels"]
     ]
     best = min((p for p in points if legal(spec, machine, p)), key=cost)
+    # "image" pads with one more pass, but leaves every row of the output to be a job of its own.
     return {
         **best,
-        "order": _default_order(spec, machine, best),
-        "unroll": space["unroll"][0],
-        "pad": space["pad"][-1],
+        "order": WEIGHTS_OUTER if _streams_weights(spec, machine) else PIXELS_OUTER,
+        "unroll": space["unroll"][-1],
+        "pad": "image",
         "rows": space["rows"][0],
     }
 
 
-def _default_order(spec: ConvSpec, machine: Machine, tile: dict[str, Choice]) -> str:
-    """Compare bytes moved from beyond the first-level cache for the two orders.
+def _streams_weights(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the filter of a group is too large to be read again for every tile of pixels.
 
-    The inner of the two loops streams its operand once per turn of the outer one; the operand of the
-    outer loop is read once. Whatever fits half the first-level cache costs nothing to stream.
+    While it fits three quarters of the second-level cache, "pixels_outer" is 3 to 10 % faster on
+    ResNet-50's 1x1 layers (Sapphire Rapids, 2026-11): the data of a tile stays in the first level.
     """
-    item = 4
     group, _ = conv2d.filter_blocks(spec, 1)
-    weights = spec.reduction_length * group * item
-    g = geometry(spec)
-    data = g.in_height * g.in_width * g.in_channels // g.groups * item
-    pixels = g.out_height * g.out_width
-    turns = {
-        WEIGHTS_OUTER: -(-group // int(tile["channels"])) * data,
-        PIXELS_OUTER: -(-pixels // int(tile["pixels"])) * weights,
-    }
-    once = {WEIGHTS_OUTER: data, PIXELS_OUTER: weights}
-    beyond = {
-        order: traffic if once[order] > machine.l1_bytes // 2 else once[order]
-        for order, traffic in turns.items()
-    }
-    return min(beyond, key=lambda order: beyond[order])
+    weights = spec.reduction_length * group * ITEM_BYTES[spec.dtype]
+    return 4 * weights > 3 * machine.l2_bytes
 
 
 def _pads_image(g: Geometry) -> bool:

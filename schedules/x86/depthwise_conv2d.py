@@ -35,12 +35,12 @@ from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
-from tvmconv.schedules.x86 import tiles
 
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
@@ -60,8 +60,8 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     lanes = machine.lanes(spec.accumulator_dtype)
     return (
         Knob("channels", tuple(_channel_tiles(spec.in_channels, lanes))),
-        Knob("columns", tuple(tiles.pixel_tiles(spec.out_width, 8))),
-        Knob("rows", tuple(t for t in (2, 1, 3, 4) if t <= spec.out_height)),
+        Knob("columns", tuple(t for t in (4, 3, 6, 7, 8, 5, 2, 1) if t <= spec.out_width)),
+        Knob("rows", tuple(t for t in (2, 3, 4, 1) if t <= spec.out_height)),
         Knob("order", (MIDDLE, INNER, OUTER)),
     )
 
@@ -89,10 +89,16 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The legal tile of one vector with the least estimated time per multiply-add."""
+    """The legal tile of one vector with the least estimated time per multiply-add.
+
+    Where data and output fit the second-level cache, a row of tiles keeps its weights in registers;
+    beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
+    2: 218 us against 296; 56x56x144: 128 against 163).
+    """
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    order = MIDDLE if spec.bytes <= machine.l2_bytes else INNER
     points: list[dict[str, Choice]] = [
-        {"channels": space["channels"][0], "columns": columns, "rows": rows, "order": MIDDLE}
+        {"channels": space["channels"][0], "columns": columns, "rows": rows, "order": order}
         for columns in space["columns"]
         for rows in space["rows"]
     ]
@@ -105,10 +111,10 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
 def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
     """Estimate cycles per useful vector multiply-add of a rows x columns tile.
 
-    The largest of arithmetic, loads and the latency of the taps' chain, times what ragged tiles waste.
-    Weights stay in registers along a row of tiles if accumulators, weights and one column of inputs
-    take at most 25 of 32 registers: beyond that LLVM 22 spills (3x3, stride 1: none at 2 x 6, 7 spills
-    at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in the assembly, 2026-11).
+    The largest of arithmetic, loads and the latency of the taps' chain. Weights stay in registers if
+    accumulators, weights and one column of inputs take at most 25 of 32: beyond that LLVM 22 spills
+    (3x3, stride 1, stores: none at 2 x 4 and 2 x 6, 7 at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in
+    the assembly, 2026-11). A spilled register costs a store and a few loads in every tile.
     """
     (sh, sw), (dh, dw) = spec.strides, spec.dilations
     taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
@@ -116,17 +122,24 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) ->
     window_columns = (columns - 1) * sw + (spec.kernel_width - 1) * dw + 1
     # With dilation neighbouring windows may share nothing.
     inputs = min(window_rows * window_columns, rows * columns * taps)
-    pressure = accumulators + taps * spec.multiplier + min(window_rows, rows * spec.kernel_height)
     room = machine.vector_registers * 25 // 32
-    excess = max(0, pressure - room)
-    # One reload per tile for each register too few, of a weight or of what was spilled for it.
-    loads = inputs + min(excess, taps * spec.multiplier) + 2 * max(0, accumulators + 3 - room)
+    live = accumulators + min(window_rows, rows * spec.kernel_height)
+    resident = live + taps * spec.multiplier <= room
+    excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
+    loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
     fmas = accumulators * taps
     cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
-    computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
-    waste = computed / (spec.out_height * spec.out_width)
     # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
-    return waste * (cycles + loads / 8) / fmas
+    return (cycles + loads / 8) / fmas / _useful(spec, rows, columns)
+
+
+def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
+    """Share of a tile's efficiency that is left with ragged tiles at the edges.
+
+    A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
+    """
+    computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
+    return (3 + spec.out_height * spec.out_width / computed) / 4
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:

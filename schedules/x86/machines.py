@@ -19,6 +19,7 @@ _V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 _VBMI = ("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "gfni")
 _VNNI = (*_V4, "avx512_vnni")
 _ICELAKE = (*_VNNI, *_VBMI)
+_SSE4A = ("sse4a",)  # LLVM shuffles bytes and halves with AMD's EXTRQ
 
 
 def _machine(
@@ -55,7 +56,8 @@ GENERIC = (
     _machine("x86-64-v2", "any x86-64 with SSE4.2", _V2, 128, 32, 256, fma_latency=8),
 )
 
-# Each more specific than those behind it.
+# Each more specific than those behind it; where the instructions that LLVM may use are the same
+# (clflushopt, vaes, amx_fp16 and avx512_vp2intersect are not among them), one more tells them apart.
 INTEL = (
     _machine(
         "graniterapids",
@@ -84,7 +86,7 @@ INTEL = (
         48,
         1280,
     ),
-    _machine("skylake", "Intel Core, 6th to 10th generation", _V3, 256, 32, 256),
+    _machine("skylake", "Intel Core, 6th to 10th generation", (*_V3, "clflushopt"), 256, 32, 256),
     _machine("haswell", "Intel Core and Xeon, 4th generation", _V3, 256, 32, 256, fma_latency=5),
 )
 
@@ -92,15 +94,15 @@ AMD = (
     _machine(
         "znver5",
         "AMD Zen 5",
-        (*_ICELAKE, "avx512_bf16", "avx_vnni", "avx512_vp2intersect"),
+        (*_ICELAKE, *_SSE4A, "avx512_bf16", "avx_vnni", "avx512_vp2intersect"),
         512,
         48,
         1024,
     ),
     # 512-bit instructions take both 256-bit halves of a port: half the rate, the same tiles.
-    _machine("znver4", "AMD Zen 4", (*_ICELAKE, "avx512_bf16"), 512, 32, 1024),
-    _machine("znver3", "AMD Zen 3", _V3, 256, 32, 512),
-    _machine("znver2", "AMD Zen 2", _V3, 256, 32, 512, fma_latency=5),
+    _machine("znver4", "AMD Zen 4", (*_ICELAKE, *_SSE4A, "avx512_bf16"), 512, 32, 1024),
+    _machine("znver3", "AMD Zen 3", (*_V3, *_SSE4A, "vaes"), 256, 32, 512),
+    _machine("znver2", "AMD Zen 2", (*_V3, *_SSE4A), 256, 32, 512, fma_latency=5),
 )
 
 MACHINES = (*INTEL, *AMD, *GENERIC)

@@ -16,9 +16,9 @@ def rounded(extent: int, tile: int) -> int:
 
 
 def pixel_tiles(extent: int, most: int) -> list[int]:
-    """Tile lengths from the longest to 1 that waste at most a tenth of the row in their last tile."""
+    """Tile lengths from the longest to 1 whose last tile is not so ragged that others do better."""
     lengths = range(min(extent, most), 0, -1)
-    return [t for t in lengths if extent / rounded(extent, t) >= 0.9 or t == 1]
+    return [t for t in lengths if extent / rounded(extent, t) >= 0.75 or t == 1]
 
 
 def row_bands(extent: int) -> list[int]:

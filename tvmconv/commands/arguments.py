@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 
 def positive(text: str) -> int:
@@ -38,11 +39,23 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    """``--logs``: which tuning records."""
-    parser.add_argument(
+    """``--logs`` and ``--untuned``: which tuning records."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--logs",
-        nargs="*",
+        action="append",
         metavar="DIR",
-        help="directories of tuning records, the first that has one wins; without any DIR: none, "
-        "untuned defaults; default: your own, then those shipped",
+        help="take tuning records from DIR in place of your own and those shipped; may be repeated",
     )
+    which.add_argument("--untuned", action="store_true", help="use no records, only defaults")
+
+
+def logs(args: argparse.Namespace) -> list[str] | None:
+    """Return the directories that the user chose, None for the usual ones; checks that they exist."""
+    if args.untuned:
+        return []
+    for folder in args.logs or ():
+        if not os.path.isdir(folder):
+            raise ValueError(f"--logs {folder} is not a directory")
+    chosen: list[str] | None = args.logs
+    return chosen

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         if not args.bundle:
             from tvmconv.builder import build
 
-            build([e.spec for e in workload.entries], args.machine, path, args.logs, show)
+            build(
+                [e.spec for e in workload.entries], args.machine, path, arguments.logs(args), show
+            )
         report = bench_bundle(path, workload, args.threads, args.rounds, show)
     if args.json == "-":
         tables.show_json(as_json(report))

@@ -8,16 +8,16 @@ its schedule.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from tvmconv import builder, bundle, tables, toolchain, workloads
+from tvmconv import builder, bundle, tables, workloads
 from tvmconv.bundle import Variant
+from tvmconv.commands import arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("workload", metavar="WORKLOAD", help="a name, a key, or a file of keys")
+    arguments.add_workload(parser)
     parser.add_argument(
         "--machine",
         default="host",
@@ -27,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, metavar="PATH", help="the bundle; an older one is replaced"
     )
-    parser.add_argument(
-        "--logs",
-        action="append",
-        metavar="DIR",
-        help="take tuning records from DIR in place of your own and those shipped; may be repeated",
-    )
+    arguments.add_logs(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -40,12 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Build and say what came of it."""
     specs = workloads.distinct(workloads.resolve(args.workload))
     machines = [name.strip() for name in args.machine.split(",")]
-    for folder in args.logs or ():
-        if not Path(folder).is_dir():
-            raise ValueError(f"--logs {folder} is not a directory")
-    toolchain.require_compiler()  # without TVM no machine is known either, which would mislead
+    logs = arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
-        path = builder.build(specs, machines, args.output, args.logs, report)
+        path = builder.build(specs, machines, args.output, logs, report)
     manifest = bundle.read_manifest(path)
     size = sum(file.stat().st_size for file in path.iterdir())
     counts = [_count(variant) for variant in manifest.variants]
