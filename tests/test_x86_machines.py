@@ -148,13 +148,6 @@ PROCESSORS = {
     ),
     "invented_model": ("GenuineIntel", 9999, flags_of("icelake-server"), "icelake-server"),
     "zen4": ("AuthenticAMD", 97, flags_of("znver4"), "znver4"),
-    "zen3": ("AuthenticAMD", 33, flags_of("znver3"), "znver3"),
-    "zen4_without_avx512": (
-        "AuthenticAMD",
-        97,
-        flags_of("znver3"),
-        "znver3",
-    ),
     "cascade_lake_without_its_vnni": (
         "GenuineIntel",
         85,
@@ -167,9 +160,6 @@ PROCESSORS = {
         flags_of("haswell") + " avx512f avx512cd avx512er avx512pf",
         "haswell",
     ),
-    "skylake": ("GenuineIntel", 94, flags_of("skylake"), "skylake"),
-    "haswell": ("GenuineIntel", 60, flags_of("haswell"), "haswell"),
-    "zen2": ("AuthenticAMD", 49, flags_of("znver2"), "znver2"),
     "avx2_of_an_unknown_vendor": ("CentaurHauls", 59, flags_of("x86-64-v3"), "x86-64-v3"),
     "avx512_of_an_unknown_vendor": ("HygonGenuine", 4, flags_of("x86-64-v4"), "x86-64-v4"),
     "sse42": ("GenuineIntel", 37, flags_of("x86-64-v2"), "x86-64-v2"),

@@ -185,7 +185,11 @@ def detect() -> Machine:
     """
     packs, broken = working_packs()
     for pack in packs:
-        machine = pack.detect()
+        try:
+            machine = pack.detect()
+        except Exception as error:
+            broken[pack.name] = f"hardware pack {pack.name!r} failed to detect: {error!r}."
+            continue
         if machine is not None:
             return machine
     details = "".join(f" {message}" for message in broken.values())

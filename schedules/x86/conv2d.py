@@ -20,11 +20,18 @@ one long row of all pixels, where the ragged end costs next to nothing.
 
 THE LOOPS
 
-    for job (image, band of rows)            parallel; the padded band is copied once per job
+    for job (image, band of rows)            parallel
       for block of channels | pixel tile     "weights_outer": a panel of weights stays in cache
         for pixel tile | block of channels   "pixels_outer": a strip of pixels does
           for kh, kw, ci                     the tile's accumulators never leave their registers
           epilogue, store
+
+THE PADDING, knob "pad"
+
+    image    data is copied into a padded image first: 1 to 3 % of a 3x3 layer with 64 channels
+    rows     every job copies its band of rows, so that it is still in the cache when it is read
+    none     nothing is copied: tiles at the border are compiled for themselves, without the taps that
+             lie in the padding (lowering.specialise_tiles); large images with few channels like it
 
 Where the layout is NCHW, or no good block divides the channels of a group, ``conv`` is stored with its
 channels padded and ``out`` is a loop nest of its own: one more pass over the output, any shape right.
@@ -46,6 +53,10 @@ from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
+
+# Multiply-adds of one tile with pad "none", which unrolls all taps: about 8 KiB of code for 1024.
+# A 7x7 stem unrolled 3500 times took 7 s to compile and ran at two thirds of the speed (2026-11).
+_MOST_UNROLLED = 1024
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -79,7 +90,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     unrolls = [u for u in (1, 2, 4) if group_in % u == 0]
     if group_in <= 4:
         unrolls = [group_in]  # a stem's channels: a loop of three would be all overhead
-    pads: tuple[Choice, ...] = ("image", "rows") if _pads_image(g) else ("image",)
+    pads: tuple[Choice, ...] = ("image", "rows", "none") if _pads_image(g) else ("image",)
     return (
         Knob("channels", tuple(channel_blocks(spec, machine))),
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
@@ -91,9 +102,15 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
 
 
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """The tile fits the registers: accumulators, one vector per weight, one broadcast."""
+    """The tile fits the registers, and its code, nine times at the border, the instruction cache.
+
+    Registers: accumulators, one vector per weight, one broadcast.
+    """
     vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
-    pixels = int(decisions["pixels"])
+    pixels, taps = int(decisions["pixels"]), spec.kernel_height * spec.kernel_width
+    unrolled = taps * int(decisions["unroll"]) * pixels * vectors
+    if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
+        return False
     return pixels == 1 or pixels * vectors + vectors + 1 <= machine.vector_registers
 
 
@@ -110,22 +127,26 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
         useful = group / tiles.rounded(group, channels)
         useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
-        return tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
+        cycles: float = tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes)
+        return cycles / useful
 
     points: list[dict[str, Choice]] = [
         {"channels": channels, "pixels": pixels}
         for channels in space["channels"]
         for pixels in space["pixels"]
     ]
-    best = min((p for p in points if legal(spec, machine, p)), key=cost)
-    # "image" pads with one more pass, but leaves every row of the output to be a job of its own.
-    return {
-        **best,
+    rest: dict[str, Choice] = {
         "order": WEIGHTS_OUTER if _streams_weights(spec, machine) else PIXELS_OUTER,
         "unroll": space["unroll"][-1],
         "pad": "image",
         "rows": space["rows"][0],
     }
+    best = min((p for p in points if legal(spec, machine, {**rest, **p})), key=cost)
+    unpadded = {**rest, **best, "pad": "none"}
+    # Rows of several images have no number of their own to specialise by; and a stem's few channels
+    # leave little work to save the copy for.
+    worthwhile = "none" in space["pad"] and g.batch == 1 and g.in_channels // g.groups >= lanes
+    return unpadded if worthwhile and legal(spec, machine, unpadded) else {**rest, **best}
 
 
 def _streams_weights(spec: ConvSpec, machine: Machine) -> bool:
@@ -151,6 +172,9 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
     conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
     fused = g.channels_last and group % block == 0
+    pad = str(decisions["pad"]) if _pads_image(g) else "image"
+    if pad == "none":
+        loops.compute_inline(loops.get_sblock("padded"))
     if fused:
         tile, store = conv, out
     else:
@@ -169,19 +193,24 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
     if fused:
         loops.set_scope(tile, 0, "local")
-    by_rows = decisions["pad"] == "rows" and _pads_image(g)
-    job = loops.fuse(*_parallel_prefix(nest, by_rows, weights_outer, is_pointwise(spec)))
-    if by_rows:
+    prefix = _jobs(nest, pad == "rows", weights_outer, is_pointwise(spec))
+    job = loops.fuse(*prefix)
+    if pad == "rows":
         _schedule_padding(loops, g, at=job)
-    elif _has_padded_stage(g):
+    elif _has_padded_stage(g) and pad != "none":
         _schedule_padding(loops, g, at=None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    _schedule_tile(loops, tile, int(decisions["unroll"]), g)
+    _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel=pad == "none")
     loops.vectorize(v)
     loops.unroll(m)
-    if g.out_width % pixels:
-        parallel_tiles = is_pointwise(spec) and not weights_outer
-        loops.annotate(job if parallel_tiles else pixel_tiles, SPLIT_AT, [g.out_width // pixels])
+    # A job is a row, or a tile of pixels, of its own number only where nothing else is fused into it.
+    row_loop = rows if weights_outer else job
+    tile_loop = job if pixel_tiles in prefix else pixel_tiles
+    row_points, column_points = _split_points(g, pixels, pad == "none")
+    rows_alone = weights_outer or (g.batch == 1 and int(decisions["rows"]) == g.out_height)
+    if rows_alone and pixel_tiles not in prefix:
+        loops.annotate(row_loop, SPLIT_AT, row_points)
+    loops.annotate(tile_loop, SPLIT_AT, column_points)
     main = with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"}))
     pack = prim_func(conv2d.pack(spec, block))
     return Function(
@@ -191,9 +220,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     )
 
 
-def _parallel_prefix(
-    nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool
-) -> list[Any]:
+def _jobs(nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool) -> list[Any]:
     """The outer loops whose turns are jobs: as many as possible, but a padded band is one job."""
     if by_rows:
         return nest[:2]
@@ -202,14 +229,30 @@ def _parallel_prefix(
     return nest[:4] if pointwise else nest[:3]
 
 
-def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry) -> None:
+def _split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], list[int]]:
+    """Where rows and tiles of pixels change their nature: at the border, or at the ragged last tile."""
+    if not unpadded:
+        return [0], [g.out_width // pixels]
+    window = [
+        (kernel - 1) * dilation + 1
+        for kernel, dilation in zip((g.kernel_height, g.kernel_width), g.dilations, strict=True)
+    ]
+    return (
+        tiles.interior(g.out_height, 1, g.in_height, g.pads[0], g.strides[0], window[0]),
+        tiles.interior(g.out_width, pixels, g.in_width, g.pads[1], g.strides[1], window[1]),
+    )
+
+
+def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> None:
     """Reduction outside, the whole tile unrolled inside it, its channels one vector."""
     n, h, w, o, kh, kw, ci = loops.get_loops(tile)[-7:]
     ci_outer, ci_inner = loops.split(ci, [None, unroll])
     loops.reorder(kh, kw, ci_outer, ci_inner, n, h, w, o)
     for loop in (ci_inner, n, h, w):
         loops.unroll(loop)
-    if g.in_channels // g.groups == unroll:
+    if unroll_kernel:
+        loops.unroll(kh)  # every tap by its number, so that those in the padding vanish
+    if unroll_kernel or g.in_channels // g.groups == unroll:
         loops.unroll(kw)  # a stem: 3 channels x 3 columns are one contiguous run of 9 values
     loops.vectorize(o)
     init = loops.decompose_reduction(tile, kh)

@@ -138,7 +138,7 @@ def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
 
     A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
     """
-    computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
+    computed: int = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
     return (3 + spec.out_height * spec.out_width / computed) / 4
 
 

@@ -38,8 +38,9 @@ def cycles_per_fma(
     fmas = pixels * vectors_per_pixel
     ports = fmas / machine.fma_ports
     loads = (pixels + vectors_per_pixel) / machine.load_ports
-    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer loads.
-    cycles = max(ports, loads, machine.fma_latency) + loads / 8
+    # A load is not free even where ports suffice, nor is the loop around a step: an eighth of a cycle
+    # each and half a cycle break ties toward fewer loads and larger tiles.
+    cycles = max(ports, loads, machine.fma_latency) + loads / 8 + 0.5
     return cycles / (pixels * useful_vectors)
 
 
