@@ -1,0 +1,1 @@
+"""Tuning records, as data; see README.md."""

@@ -127,8 +127,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
         useful = group / tiles.rounded(group, channels)
         useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
-        cycles: float = tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes)
-        return cycles / useful
+        return float(tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful)
 
     points: list[dict[str, Choice]] = [
         {"channels": channels, "pixels": pixels}
@@ -166,67 +165,60 @@ def _pads_image(g: Geometry) -> bool:
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
-    block, pixels = int(decisions["channels"]), int(decisions["pixels"])
-    g = geometry(spec)
-    group, _ = conv2d.filter_blocks(spec, block)
+    block, g = int(decisions["channels"]), geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
-    conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
-    fused = g.channels_last and group % block == 0
-    pad = str(decisions["pad"]) if _pads_image(g) else "image"
-    if pad == "none":
-        loops.compute_inline(loops.get_sblock("padded"))
-    if fused:
-        tile, store = conv, out
-    else:
-        tile, store = conv, loops.cache_write(conv, 0, "local")
-        _schedule_out(loops, out, g)
-    n, h, w, o = loops.get_loops(store)
-    bands, rows = loops.split(h, [None, int(decisions["rows"])])
-    pixel_tiles, m = loops.split(w, [None, pixels])
-    channel_tiles, v = loops.split(o, [None, block])
-    weights_outer = decisions["order"] == WEIGHTS_OUTER
-    if weights_outer:
-        nest = [n, bands, channel_tiles, rows, pixel_tiles]
-    else:
-        nest = [n, bands, rows, pixel_tiles, channel_tiles]
-    loops.reorder(*nest, m, v)
-    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
-    if fused:
-        loops.set_scope(tile, 0, "local")
-    prefix = _jobs(nest, pad == "rows", weights_outer, is_pointwise(spec))
-    job = loops.fuse(*prefix)
-    if pad == "rows":
-        _schedule_padding(loops, g, at=job)
-    elif _has_padded_stage(g) and pad != "none":
-        _schedule_padding(loops, g, at=None)
-    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel=pad == "none")
-    loops.vectorize(v)
-    loops.unroll(m)
-    # A job is a row, or a tile of pixels, of its own number only where nothing else is fused into it.
-    row_loop = rows if weights_outer else job
-    tile_loop = job if pixel_tiles in prefix else pixel_tiles
-    row_points, column_points = _split_points(g, pixels, pad == "none")
-    rows_alone = weights_outer or (g.batch == 1 and int(decisions["rows"]) == g.out_height)
-    if rows_alone and pixel_tiles not in prefix:
-        loops.annotate(row_loop, SPLIT_AT, row_points)
-    loops.annotate(tile_loop, SPLIT_AT, column_points)
-    main = with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"}))
-    pack = prim_func(conv2d.pack(spec, block))
+    _schedule(loops, g, decisions, fused=_is_fused(spec, g, block))
     return Function(
-        main,
-        with_interface(pack, {}, aligned=frozenset({"packed"})),
+        with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"})),
+        with_interface(prim_func(conv2d.pack(spec, block)), {}, aligned=frozenset({"packed"})),
         conv2d.packed_filter_shape(spec, block),
     )
 
 
-def _jobs(nest: list[Any], by_rows: bool, weights_outer: bool, pointwise: bool) -> list[Any]:
-    """The outer loops whose turns are jobs: as many as possible, but a padded band is one job."""
-    if by_rows:
-        return nest[:2]
-    if weights_outer:
-        return nest[:3]
-    return nest[:4] if pointwise else nest[:3]
+def _is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
+    """Whether the epilogue can store a tile where it belongs."""
+    group, _ = conv2d.filter_blocks(spec, block)
+    return g.channels_last and group % block == 0
+
+
+def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> None:
+    pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
+    pad = str(decisions["pad"]) if _pads_image(g) else "image"
+    tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    store = out if fused else loops.cache_write(tile, 0, "local")
+    if not fused:
+        _schedule_out(loops, out)
+    if pad == "none":
+        loops.compute_inline(loops.get_sblock("padded"))
+
+    n, h, w, o = loops.get_loops(store)
+    bands, rows = loops.split(h, [None, int(decisions["rows"])])
+    pixel_tiles, m = loops.split(w, [None, pixels])
+    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
+    inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
+    nest = [n, bands, *inner]
+    loops.reorder(*nest, m, v)
+    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
+    if fused:
+        loops.set_scope(tile, 0, "local")
+
+    # A padded band belongs to one job; one long row of pixels is cut into jobs tile by tile.
+    one_row = g.out_height == 1 and g.batch == 1 and not by_weights
+    jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
+    job = loops.fuse(*jobs)
+    if pad != "none" and (g.needs_padding or not g.channels_last):
+        _schedule_padding(loops, g, at=job if pad == "rows" else None)
+    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel=pad == "none")
+    loops.vectorize(v)
+    loops.unroll(m)
+
+    row_points, column_points = _split_points(g, pixels, pad == "none")
+    loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
+    # A job is a row of its own number only where nothing else is fused into it.
+    job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
+    if by_weights or (job_is_row and pad != "rows"):
+        loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
 
 
 def _split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], list[int]]:
@@ -262,10 +254,6 @@ def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_ker
     loops.vectorize(lanes)
 
 
-def _has_padded_stage(g: Geometry) -> bool:
-    return g.needs_padding or not g.channels_last
-
-
 def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
     """Copy rows with one contiguous inner loop over (column, channel), free of tests inside the image.
 
@@ -283,7 +271,7 @@ def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
         loops.parallel(loops.fuse(n, h))
 
 
-def _schedule_out(loops: Loops, out: Any, g: Geometry) -> None:
+def _schedule_out(loops: Loops, out: Any) -> None:
     """The separate last pass: parallel over the outer two loops, LLVM vectorises the rest."""
     first, second, _, _ = loops.get_loops(out)
     loops.parallel(loops.fuse(first, second))
