@@ -16,20 +16,24 @@ from tvmconv.tuning import log
 class Choice:
     """A schedule, its decisions, and where they come from (None: the schedule's default)."""
 
+    spec: ConvSpec
     schedule: Schedule
     decisions: dict[str, int | str]
     entry: log.Entry | None
 
     @property
     def source(self) -> str:
-        """``default``, or the record's file and line."""
-        return self.entry.place if self.entry else "default"
+        """``default``, or the record's file and line, and whether it was tuned with this epilogue."""
+        if self.entry is None:
+            return "default"
+        same = self.entry.record.key == self.spec.key
+        return self.entry.place if same else f"{self.entry.place} (other epilogue)"
 
 
 def default_choice(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> Choice:
     """The best schedule's own decisions, from the machine's facts alone."""
     schedule = hardware.schedules_for(spec, machine, pack)[0]
-    return Choice(schedule, schedule.default(spec, machine), None)
+    return Choice(spec, schedule, schedule.default(spec, machine), None)
 
 
 def choose(
@@ -39,9 +43,10 @@ def choose(
 
     1. a record in the user's own directory (``tvmconv tune`` writes there),
     2. a record shipped with the package,
-    3. the default of the first schedule that accepts the spec.
+    3. in the same order, a record of the same convolution with another epilogue,
+    4. the default of the first schedule that accepts the spec.
 
-    ``directories`` replaces 1 and 2. Raises RecordError for a record that is damaged or does not apply.
+    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged or does not apply.
     """
     if directories is None:
         directories = log.default_directories()
@@ -55,4 +60,4 @@ def choose(
         hardware.check_decisions(schedule, spec, machine, entry.record.decisions)
     except (ValueError, TypeError, KeyError) as error:
         raise log.stale(entry, error) from error
-    return Choice(schedule, dict(entry.record.decisions), entry)
+    return Choice(spec, schedule, dict(entry.record.decisions), entry)

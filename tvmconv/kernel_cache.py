@@ -119,8 +119,11 @@ def _pack_sources(module: str) -> list[Path]:
 
 
 def _records(spec: ConvSpec) -> Iterator[bytes]:
-    """Yield the records of ``spec`` for every machine: which one this is, is not known here."""
-    quoted = f'"{spec.key}"'.encode()
+    """Yield the records of ``spec``, whatever the epilogue, for every machine.
+
+    Which machine this is, is not known here.
+    """
+    quoted = f'"{spec.core_key}'.encode()
     for number, folder in enumerate(log.default_directories()):
         for file in sorted(folder.glob(f"*/{spec.op}.jsonl")):
             for line in file.read_bytes().splitlines():

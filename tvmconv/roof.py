@@ -77,7 +77,7 @@ class Probe:
     def bandwidth(self, working_set: int, repeats: int = 5) -> float:
         """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
         rows = working_set // 2 // 4 // (16 * 64 * self._threads)
-        source = arrays.empty_aligned((rows * self._threads, 16 * 64), np.float32)
+        source = arrays.empty_aligned((self._threads, rows, 16 * 64), np.float32)
         target = arrays.empty_aligned(source.shape, np.float32)
         source[...] = target[...] = 1.0
         pointers = _pointers([source, target])
@@ -120,11 +120,10 @@ def _fma_loop(lanes: int, threads: int) -> tvm.tirx.PrimFunc:
 
 def _copy_loop(lanes: int, threads: int) -> tvm.tirx.PrimFunc:
     rows = te.var("rows")
-    source = te.placeholder((rows * threads, 16 * 64), "float32", name="source")
-    target = te.compute(source.shape, lambda r, c: source[r, c], name="target")
+    source = te.placeholder((threads, rows, 16 * 64), "float32", name="source")
+    target = te.compute(source.shape, lambda t, r, c: source[t, r, c], name="target")
     loops = Loops(tvm.IRModule({"main": lowering.prim_func([source, target])}))
-    row, column = loops.get_loops(loops.get_sblock("target"))
-    job, _ = loops.split(row, [threads, None])
+    job, _, column = loops.get_loops(loops.get_sblock("target"))
     loops.parallel(job)
     _, lane = loops.split(column, [None, lanes])
     loops.vectorize(lane)

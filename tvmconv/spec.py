@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tvmconv.arguments import Pads, window_extent
@@ -156,6 +156,11 @@ class ConvSpec:
         It is the test id, log key and kernel name; `from_key` reads it back.
         """
         return spell_key(self)
+
+    @property
+    def core_key(self) -> str:
+        """The key of the same convolution without an epilogue, with which `key` begins."""
+        return replace(self, bias=False, activation=None, residual=False).key
 
     @property
     def batch(self) -> int:

@@ -151,14 +151,21 @@ def parse_record(fields: Any) -> Record:
 def find(spec: ConvSpec, machine: str, directories: Sequence[Path]) -> Entry | None:
     """Return the record for ``spec`` on ``machine`` in the first directory that has one.
 
-    The last line wins within a file. Raises RecordError when a file on the way is damaged.
+    Where none has, a record of the same convolution with another epilogue serves: the tile is decided
+    by the sum, not by what happens to it at the end. The last line wins within a file. Raises
+    RecordError when a file on the way is damaged.
     """
-    for directory in directories:
-        entries = read_log(log_file(directory, machine, spec.op))
-        for entry in reversed(entries):
-            if entry.record.key == spec.key:
-                return entry
-    return None
+    logs = [read_log(log_file(directory, machine, spec.op)) for directory in directories]
+    entries = [entry for log in logs for entry in reversed(log)]
+    exact = (entry for entry in entries if entry.record.key == spec.key)
+    siblings = (entry for entry in entries if same_core(entry.record.key, spec))
+    return next(exact, None) or next(siblings, None)
+
+
+def same_core(key: str, spec: ConvSpec) -> bool:
+    """Whether ``key`` spells ``spec`` with any epilogue: all of them begin alike."""
+    core = spec.core_key
+    return key == core or key.startswith(f"{core}_")
 
 
 def stale(entry: Entry, reason: object) -> RecordError:

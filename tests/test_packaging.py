@@ -1,0 +1,261 @@
+"""What is installed, what importing it loads, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Folders of the repository, by the package that they are installed as.
+FOLDERS = {
+    "tvmconv": "tvmconv",
+    "tvmconv.schedules": "schedules",
+    "tvmconv.tuning_logs": "tuning_logs",
+}
+
+
+def sources() -> dict[str, Path]:
+    """Module name, as installed, -> file; packages under their own name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join((package, *parts)).removesuffix(".__init__")
+            found[name] = file
+    return found
+
+
+MODULES = sources()
+
+
+def python(code: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={**os.environ, **environment},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_the_packages_of_pyproject_are_the_folders():
+    packages = {name for name, file in MODULES.items() if file.name == "__init__.py"}
+
+    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(packages)
+
+
+def test_every_folder_with_modules_is_a_package():
+    for name, file in MODULES.items():
+        assert (file.parent / "__init__.py").is_file(), name
+
+
+def test_entry_points_name_the_hardware_folders():
+    points = PROJECT["project"]["entry-points"]["tvmconv.hardware"]
+    folders = [path.parent.name for path in (ROOT / "schedules").glob("*/__init__.py")]
+
+    assert points == {name: f"tvmconv.schedules.{name}:PACK" for name in folders}
+
+
+def test_hardware_folders_have_the_same_file_names():
+    for folder in (ROOT / "schedules").glob("*/"):
+        if (folder / "__init__.py").exists():
+            assert (folder / "machines.py").is_file(), folder
+
+
+HEAVY = {"numpy", "tvm", "tvm_ffi", "xgboost", "rich"}
+LIGHT = {
+    "import tvmconv": set(),
+    "import tvmconv; tvmconv.ConvSpec.conv2d((1, 8, 8, 4), (3, 3, 4, 8)).key": set(),
+    "import tvmconv; tvmconv.build": set(),
+    "import tvmconv.cli": set(),
+    "import tvmconv.hardware": set(),
+    "import tvmconv.tuning.log": set(),
+    "import tvmconv.workloads": set(),
+    "import tvmconv; tvmconv.load": {"numpy", "tvm_ffi"},
+    "import tvmconv; tvmconv.conv2d": {"numpy", "tvm_ffi"},
+}
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_importing_loads_no_more_than_it_must(code):
+    loaded = python(f"{code}\nimport sys\nprint(*{HEAVY} & sys.modules.keys())")
+
+    assert set(loaded.split()) == LIGHT[code]
+
+
+# Which module or folder may import which others of this package; "." is ``tvmconv/__init__.py``. The
+# longest name that fits a module counts, and modules under the same name may import each other.
+MAY_IMPORT = {
+    "errors": "",
+    "arguments": "",
+    "decoding": "",
+    "host": "",
+    "tables": "",
+    "timing": "",
+    "rules": "arguments",
+    "keys": "rules",
+    "spec": "arguments rules keys",
+    "calls": "arguments rules spec",
+    "edge_cases": "rules spec",
+    "workloads": "errors rules spec edge_cases",
+    "oracle": "errors rules spec",
+    "bundle": "errors decoding spec",
+    "toolchain": "errors",
+    "hardware": "errors rules spec host",
+    "lowering": "errors",
+    "compute": "rules spec",
+    "schedules": "errors rules spec host hardware compute lowering",
+    "tuning_logs": "",
+    "tuning": "",
+    "tuning.log": "errors decoding spec",
+    "runtime": "errors rules spec bundle host",
+    "choice": "errors spec hardware tuning.log",
+    "builder": ". errors spec bundle hardware toolchain choice lowering",
+    "tuning.measure": "errors spec hardware tuning.workbench",
+    "tuning.workbench": ("errors spec hardware oracle timing lowering runtime tuning.measure"),
+    "tuning.model": "errors spec hardware tuning.measure",
+    "tuning.search": "errors spec hardware host tuning.log tuning.measure tuning.model",
+    "tuning.session": (
+        "errors spec hardware host toolchain workloads "
+        "tuning.log tuning.measure tuning.model tuning.search"
+    ),
+    "roof": "hardware timing lowering runtime",
+    "bench": "errors spec hardware oracle timing workloads runtime roof",
+    "comparison": "errors spec hardware workloads runtime builder bench",
+    "kernel_cache": ". errors spec hardware host runtime builder toolchain tuning.log",
+    "functional": "spec calls runtime kernel_cache",
+    # Users' side: may import everything but schedules, which are found by entry point only.
+    "commands": (
+        ". errors spec bundle hardware host tables timing toolchain workloads oracle runtime "
+        "choice builder roof bench comparison tuning.log tuning.search tuning.session"
+    ),
+    "cli": ". errors commands",
+    ".": "",
+}
+
+
+def rule_of(module: str) -> str:
+    """The line of MAY_IMPORT for a module; ``tvmconv`` itself is the dot."""
+    name = module.removeprefix("tvmconv").removeprefix(".") or "."
+    while name not in MAY_IMPORT:
+        name = name.rpartition(".")[0]
+        assert name, f"{module} is not in MAY_IMPORT: say there where it belongs"
+    return name
+
+
+def imported(file: Path) -> set[str]:
+    """Modules of this package that a file imports, also inside functions, but not for typing only."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in inner}
+    return {name for name in found if name.partition(".")[0] == "tvmconv"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    rule = rule_of(module)
+    allowed = {rule, *MAY_IMPORT[rule].split()}
+
+    assert {rule_of(name) for name in imported(MODULES[module])} <= allowed
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("tvmconv.schedules.")])
+def test_no_hardware_folder_imports_another(module):
+    own = ".".join(module.split(".")[:3])
+    schedules = {name for name in imported(MODULES[module]) if "tvmconv.schedules." in name}
+
+    assert all(name == own or name.startswith(f"{own}.") for name in schedules)
+
+
+def test_the_table_of_imports_names_what_exists_and_has_no_cycle():
+    assert {rule_of(module) for module in MODULES} == set(MAY_IMPORT)
+    waiting = {name: set(allowed.split()) for name, allowed in MAY_IMPORT.items()}
+    waiting["tuning.measure"].remove("tuning.workbench")  # in another process
+    while waiting:
+        ready = [name for name, allowed in waiting.items() if not allowed & set(waiting)]
+        assert ready, f"a cycle among {sorted(waiting)}"
+        waiting = {name: rest for name, rest in waiting.items() if name not in ready}
+
+
+def test_schedules_and_logs_are_importable_from_inside_the_package_only():
+    assert "ModuleNotFoundError" in python(
+        "try:\n import schedules\nexcept ImportError as e:\n print(type(e).__name__)"
+    )
+    assert python("import tvmconv.schedules.x86 as x; print(x.__name__)").endswith("x86")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    for folder in FOLDERS.values():
+        shutil.copytree(
+            ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", output, source],
+        check=True,
+    )
+    (path,) = output.iterdir()
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+
+    top = {name.partition("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"tvmconv"}
+    expected = {
+        f"{package.replace('.', '/')}/{file.relative_to(ROOT / folder)}"
+        for package, folder in FOLDERS.items()
+        for pattern in ("*.py", "*.jsonl", "py.typed")
+        for file in (ROOT / folder).rglob(pattern)
+    }
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert "tvmconv/py.typed" in inside
+    assert "tvmconv/schedules/x86/__init__.py" in inside
+    assert expected <= inside
+    assert {name for name in inside - expected if not name.endswith("README.md")} == set()
+
+
+@pytest.mark.slow
+def test_the_wheel_works_without_the_source_tree(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+
+    out = python(
+        "import tvmconv, tvmconv.hardware as h\n"
+        "from tvmconv.tuning import log\n"
+        "print(tvmconv.__file__, h.load_pack('x86').machines[0].name, log.shipped_directory())",
+        PYTHONPATH=str(tmp_path),
+    )
+    module, machine, logs = out.split()
+    assert Path(module).is_relative_to(tmp_path)
+    assert machine
+    assert Path(logs) == tmp_path / "tvmconv" / "tuning_logs"

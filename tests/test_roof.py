@@ -1,0 +1,135 @@
+"""The measured roof of this machine, and the timer under it; on a busy machine all bounds are wide."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import tvm
+from tvm import te
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv import hardware, host, lowering, timing
+from tvmconv.roof import Bandwidth, Probe, Roof
+from tvmconv.runtime import arrays
+
+HERE = hardware.detect()
+MIB = 1 << 20
+
+
+def fastest_flops(machine_name: str) -> float:
+    """The best of several probes: another process may only slow one down."""
+    machine, _ = hardware.find_machine(machine_name)
+    missing = sorted(set(machine.features) - host.cpu_features())
+    if machine.architecture != host.architecture() or missing:
+        pytest.skip(f"lacks {', '.join(missing) or machine.architecture}")
+    probe = Probe(machine, threads=1)
+    return max(probe.flops_per_second() for _ in range(20))
+
+
+def test_a_core_does_billions_of_operations_a_second():
+    assert 1e9 < fastest_flops("host") < 1e12
+
+
+def test_wider_vectors_do_more():
+    if HERE.vector_bytes < 64:
+        pytest.skip("lacks avx512f")
+    assert fastest_flops("x86-64-v4") > 1.3 * fastest_flops("x86-64-v3")
+
+
+def test_the_probe_reaches_the_ports_it_is_told_of():
+    """2 FMAs of a full vector a cycle, at 0.8 GHz at least: a chain too short would show as half."""
+    per_cycle = 2 * HERE.fma_ports * HERE.lanes("float32")
+
+    assert fastest_flops("host") / per_cycle > 0.8e9
+
+
+def test_caches_copy_faster_than_memory():
+    probe = Probe(HERE, threads=1)
+    rates = [
+        max(probe.bandwidth(size, repeats=3) for _ in range(3))
+        for size in (HERE.l2_bytes // 2, 128 * MIB)
+    ]
+
+    assert all(1e8 < rate < 1e12 for rate in rates)
+    assert rates[0] > 0.8 * rates[1]
+
+
+@pytest.mark.slow
+def test_a_whole_roof_is_ordered_by_working_set():
+    roof = Probe(HERE, threads=1).roof()
+
+    sizes = [level.working_set for level in roof.bandwidths]
+    assert sizes == sorted(set(sizes))
+    assert all(level.bytes_per_second > 1e8 for level in roof.bandwidths)
+    assert roof.flops_per_second > 1e9
+
+
+def test_two_threads_are_counted():
+    probe = Probe(HERE, threads=2)
+
+    assert 1e9 < probe.flops_per_second() < 2e12
+    assert 1e8 < probe.bandwidth(MIB) < 2e12
+
+
+ROOF = Roof(1e9, (Bandwidth(1000, 8e9), Bandwidth(100_000, 2e9)))
+
+
+@pytest.mark.parametrize(
+    ("working_set", "rate"), [(1, 8e9), (1000, 8e9), (1001, 2e9), (100_000, 2e9), (10**9, 2e9)]
+)
+def test_the_bandwidth_is_that_of_the_smallest_level_that_holds_the_set(working_set, rate):
+    assert ROOF.bandwidth(working_set) == rate
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_memory():
+    assert ROOF.seconds(flops=4000, working_set=1000) == pytest.approx(4e-6)
+    assert ROOF.seconds(flops=10, working_set=1000) == pytest.approx(1000 / 8e9)
+
+
+@pytest.fixture(scope="module")
+def millisecond_kernel():
+    """A sum over 4 MiB that LLVM must not reorder: about a cycle latency per element."""
+    data = te.placeholder((MIB,), "float32", name="data")
+    k = te.reduce_axis((0, MIB), "k")
+    out = te.compute((1,), lambda i: te.sum(data[k], axis=k), name="out")
+    func = Loops(tvm.IRModule({"main": lowering.prim_func([data, out])})).mod["main"]
+    module = lowering.compile_functions({"main": func}, HERE.target).mod
+    buffers = [arrays.empty_aligned((size,), np.float32) for size in (MIB, 1)]
+    buffers[0][...] = 1.0
+    return module, tuple(arrays.array_pointer(buffer) for buffer in buffers)
+
+
+def test_the_timer_agrees_with_pythons_clock(millisecond_kernel):
+    module, pointers = millisecond_kernel
+    main = module["main"]
+
+    def once() -> float:
+        start = time.perf_counter()
+        main(*pointers)
+        return time.perf_counter() - start
+
+    by_python = min(once() for _ in range(30))
+    by_timer = min(timing.seconds(module, "main", pointers, repeats=5, least_ms=5))
+
+    assert 1e-4 < by_python < 1e-1
+    assert by_python / 3 < by_timer < by_python * 3
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 7])
+def test_there_is_a_time_for_every_repeat(millisecond_kernel, repeats):
+    module, pointers = millisecond_kernel
+    times = timing.seconds(module, "main", pointers, repeats, least_ms=1)
+
+    assert len(times) == repeats
+    assert min(times) > 0
+
+
+def test_a_repeat_lasts_as_long_as_it_is_told(millisecond_kernel):
+    module, pointers = millisecond_kernel
+    start = time.perf_counter()
+
+    timing.seconds(module, "main", pointers, repeats=3, least_ms=60)
+
+    assert time.perf_counter() - start > 0.18
