@@ -75,10 +75,10 @@ class _Prepared:
         spec = layer.spec
         self.layer, self.kernel = layer, library[spec.key]
         arguments = oracle.random_arguments(spec, seed=0)
-        data = _aligned(arguments["data"])
-        residual = _aligned(arguments["residual"]) if spec.residual else None
+        data = arrays.aligned_copy(arguments["data"])
+        residual = arrays.aligned_copy(arguments["residual"]) if spec.residual else None
         bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
-        out = arrays.empty_aligned(spec.output_shape, data.dtype)
+        out = arrays.emptyarrays.aligned_copy(spec.output_shape, data.dtype)
         bound(data, residual, out=out)
         oracle.assert_close(spec, oracle.conv(spec, **arguments), out)
         self.pointers = bound.pointers(data, residual, out)
@@ -143,9 +143,3 @@ def _row(prepared: _Prepared, measured: Roof) -> Row:
         schedule=entry.schedule,
         decisions=dict(entry.decisions),
     )
-
-
-def _aligned(array: arrays.Array) -> arrays.Array:
-    copy = arrays.empty_aligned(array.shape, array.dtype)
-    copy[...] = array
-    return copy

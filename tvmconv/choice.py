@@ -46,7 +46,8 @@ def choose(
     3. in the same order, a record of the same convolution with another epilogue,
     4. the default of the first schedule that accepts the spec.
 
-    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged or does not apply.
+    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged or no
+    longer applies.
     """
     if directories is None:
         directories = log.default_directories()

@@ -44,6 +44,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
+from tvmconv.arguments import window_extent
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
@@ -225,13 +226,11 @@ def _split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], 
     """Where rows and tiles of pixels change their nature: at the border, or at the ragged last tile."""
     if not unpadded:
         return [0], [g.out_width // pixels]
-    window = [
-        (kernel - 1) * dilation + 1
-        for kernel, dilation in zip((g.kernel_height, g.kernel_width), g.dilations, strict=True)
-    ]
+    high = window_extent(g.kernel_height, g.dilations[0])
+    wide = window_extent(g.kernel_width, g.dilations[1])
     return (
-        tiles.interior(g.out_height, 1, g.in_height, g.pads[0], g.strides[0], window[0]),
-        tiles.interior(g.out_width, pixels, g.in_width, g.pads[1], g.strides[1], window[1]),
+        tiles.interior(g.out_height, 1, g.in_height, g.pads[0], g.strides[0], high),
+        tiles.interior(g.out_width, pixels, g.in_width, g.pads[1], g.strides[1], wide),
     )
 
 

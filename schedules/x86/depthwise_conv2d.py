@@ -36,6 +36,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
+from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
@@ -118,8 +119,8 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) ->
     """
     (sh, sw), (dh, dw) = spec.strides, spec.dilations
     taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
-    window_rows = (rows - 1) * sh + (spec.kernel_height - 1) * dh + 1
-    window_columns = (columns - 1) * sw + (spec.kernel_width - 1) * dw + 1
+    window_rows = (rows - 1) * sh + window_extent(spec.kernel_height, dh)
+    window_columns = (columns - 1) * sw + window_extent(spec.kernel_width, dw)
     # With dilation neighbouring windows may share nothing.
     inputs = min(window_rows * window_columns, rows * columns * taps)
     room = machine.vector_registers * 25 // 32
@@ -215,23 +216,13 @@ def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool) -> None:
 
 def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:
     """Tile numbers where the interior begins and ends, for rows and for columns."""
-    rows = tiles.interior(
-        g.out_height,
-        int(decisions["rows"]),
-        g.in_height,
-        g.pads[0],
-        g.strides[0],
-        (g.kernel_height - 1) * g.dilations[0] + 1,
+    rows, columns = int(decisions["rows"]), int(decisions["columns"])
+    high = window_extent(g.kernel_height, g.dilations[0])
+    wide = window_extent(g.kernel_width, g.dilations[1])
+    return (
+        tiles.interior(g.out_height, rows, g.in_height, g.pads[0], g.strides[0], high),
+        tiles.interior(g.out_width, columns, g.in_width, g.pads[1], g.strides[1], wide),
     )
-    columns = tiles.interior(
-        g.out_width,
-        int(decisions["columns"]),
-        g.in_width,
-        g.pads[1],
-        g.strides[1],
-        (g.kernel_width - 1) * g.dilations[1] + 1,
-    )
-    return rows, columns
 
 
 TILED = Schedule("x86.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply)

@@ -132,6 +132,13 @@ def empty_aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     return np.ndarray(shape, element, raw, offset=-data_address(raw) % ALIGNMENT)
 
 
+def aligned_copy(array: Array) -> Array:
+    """Return a C-contiguous copy whose first element lies on a 64-byte boundary."""
+    copy = empty_aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
 @dataclasses.dataclass(frozen=True)
 class Argument:
     """One array argument of the kernel ``key``, and what it must be."""

@@ -109,7 +109,7 @@ class BoundKernel:
         bias_argument = arrays.Argument("bias", key, spec.bias_shape, dtype)
         constants = [_packed(kernel, filter_)]
         if spec.bias:
-            constants.append(_aligned_copy(bias_argument.readable(bias)))
+            constants.append(arrays.aligned_copy(bias_argument.readable(bias)))
         else:
             bias_argument.refuse(bias)
         # Each struct with the array that it points to, which it does not keep alive.
@@ -242,19 +242,13 @@ def _packed(kernel: Kernel, filter_: arrays.Array) -> arrays.Array:
     """Return a copy of the filter as the compiled function takes it."""
     entry = kernel.entry.pack
     if entry is None or kernel.pack is None:
-        return _aligned_copy(filter_)
+        return arrays.aligned_copy(filter_)
     packed = arrays.empty_aligned(entry.shape, tensors.numpy_dtype(entry.dtype))
     if engine.current.threads != kernel.threads:
         engine.use_threads(kernel.threads)
     source, target = _struct(filter_), _struct(packed)
     kernel.pack(arrays.pointer(source), arrays.pointer(target))
     return packed
-
-
-def _aligned_copy(array: arrays.Array) -> arrays.Array:
-    copy = arrays.empty_aligned(array.shape, array.dtype)
-    copy[...] = array
-    return copy
 
 
 def _struct(array: arrays.Array) -> arrays.DLTensor:

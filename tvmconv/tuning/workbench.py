@@ -50,7 +50,7 @@ class Workbench:
             self.spec = ConvSpec.from_key(key)
             arguments = oracle.random_arguments(self.spec, seed=0)
             self.expected = oracle.conv(self.spec, **arguments)
-            self.arguments = {name: _aligned(array) for name, array in arguments.items()}
+            self.arguments = {name: arrays.aligned_copy(array) for name, array in arguments.items()}
         return self.spec
 
     def _prepare(self, key: str, candidate: Candidate) -> tuple[Any, str, tuple[Any, ...]]:
@@ -64,7 +64,7 @@ class Workbench:
         module = lowering.compile_functions(functions, self.machine.target).mod
         weights = self.arguments["filter"]
         if function.pack is not None:
-            packed = arrays.empty_aligned(function.packed_shape, weights.dtype)
+            packed = arrays.emptyarrays.aligned_copy(function.packed_shape, weights.dtype)
             module["pack"](arrays.array_pointer(weights), arrays.array_pointer(packed))
             weights = packed
         images = {
@@ -72,7 +72,7 @@ class Workbench:
             for name, array in self.arguments.items()
             if name in ("data", "residual")
         }
-        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.dtype))
+        out = arrays.emptyarrays.aligned_copy(spec.output_shape, tensors.numpy_dtype(spec.dtype))
         out.view(np.uint8)[...] = 0xFF  # NaN in every float format: an element never written shows
         called = [images["data"], weights]
         called += [self.arguments["bias"]] if spec.bias else []
@@ -82,9 +82,3 @@ class Workbench:
         module["main"](*pointers)
         oracle.assert_close(spec, self.expected, out)
         return module, "main", pointers
-
-
-def _aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    copy = arrays.empty_aligned(array.shape, array.dtype)
-    copy[...] = array
-    return copy
