@@ -78,7 +78,7 @@ class _Prepared:
         data = arrays.aligned_copy(arguments["data"])
         residual = arrays.aligned_copy(arguments["residual"]) if spec.residual else None
         bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
-        out = arrays.emptyarrays.aligned_copy(spec.output_shape, data.dtype)
+        out = arrays.empty_aligned(spec.output_shape, data.dtype)
         bound(data, residual, out=out)
         oracle.assert_close(spec, oracle.conv(spec, **arguments), out)
         self.pointers = bound.pointers(data, residual, out)

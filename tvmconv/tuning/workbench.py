@@ -64,7 +64,7 @@ class Workbench:
         module = lowering.compile_functions(functions, self.machine.target).mod
         weights = self.arguments["filter"]
         if function.pack is not None:
-            packed = arrays.emptyarrays.aligned_copy(function.packed_shape, weights.dtype)
+            packed = arrays.empty_aligned(function.packed_shape, weights.dtype)
             module["pack"](arrays.array_pointer(weights), arrays.array_pointer(packed))
             weights = packed
         images = {
@@ -72,7 +72,7 @@ class Workbench:
             for name, array in self.arguments.items()
             if name in ("data", "residual")
         }
-        out = arrays.emptyarrays.aligned_copy(spec.output_shape, tensors.numpy_dtype(spec.dtype))
+        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.dtype))
         out.view(np.uint8)[...] = 0xFF  # NaN in every float format: an element never written shows
         called = [images["data"], weights]
         called += [self.arguments["bias"]] if spec.bias else []
