@@ -54,7 +54,7 @@ def machine_kinds(pack: HardwarePack) -> list[Machine]:
     for machine in [*([HERE] if HERE in pack.machines else []), *pack.machines]:
         kind = (machine.architecture, machine.vector_bytes, machine.vector_registers)
         known = kinds.setdefault(kind, machine)
-        if known is not HERE and len(machine.features) < len(known.features):
+        if known is not HERE and len(machine.features) <= len(known.features):
             kinds[kind] = machine
     return list(kinds.values())
 

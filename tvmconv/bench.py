@@ -29,6 +29,7 @@ class Row:
         microseconds: median over the rounds of one call of the compiled function, warm caches.
         fastest, slowest: the spread over the rounds, in microseconds.
         percent_peak: of the arithmetic roof; median of the ratios taken within each round.
+        percent_fed: of that roof with operands from the first-level cache, likewise.
         percent_bandwidth: of the copy bandwidth for a working set of this size.
         gflops, gbytes: rates at the median, 1e9 a second.
         limit: ``arithmetic`` or ``memory``, whichever floor is higher.
@@ -43,6 +44,7 @@ class Row:
     fastest: float
     slowest: float
     percent_peak: float
+    percent_fed: float
     percent_bandwidth: float
     gflops: float
     gbytes: float
@@ -85,14 +87,19 @@ class _Prepared:
         self._module, self._arrays = library.module, (data, residual, out)
         self.seconds: list[float] = []
         self.share_of_peak: list[float] = []
+        self.share_of_fed: list[float] = []
 
     def run(self, probe: roof.Probe) -> None:
-        """One round: the kernel between two looks at the roof, of which the undisturbed one counts."""
-        before = probe.flops_per_second()
+        """One round: the kernel between looks at the two arithmetic roofs.
+
+        All run equally long, so that a clock that falls or rises meanwhile hits all alike.
+        """
+        fed = probe.fed_flops_per_second(_LEAST_MS)
         (seconds,) = timing.seconds(self._module, self.layer.spec.key, self.pointers, 1, _LEAST_MS)
-        peak = max(before, probe.flops_per_second())
+        peak = probe.flops_per_second(_LEAST_MS)
         self.seconds.append(seconds)
         self.share_of_peak.append(self.layer.spec.flops / seconds / peak)
+        self.share_of_fed.append(self.layer.spec.flops / seconds / fed)
 
 
 def bench(
@@ -135,6 +142,7 @@ def _row(prepared: _Prepared, measured: Roof) -> Row:
         fastest=min(prepared.seconds) * 1e6,
         slowest=max(prepared.seconds) * 1e6,
         percent_peak=100 * statistics.median(prepared.share_of_peak),
+        percent_fed=100 * statistics.median(prepared.share_of_fed),
         percent_bandwidth=100 * memory / seconds,
         gflops=spec.flops / seconds / 1e9,
         gbytes=spec.bytes / seconds / 1e9,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tvmconv.bench import Report
 
 _COLUMNS = (
-    "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% of bandwidth", "limit",
-    "record",
+    "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
+    "% of bandwidth", "limit", "record",
 )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def show_report(report: Report) -> None:
             f"{row.gflops:.1f}",
             f"{row.gbytes:.1f}",
             f"{row.percent_peak:.0f}",
+            f"{row.percent_fed:.0f}",
             f"{row.percent_bandwidth:.0f}",
             row.limit,
             row.source,
@@ -99,7 +100,8 @@ def show_report(report: Report) -> None:
     tables.show_facts(
         [
             ("machine", f"{report.machine}, {host.cpu_name()}, threads: {report.threads}"),
-            ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32)"),
+            ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
+            ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
             (
                 "all layers",

@@ -135,7 +135,7 @@ def _serve(pipe: Connection, machine_name: str, threads: int) -> None:
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     from tvmconv.tuning.workbench import Workbench
 
-    workbench = Workbench(machine_name)
+    workbench = Workbench(machine_name, threads)
     pipe.send("ready")
     with contextlib.suppress(EOFError):
         while True:

@@ -24,7 +24,7 @@ BATCH = 8  # measured between two trainings of the model
 _POOL = 40  # scheduled and scored for each batch: 10 ms each
 _EXPLORE = 2  # of a batch, taken at random whatever the model says
 _PARENTS = 3  # best candidates whose neighbours enter the pool
-_FINALISTS = 3
+_FINALISTS = 5
 _FINAL_ROUNDS = 11
 # Interleaved medians agree to about 1 %; a smaller gain would be noise.
 WORTHWHILE = 1.02

@@ -9,29 +9,44 @@ from typing import Any
 import numpy as np
 
 from tvmconv import hardware, lowering, oracle, timing
+from tvmconv.roof import Probe
 from tvmconv.runtime import arrays, tensors
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.measure import Candidate
 
-# A run fills 4 ms and there are 3: a candidate's median settles to about 2 % in 12 ms.
+# A run fills 4 ms and there are 3, each between two looks at the roof.
 _REPEATS, _LEAST_MS = 3, 4.0
 
 
 class Workbench:
     """Arguments and expected output of one spec, and the machine to compile for."""
 
-    def __init__(self, machine_name: str) -> None:
+    def __init__(self, machine_name: str, threads: int = 1) -> None:
         self.machine, self.pack = hardware.find_machine(machine_name)
+        self.probe = Probe(self.machine, threads)
+        self.reference = statistics.median(self.probe.fed_flops_per_second() for _ in range(11))
         self.spec: ConvSpec | None = None
         self.arguments: dict[str, np.ndarray[Any, Any]] = {}
         self.expected: np.ndarray[Any, Any] = np.empty(0)
 
     def measure(self, key: str, candidates: Sequence[Candidate], rounds: int) -> list[list[float]]:
-        """Check and time candidates one after the other: [median seconds] for each."""
-        return [
-            [statistics.median(timing.seconds(*self._prepare(key, candidate), _REPEATS, _LEAST_MS))]
-            for candidate in candidates
-        ]
+        """Check and time candidates one after the other: [median seconds] for each.
+
+        Seconds at a steady clock: candidates are measured minutes apart, and a shared machine's speed
+        drifts by a fifth meanwhile, more than good candidates differ. So each run is scaled by the
+        roof beside it over the roof when this process started.
+        """
+        medians = []
+        for candidate in candidates:
+            kernel = self._prepare(key, candidate)
+            medians.append([statistics.median(self._steady(kernel) for _ in range(_REPEATS))])
+        return medians
+
+    def _steady(self, kernel: tuple[Any, str, tuple[Any, ...]]) -> float:
+        before = self.probe.fed_flops_per_second(_LEAST_MS / 2)
+        (seconds,) = timing.seconds(*kernel, 1, _LEAST_MS)
+        after = self.probe.fed_flops_per_second(_LEAST_MS / 2)
+        return seconds * (before + after) / 2 / self.reference
 
     def interleave(
         self, key: str, candidates: Sequence[Candidate], rounds: int
