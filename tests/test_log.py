@@ -154,6 +154,23 @@ def test_a_directory_that_cannot_be_written_is_a_tuning_error(tmp_path):
         log.write(tmp_path / "file" / "logs", [record()])
 
 
+def test_a_record_serves_other_epilogues_unless_they_have_records_of_their_own(tmp_path):
+    user, shipped = tmp_path / "user", tmp_path / "shipped"
+    relu = ConvSpec.conv2d(CONV.input_shape, CONV.filter_shape, bias=True, activation="relu")
+    half = ConvSpec.conv2d(CONV.input_shape, CONV.filter_shape, dtype="float16")
+    log.write(user, [record(relu, trials=1)])
+    sibling = choice.choose(CONV, MACHINE, PACK, [user, shipped])
+    log.write(shipped, [record(CONV, trials=2)])
+    own = choice.choose(CONV, MACHINE, PACK, [user, shipped])
+
+    assert sibling.entry.record.trials == 1
+    assert sibling.source == f"{MACHINE.name}/conv2d.jsonl:1 (other epilogue)"
+    assert own.entry.record.trials == 2
+    assert own.source == f"{MACHINE.name}/conv2d.jsonl:1"
+    for spec in (half, OTHER, DEPTHWISE):
+        assert choice.choose(spec, MACHINE, PACK, [user, shipped]).entry is None
+
+
 DAMAGED = {
     "torn": (altered()[:-20], "not a tuning record"),
     "not_json": ("microseconds: 3", "not a tuning record"),

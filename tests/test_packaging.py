@@ -127,7 +127,7 @@ MAY_IMPORT = {
     "choice": "errors spec hardware tuning.log",
     "builder": ". errors spec bundle hardware toolchain choice lowering",
     "tuning.measure": "errors spec hardware tuning.workbench",
-    "tuning.workbench": ("errors spec hardware oracle timing lowering runtime tuning.measure"),
+    "tuning.workbench": ("errors spec hardware oracle timing lowering runtime roof tuning.measure"),
     "tuning.model": "errors spec hardware tuning.measure",
     "tuning.search": "errors spec hardware host tuning.log tuning.measure tuning.model",
     "tuning.session": (

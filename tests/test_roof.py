@@ -64,16 +64,26 @@ def test_a_whole_roof_is_ordered_by_working_set():
     assert sizes == sorted(set(sizes))
     assert all(level.bytes_per_second > 1e8 for level in roof.bandwidths)
     assert roof.flops_per_second > 1e9
+    assert 0.4 < roof.fed_flops_per_second / roof.flops_per_second < 1.3
+
+
+def test_operands_from_the_cache_cost_little():
+    probe = Probe(HERE, threads=1)
+    fed = max(probe.fed_flops_per_second() for _ in range(10))
+    registers = max(probe.flops_per_second() for _ in range(10))
+
+    assert 0.6 < fed / registers < 1.15
 
 
 def test_two_threads_are_counted():
     probe = Probe(HERE, threads=2)
 
     assert 1e9 < probe.flops_per_second() < 2e12
+    assert 1e9 < probe.fed_flops_per_second() < 2e12
     assert 1e8 < probe.bandwidth(MIB) < 2e12
 
 
-ROOF = Roof(1e9, (Bandwidth(1000, 8e9), Bandwidth(100_000, 2e9)))
+ROOF = Roof(1e9, 9e8, (Bandwidth(1000, 8e9), Bandwidth(100_000, 2e9)))
 
 
 @pytest.mark.parametrize(

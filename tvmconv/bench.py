@@ -10,7 +10,7 @@ from typing import Any
 from tvmconv import oracle, roof, timing
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
-from tvmconv.runtime import Library, arrays
+from tvmconv.runtime import Library, arrays, engine
 from tvmconv.spec import ConvSpec
 from tvmconv.workloads import Layer
 
@@ -113,6 +113,7 @@ def bench(
 
     Empty layers are left out: they run no kernel. Raises BuildError for wrong values.
     """
+    engine.use_threads(library.threads)  # also the roof's loops run on so many
     probe = roof.Probe(machine, library.threads)
     measured = probe.roof()
     prepared = []

@@ -141,12 +141,30 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         "pad": "image",
         "rows": space["rows"][0],
     }
-    best = min((p for p in points if legal(spec, machine, {**rest, **p})), key=cost)
-    unpadded = {**rest, **best, "pad": "none"}
-    # Rows of several images have no number of their own to specialise by; and a stem's few channels
-    # leave little work to save the copy for.
-    worthwhile = "none" in space["pad"] and g.batch == 1 and g.in_channels // g.groups >= lanes
-    return unpadded if worthwhile and legal(spec, machine, unpadded) else {**rest, **best}
+    best = min((p for p in points if _roomy(spec, machine, {**rest, **p})), key=cost)
+    unpadded: dict[str, Choice] = {**rest, **best, "pad": "none"}
+    if g.in_channels // g.groups < lanes:
+        # A stem: bands of rows as jobs, each with the filter's one panel outside. MobileNetV2's runs in
+        # 120 us so, in 188 with a padded image.
+        unpadded |= {"order": WEIGHTS_OUTER, "rows": space["rows"][min(1, len(space["rows"]) - 1)]}
+    # Rows of several images have no number of their own to specialise by.
+    worthwhile = "none" in space["pad"] and g.batch == 1 and legal(spec, machine, unpadded)
+    return unpadded if worthwhile else {**rest, **best}
+
+
+def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Whether the tile is legal and LLVM 22 keeps it in registers without spilling.
+
+    It does so to the last register for tiles of two to four whole vectors, but wants three to spare for
+    one vector and for ragged ones: 14 x 24 on AVX-512 (16 + 8) makes 20 stack accesses per 112
+    multiply-adds, 14 x 8 on AVX2 24 per 56 (counted in the assembly, 2026-11).
+    """
+    channels, pixels = int(decisions["channels"]), int(decisions["pixels"])
+    vectors = tiles.vectors(channels, machine, spec.accumulator_dtype)
+    ragged = channels % machine.lanes(spec.accumulator_dtype) != 0
+    spare = 3 if ragged or vectors == 1 else 0
+    roomy = pixels * vectors + vectors + 1 + spare <= machine.vector_registers
+    return (roomy or pixels == 1) and legal(spec, machine, decisions)
 
 
 def _streams_weights(spec: ConvSpec, machine: Machine) -> bool:

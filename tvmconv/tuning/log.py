@@ -196,6 +196,17 @@ def write(directory: Path, records: Iterable[Record]) -> list[Path]:
     return list(files)
 
 
+def remove(directory: Path, machine: str, key: str) -> bool:
+    """Take the record of ``key`` out of ``directory``; tells whether there was one."""
+    file = log_file(directory, machine, ConvSpec.from_key(key).op)
+    records = [entry.record for entry in read_log(file)]
+    kept = [record for record in records if record.key != key]
+    if len(kept) == len(records):
+        return False
+    _replace(file, "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in kept))
+    return True
+
+
 def _replace(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -57,12 +57,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search found: a record when it beats the default, and every measurement."""
+    """What a search found: a record when it beats the default, and every measurement.
+
+    ``default_is_best`` says that the finalists were timed and none was faster, so that an older record
+    has no claim any more.
+    """
 
     spec: ConvSpec
     record: Record | None
     measurements: list[Measurement] = field(default_factory=list)
     reason: str = ""
+    default_is_best: bool = False
 
 
 Reporter = Callable[[Progress], None]
@@ -180,6 +185,11 @@ def _conclude(
     measurements: list[Measurement],
 ) -> Outcome:
     """Time the finalists against the default in turn, and keep a winner."""
+    failed = next((m.error for m in measurements if m.candidate is default and m.error), None)
+    if failed:
+        return Outcome(
+            spec, None, measurements, f"the default itself fails, please report: {failed}"
+        )
     finalists = [m.candidate for m in _ranked(measurements) if m.candidate is not default]
     if not finalists:
         errors = sorted({m.error for m in measurements if m.error})
@@ -193,7 +203,8 @@ def _conclude(
     winner = min(range(1, len(medians)), key=medians.__getitem__)
     if medians[0] < medians[winner] * WORTHWHILE:
         gain = medians[0] / medians[winner]
-        return Outcome(spec, None, measurements, f"nothing beats the default (best {gain:.3f} x)")
+        reason = f"nothing beats the default (best {gain:.3f} x)"
+        return Outcome(spec, None, measurements, reason, default_is_best=True)
     record = Record(
         key=spec.key,
         schedule=compared[winner].schedule,

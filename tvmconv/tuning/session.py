@@ -128,6 +128,8 @@ def run(
                 )
                 if outcome.record is not None:
                     log.write(work.directory, [outcome.record])
+                elif outcome.default_is_best:
+                    log.remove(work.directory, work.machine.name, layer.spec.key)
                 session.outcomes.append(outcome)
                 finished(layer, outcome)
     except KeyboardInterrupt:
