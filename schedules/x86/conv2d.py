@@ -142,14 +142,19 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         "rows": space["rows"][0],
     }
     best = min((p for p in points if _roomy(spec, machine, {**rest, **p})), key=cost)
+    if "rows" in space["pad"] and _is_stem(g, machine, spec):
+        # Bands of rows that are still in the cache when they are read; each is a job.
+        bands = space["rows"][min(1, len(space["rows"]) - 1)]
+        return {**rest, **best, "pad": "rows", "rows": bands}
     unpadded: dict[str, Choice] = {**rest, **best, "pad": "none"}
-    if g.in_channels // g.groups < lanes:
-        # A stem: bands of rows as jobs, each with the filter's one panel outside. MobileNetV2's runs in
-        # 120 us so, in 188 with a padded image.
-        unpadded |= {"order": WEIGHTS_OUTER, "rows": space["rows"][min(1, len(space["rows"]) - 1)]}
     # Rows of several images have no number of their own to specialise by.
     worthwhile = "none" in space["pad"] and g.batch == 1 and legal(spec, machine, unpadded)
     return unpadded if worthwhile else {**rest, **best}
+
+
+def _is_stem(g: Geometry, machine: Machine, spec: ConvSpec) -> bool:
+    """Few input channels: columns and channels are unrolled together."""
+    return g.in_channels // g.groups < machine.lanes(spec.accumulator_dtype)
 
 
 def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
@@ -157,12 +162,16 @@ def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
 
     It does so to the last register for tiles of two to four whole vectors, but wants three to spare for
     one vector and for ragged ones: 14 x 24 on AVX-512 (16 + 8) makes 20 stack accesses per 112
-    multiply-adds, 14 x 8 on AVX2 24 per 56 (counted in the assembly, 2026-11).
+    multiply-adds, 14 x 8 on AVX2 24 per 56 (counted in the assembly, 2026-11). In the straight code of
+    a stem it keeps half the registers busy with loads: 16 accumulators run at 82 to 90 % of what L1 can
+    feed, 24 and 28 at 55 %.
     """
     channels, pixels = int(decisions["channels"]), int(decisions["pixels"])
     vectors = tiles.vectors(channels, machine, spec.accumulator_dtype)
     ragged = channels % machine.lanes(spec.accumulator_dtype) != 0
     spare = 3 if ragged or vectors == 1 else 0
+    if _is_stem(geometry(spec), machine, spec):
+        spare = machine.vector_registers // 2 - vectors - 1
     roomy = pixels * vectors + vectors + 1 + spare <= machine.vector_registers
     return (roomy or pixels == 1) and legal(spec, machine, decisions)
 

@@ -108,7 +108,8 @@ def search(
     The default comes first, then ``known`` (decisions of older records), then batches of `BATCH`: the
     model scores a pool of the best ones' neighbours and of random points, the best scored are taken
     and a few at random. Values are checked for every candidate. The finalists and the default are
-    timed again, interleaved; a record is made only of one that is at least `WORTHWHILE` faster.
+    timed again, interleaved, and the winner once more in a new process; a record is made only of one
+    that is at least `WORTHWHILE` faster both times.
     """
     draw = random.Random(spec.key)  # noqa: S311 - reproducible on purpose
     candidates = all_candidates(spec, machine, pack)
@@ -200,23 +201,30 @@ def _conclude(
     if isinstance(times, str):
         return Outcome(spec, None, measurements, f"the finalists could not be timed: {times}")
     medians = [statistics.median(rounds) for rounds in times]
-    winner = min(range(1, len(medians)), key=medians.__getitem__)
-    if medians[0] < medians[winner] * WORTHWHILE:
-        gain = medians[0] / medians[winner]
+    winner = compared[min(range(1, len(medians)), key=medians.__getitem__)]
+    # Again in another process: where memory lies decides about 10 % of a small layer's time.
+    measurer.close()
+    again = measurer.interleave(spec, [default, winner], _FINAL_ROUNDS)
+    if isinstance(again, str):
+        return Outcome(spec, None, measurements, f"the winner could not be timed again: {again}")
+    before, after = (statistics.median(rounds) for rounds in again)
+    gain = min(medians[0] / min(medians[1:]), before / after)
+    if gain < WORTHWHILE:
         reason = f"nothing beats the default (best {gain:.3f} x)"
         return Outcome(spec, None, measurements, reason, default_is_best=True)
     record = Record(
         key=spec.key,
-        schedule=compared[winner].schedule,
-        decisions=dict(compared[winner].decisions),
-        microseconds=round(medians[winner] * 1e6, 3),
-        default_microseconds=round(medians[0] * 1e6, 3),
+        schedule=winner.schedule,
+        decisions=dict(winner.decisions),
+        microseconds=round(after * 1e6, 3),
+        default_microseconds=round(before * 1e6, 3),
         machine=machine.name,
         cpu=host.cpu_name(),
         threads=measurer.threads,
         tvm=importlib.metadata.version("apache-tvm"),
         date=datetime.date.today().isoformat(),
         trials=len(measurements),
-        measured=f"here, warm cache, median of {_FINAL_ROUNDS} rounds interleaved with the default",
+        measured=f"here, warm cache, median of {_FINAL_ROUNDS} rounds interleaved with the default, "
+        "the gain confirmed in two processes",
     )
     return Outcome(spec, record, measurements)
