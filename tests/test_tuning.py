@@ -228,13 +228,13 @@ def test_without_a_budget_nothing_is_measured_and_that_is_said():
 
 @pytest.mark.slow
 def test_a_session_ends_when_its_time_is_over(tmp_path):
-    work = session.plan(layers(SPEC, OTHER), "host", 1000, 6 / 60, tmp_path)
+    work = session.plan(layers(SPEC, OTHER), "host", 1000, 20 / 60, tmp_path)
     start = time.monotonic()
 
     result = session.run(work)
 
-    # Beyond it: one candidate, and the finalists of each layer.
-    assert time.monotonic() - start < 6 + 12
+    # Beyond it: the start of a process, and on a busy machine slower comparisons than foreseen.
+    assert time.monotonic() - start < 20 + 20
     first, second = result.outcomes
     assert 0 < len(first.measurements) < 1000
     assert 0 < len(second.measurements) < 1000

@@ -19,6 +19,10 @@ from tvmconv.workloads import Layer
 
 # Scheduling, scoring, compiling, checking and timing one candidate on a 3.7 GHz core, 2026-11.
 SECONDS_PER_TRIAL = 0.5
+# The last comparison of the finalists, a new process included; likewise.
+_CONCLUDING_SECONDS = 5.0
+# Of search that every layer gets, whatever is left.
+_LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,14 @@ def run(
         with Measurer(work.machine, work.threads) as measurer:
             for number, layer in enumerate(work.layers):
                 share = (end - time.monotonic()) / (len(work.layers) - number)
+                deadline = time.monotonic() + max(share - _CONCLUDING_SECONDS, _LEAST_SECONDS)
                 outcome = search(
                     layer.spec,
                     work.machine,
                     work.pack,
                     measurer,
                     model,
-                    Budget(work.trials, time.monotonic() + share),
+                    Budget(work.trials, deadline),
                     functools.partial(report, layer),
                     _known(layer.spec, work),
                 )
