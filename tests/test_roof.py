@@ -93,11 +93,6 @@ def test_the_bandwidth_is_that_of_the_smallest_level_that_holds_the_set(working_
     assert ROOF.bandwidth(working_set) == rate
 
 
-def test_the_floor_is_the_larger_of_arithmetic_and_memory():
-    assert ROOF.seconds(flops=4000, working_set=1000) == pytest.approx(4e-6)
-    assert ROOF.seconds(flops=10, working_set=1000) == pytest.approx(1000 / 8e9)
-
-
 @pytest.fixture(scope="module")
 def millisecond_kernel():
     """A sum over 4 MiB that LLVM must not reorder: about a cycle latency per element."""

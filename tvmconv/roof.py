@@ -43,7 +43,7 @@ class Roof:
     """float32 operations a second (two per multiply-add) and bandwidths, smallest set first.
 
     ``fed_flops_per_second`` is what is left when operands come from the first-level cache: on Sapphire
-    Rapids 94 % of ``flops_per_second``, for a loop in C with intrinsics too (2026-11).
+    Rapids 86 to 94 % of ``flops_per_second``; 94 % for a loop in C with intrinsics (2026-11).
     """
 
     flops_per_second: float
@@ -57,13 +57,9 @@ class Roof:
                 return level.bytes_per_second
         return self.bandwidths[-1].bytes_per_second
 
-    def seconds(self, flops: int, working_set: int) -> float:
-        """The floor: the larger of arithmetic time and memory time."""
-        return max(flops / self.flops_per_second, working_set / self.bandwidth(working_set))
-
 
 class Probe:
-    """The two loops, compiled for one machine and a number of threads."""
+    """The three loops, compiled for one machine and a number of threads."""
 
     def __init__(self, machine: Machine, threads: int) -> None:
         self._threads = threads
@@ -97,8 +93,7 @@ class Probe:
     def flops_per_second(self, least_ms: float = 3.0) -> float:
         """Measure the arithmetic roof once, for ``least_ms`` milliseconds.
 
-        Short looks flatter a CPU that lowers its clock under vector arithmetic: 1 ms behind idle time
-        gives 10 % more than 3 ms (Sapphire Rapids, 2026-11).
+        Look as long as the kernel runs beside it, so that a changing clock hits both alike.
         """
         (seconds,) = timing.seconds(self._module, "fma", self._fma, 1, least_ms)
         return self._fma_flops / seconds

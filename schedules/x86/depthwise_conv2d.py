@@ -16,7 +16,8 @@ AVX2's sixteen registers hold 2 x 4 accumulators and take the weights as memory 
 At stride 2 neighbouring windows share one row and column only: 2 x 4 has 5 x 9 inputs, 0.75 loads/FMA.
 
 Measured, Sapphire Rapids, one thread, 2026-11-22 (docs/measured.md): 3x3 at stride 1 on 28x28 and smaller
-reaches 63 to 67 % of the FMA peak by default, 61 to 76 % tuned; larger maps 89 to 106 % of the bandwidth.
+reaches 63 to 67 % of the FMA peak with the default decisions, without an epilogue; larger maps run at
+the copy bandwidth.
 A fused relu6 costs three operations per output on the ports of its nine multiply-adds: 75 % is the most
 that is left. Starting the sums at the bias would save one of the three, but te.create_prim_func (0.27)
 drops the init of a te.sum without a word.
