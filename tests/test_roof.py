@@ -78,9 +78,13 @@ def test_operands_from_the_cache_cost_little():
 def test_two_threads_are_counted():
     probe = Probe(HERE, threads=2)
 
-    assert 1e9 < probe.flops_per_second() < 2e12
-    assert 1e9 < probe.fed_flops_per_second() < 2e12
-    assert 1e8 < probe.bandwidth(MIB) < 2e12
+    # The fastest of many: where another process holds a core, one thread waits for it in each run.
+    for look, least in (
+        (probe.flops_per_second, 1e9),
+        (probe.fed_flops_per_second, 1e9),
+        (lambda: probe.bandwidth(MIB), 1e8),
+    ):
+        assert least < max(look() for _ in range(20)) < 2e12
 
 
 ROOF = Roof(1e9, 9e8, (Bandwidth(1000, 8e9), Bandwidth(100_000, 2e9)))
