@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,9 @@ from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine, Schedule
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import log
+
+# What a schedule or `hardware` raises for decisions that it does not know or cannot follow.
+_STALE = (ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ def choose(
     3. in the same order, a record of the same convolution with another epilogue,
     4. the default of the first schedule that accepts the spec.
 
-    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged or no
-    longer applies.
+    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged, of another
+    release of TVM, or no longer applies.
     """
     if directories is None:
         directories = log.default_directories()
@@ -55,10 +61,57 @@ def choose(
     if entry is None:
         return default_choice(spec, machine, pack)
     try:
-        schedule = hardware.find_schedule(entry.record.schedule, pack)
-        if not schedule.accepts(spec, machine):
-            raise ValueError(f"{schedule.name} does not accept this spec")
-        hardware.check_decisions(schedule, spec, machine, entry.record.decisions)
-    except (ValueError, TypeError, KeyError) as error:
+        schedule = _applicable(entry.record, spec, machine, pack)
+    except _STALE as error:
         raise log.stale(entry, error) from error
     return Choice(spec, schedule, dict(entry.record.decisions), entry)
+
+
+def stale_reason(record: log.Record, machine: Machine, pack: HardwarePack) -> str | None:
+    """Say why `choose` would refuse a record of ``machine`` for its own spec; None if it would not."""
+    try:
+        _applicable(record, ConvSpec.from_key(record.key), machine, pack)
+    except _STALE as error:
+        return str(error)
+    return None
+
+
+def other_release(record: log.Record) -> str | None:
+    """Say which other release of TVM made a record; None if it is of the one that is installed.
+
+    Releases differ in major or minor number; 0.27.0 and 0.27.0.post1 are taken to make the same code of
+    the same decisions. Where apache-tvm is not installed nothing is compiled, and every record will do.
+    The tuner may start from such a record; only building with it would trust a time of other code.
+    """
+    installed = _installed_tvm()
+    if installed is None or _release(record.tvm) == _release(installed):
+        return None
+    return f"it was measured with TVM {record.tvm}, and TVM {installed} is installed"
+
+
+@functools.cache
+def _installed_tvm() -> str | None:
+    try:
+        return importlib.metadata.version("apache-tvm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _release(version: str) -> str:
+    """Return ``MAJOR.MINOR``, or all of a version that does not begin like that."""
+    match = re.match(r"\d+\.\d+", version)
+    return match.group() if match else version
+
+
+def _applicable(
+    record: log.Record, spec: ConvSpec, machine: Machine, pack: HardwarePack
+) -> Schedule:
+    """Return the record's schedule; raises one of `_STALE` where it may not compute ``spec`` so."""
+    reason = other_release(record)
+    if reason is not None:
+        raise ValueError(reason)
+    schedule = hardware.find_schedule(record.schedule, pack)
+    if not schedule.accepts(spec, machine):
+        raise ValueError(f"{schedule.name} does not accept this spec")
+    hardware.check_decisions(schedule, spec, machine, record.decisions)
+    return schedule

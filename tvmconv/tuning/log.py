@@ -3,24 +3,36 @@
 A record names its schedule and decisions in words, with the times and how they came about, so that a
 person can read, compare and edit it, and so that it outlives a release of TVM. A record that cannot be
 used is an error that names file, line and remedy; it is never passed over in silence.
+
+Whoever changes a log reads it again under the directory's lock (`locked`) and replaces the file whole
+(`replace`), so that processes that write at the same time lose nothing of each other. Readers need no
+lock: they see a file as it was before a change or after it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tvmconv.errors import RecordError, TuningError
+from tvmconv import toolchain
+from tvmconv.errors import MissingToolError, RecordError, TuningError
 from tvmconv.spec import ConvSpec
 
 Choice = int | str
+
+# Interleaved medians agree to about 1 %; a smaller gain would be noise.
+WORTHWHILE = 1.02
+_LOCK_SECONDS = 60.0  # who holds the lock writes a few small files: milliseconds
+_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Record:
         tvm: version of TVM that compiled it.
         date: ISO date of the measurement.
         trials: candidates measured before this one was chosen.
-        measured: how: where, which cache state, which statistic.
+        measured: how: where, which cache state, which statistic; ``simulated...`` where no clock ran.
     """
 
     key: str
@@ -54,6 +66,11 @@ class Record:
     date: str
     trials: int
     measured: str
+
+    @property
+    def gain(self) -> float:
+        """How many times faster than the default, both timed in the same rounds."""
+        return self.default_microseconds / self.microseconds
 
 
 @dataclass(frozen=True)
@@ -70,9 +87,25 @@ class Entry:
         return f"{self.file.parent.name}/{self.file.name}:{self.line}"
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a log that is not empty: ``entry``, or why it holds none."""
+
+    file: Path
+    number: int
+    content: bytes
+    entry: Entry | None
+    error: Exception | None
+
+
 def shipped_directory() -> Path:
     """The records that are installed with this package."""
     return Path(str(resources.files("tvmconv.tuning_logs")))
+
+
+def shipped_is_source() -> bool:
+    """Whether `shipped_directory` is a source tree's, and not overwritten by the next pip install."""
+    return (shipped_directory().parent / "pyproject.toml").is_file()
 
 
 def user_directory() -> Path:
@@ -91,11 +124,41 @@ def log_file(directory: Path, machine: str, op: str) -> Path:
     return directory / machine / f"{op}.jsonl"
 
 
-def _remedy(file: Path, line: int, machine: str, key: str = "KEY") -> str:
-    return (
-        f"Delete that line (sed -i '{line}d' {file}) and tune again: "
-        f"tvmconv tune {key} --machine {machine} --output {file.parent.parent}"
-    )
+def _tune(file: Path, machine: str, key: str) -> str:
+    """Return the command that makes a record anew, in a place that counts before that of ``file``."""
+    directory = file.parent.parent
+    installed = directory == shipped_directory() and not shipped_is_source()
+    output = f" --output {shlex.quote(str(directory))}"
+    usual = installed or directory == user_directory()
+    return f"tvmconv tune {key} --machine {machine}{'' if usual else output}"
+
+
+def _delete(file: Path, line: int) -> str:
+    return f"sed -i '{line}d' {shlex.quote(str(file))}"
+
+
+def scan(file: Path) -> list[Line]:
+    """Read one log file with what is wrong in it; a file that does not exist has no lines.
+
+    Raises RecordError when the file cannot be read at all.
+    """
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error}. Restore or remove the file.") from error
+    # Not splitlines, which also splits at form feeds: sed, in our remedies, counts line feeds only.
+    lines = enumerate(content.split(b"\n"), start=1)
+    return [_read_line(file, number, line) for number, line in lines if line.strip()]
+
+
+def _read_line(file: Path, number: int, content: bytes) -> Line:
+    try:
+        record = parse_record(json.loads(content.decode("utf-8")))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return Line(file, number, content, None, error)
+    return Line(file, number, content, Entry(record, file, number), None)
 
 
 def read_log(file: Path) -> list[Entry]:
@@ -104,25 +167,20 @@ def read_log(file: Path) -> list[Entry]:
     Raises RecordError, with file, line and remedy, for a line that is torn, lacks a field, has one of
     a wrong type, or whose key spells no spec.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{file} cannot be read: {error}. Restore or remove the file.") from error
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = parse_record(json.loads(line))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RecordError(
-                f"{file}, line {number}: not a tuning record ({error}). "
-                + _remedy(file, number, file.parent.name)
-            ) from error
-        entries.append(Entry(record, file, number))
-    return entries
+    return [sound(line) for line in scan(file)]
+
+
+def sound(line: Line) -> Entry:
+    """Return the record of a line; raises RecordError, with file, line and remedy, if it has none."""
+    if line.entry is not None:
+        return line.entry
+    file, machine = line.file, line.file.parent.name
+    raise RecordError(
+        f"{file}, line {line.number}: not a tuning record ({line.error}). "
+        f"Delete that line ({_delete(file, line.number)}) and tune again: "
+        f"{_tune(file, machine, 'KEY')}. All such lines at once, with a copy of the file: "
+        f"tvmconv logs prune {shlex.quote(str(file.parent.parent))} --machine {machine} --damaged"
+    ) from line.error
 
 
 def parse_record(fields: Any) -> Record:
@@ -143,6 +201,9 @@ def parse_record(fields: Any) -> Record:
     for knob, value in fields["decisions"].items():
         if not isinstance(value, int | str) or isinstance(value, bool):
             raise ValueError(f"decision {knob!r} is {value!r}, expected a number or a word")
+    for name in ("microseconds", "default_microseconds"):
+        if not 0 < fields[name] < math.inf:
+            raise ValueError(f"{name} is {fields[name]!r}, expected a time above 0")
     if ConvSpec.from_key(fields["key"]).key != fields["key"]:
         raise ValueError(f"{fields['key']!r} is not how that spec is spelt")
     return Record(**fields)
@@ -169,60 +230,118 @@ def same_core(key: str, spec: ConvSpec) -> bool:
 
 
 def stale(entry: Entry, reason: object) -> RecordError:
-    """The error for a sound record whose decisions no longer apply."""
-    record = entry.record
+    """The error for a sound record that no longer applies."""
+    record, file = entry.record, entry.file
     return RecordError(
-        f"{entry.file}, line {entry.line}: the record for {record.key} (tvm {record.tvm}, "
+        f"{file}, line {entry.line}: the record for {record.key} (tvm {record.tvm}, "
         f"{record.date}) no longer applies: {reason}. "
-        + _remedy(entry.file, entry.line, record.machine, record.key)
+        f"Delete that line ({_delete(file, entry.line)}), or tune again: "
+        f"{_tune(file, record.machine, record.key)}. "
+        f"All such records at once: tvmconv logs prune {shlex.quote(str(file.parent.parent))}"
     )
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from changing the logs in ``directory``, which is made where it is missing.
+
+    Raises MissingToolError without filelock, TuningError when the directory cannot be written or
+    another process does not let go of the lock.
+    """
+    try:
+        import filelock
+    except ImportError as error:
+        raise MissingToolError(
+            "filelock is needed for writing tuning records, and is not installed. To mend it: "
+            f"{toolchain.INSTALL_COMPILER}. `tvmconv doctor` checks the rest."
+        ) from error
+    path = directory / ".lock"
+    # Everybody's, as the records are: whether others may write is the directory's to say.
+    lock = filelock.FileLock(path, timeout=_LOCK_SECONDS, mode=0o666)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire(poll_interval=_POLL_SECONDS)
+    except filelock.Timeout as error:
+        raise TuningError(
+            f"another process has held {path} for {_LOCK_SECONDS:g} s. See which (lsof {path}), and "
+            "try again when it has ended; or give another directory with --output."
+        ) from error
+    except NotImplementedError as error:
+        raise TuningError(
+            f"{path} cannot be locked: {error}. Give a directory on another file system with --output."
+        ) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write(directory: Path, records: Iterable[Record]) -> list[Path]:
     """Put records into their files, each replacing the one of the same key; returns the files.
 
     A file is replaced whole or not at all, and is kept sorted by key so that differences read well.
-    Raises TuningError when the directory cannot be written, RecordError when a file is damaged.
+    Raises TuningError when the directory cannot be written, RecordError, before anything is written,
+    when a file is damaged.
     """
-    files: dict[Path, list[Record]] = {}
+    new: dict[Path, list[Record]] = {}
     for record in records:
         op = ConvSpec.from_key(record.key).op
-        files.setdefault(log_file(directory, record.machine, op), []).append(record)
-    for file, new in files.items():
-        merged = {entry.record.key: entry.record for entry in read_log(file)}
-        merged |= {record.key: record for record in new}
-        lines = [json.dumps(dataclasses.asdict(merged[key])) + "\n" for key in sorted(merged)]
-        _replace(file, "".join(lines))
-    return list(files)
+        new.setdefault(log_file(directory, record.machine, op), []).append(record)
+    if not new:
+        return []
+    with locked(directory):
+        old = {file: [entry.record for entry in read_log(file)] for file in new}
+        for file in new:
+            store(file, [*old[file], *new[file]])
+    return list(new)
 
 
 def remove(directory: Path, machine: str, key: str) -> bool:
     """Take the record of ``key`` out of ``directory``; tells whether there was one."""
     file = log_file(directory, machine, ConvSpec.from_key(key).op)
-    records = [entry.record for entry in read_log(file)]
-    kept = [record for record in records if record.key != key]
-    if len(kept) == len(records):
-        return False
-    _replace(file, "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in kept))
+    if all(entry.record.key != key for entry in read_log(file)):
+        return False  # without a lock, which a directory that cannot be written would not give
+    with locked(directory):
+        records = [entry.record for entry in read_log(file)]
+        store(file, [record for record in records if record.key != key])
     return True
 
 
-def _replace(file: Path, text: str) -> None:
+def store(file: Path, records: Iterable[Record]) -> None:
+    """Replace a log by these records, of which the last of a key counts; call it under `locked`."""
+    latest = {record.key: record for record in records}
+    lines = [json.dumps(dataclasses.asdict(latest[key])) + "\n" for key in sorted(latest)]
+    replace(file, "".join(lines).encode())
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Give a file new content, whole or not at all; call it under `locked`.
+
+    Raises TuningError, with the old content in place, when it cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+        # One name for all, since there is one writer: what a killed one left is gone with the next.
+        temporary = file.with_name(f".{file.name}.new")
+        temporary.unlink(missing_ok=True)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with temporary.open("xb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared log from its readers
-            os.replace(temporary, file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.chmod(0o644)  # a strict umask would hide a shared log from its readers
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise TuningError(
-            f"cannot write tuning records to {file}: {error.strerror}. "
-            "Give a directory that can be written with --output."
-        ) from error
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> TuningError:
+    return TuningError(
+        f"cannot write tuning records to {file}: {error.strerror or error}; what was there is as it "
+        "was. Make room, or give a directory that can be written with --output "
+        "(of tvmconv logs: --into)."
+    )
