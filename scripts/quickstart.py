@@ -15,7 +15,7 @@ from tvmconv.commands import tune as tune_command
 from tvmconv.commands import verify as verify_command
 from tvmconv.errors import TvmconvError
 from tvmconv.runtime import Library, load
-from tvmconv.tuning import log, session
+from tvmconv.tuning import log, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKLOAD = "mobilenet_v2"
@@ -27,7 +27,6 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=1.0, help="of tuning (default: 1; 0: none)"
     )
-    parser.add_argument("--layers", type=int, default=4, help="slowest layers to tune (default: 4)")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "quickstart")
     args = parser.parse_args()
     workload = workloads.resolve(WORKLOAD)
@@ -45,8 +44,8 @@ def main() -> int:
     logs = [args.output / "tuning_logs", *log.default_directories()]
     build(workload, bundle, logs)
     if args.minutes > 0:
-        heading(f"3. Tune the {args.layers} layers that take most of the time")
-        tune(workload, bundle, args)
+        heading(f"3. Tune for {args.minutes:g} minutes, where most can be gained")
+        tune(workload, args)
         build(workload, bundle, logs)
     heading("4. Check every kernel against the oracle")
     library = load(bundle, threads=1)
@@ -80,14 +79,10 @@ def build(workload: workloads.Workload, bundle: Path, logs: list[Path]) -> None:
     )
 
 
-def tune(workload: workloads.Workload, bundle: Path, args: argparse.Namespace) -> None:
-    """Tune the layers that cost most, as often as they occur, within the time given."""
-    with tables.progress() as show:
-        report = bench_command.bench_bundle(bundle, workload, threads=1, rounds=3, show=show)
-    slowest = sorted(report.rows, key=lambda row: -row.microseconds * row.count)[: args.layers]
-    layers = [layer for layer in workload.entries if layer.name in {row.name for row in slowest}]
+def tune(workload: workloads.Workload, args: argparse.Namespace) -> None:
+    """Tune the network within the time given."""
     directory = args.output / "tuning_logs"
-    work = session.plan(layers, "host", trials=64, minutes=args.minutes, directory=directory)
+    work = plan.plan(workload.entries, "host", None, args.minutes, directory)
     if tune_command.tune(work).interrupted:
         raise KeyboardInterrupt
 

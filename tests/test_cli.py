@@ -105,7 +105,7 @@ finally: print([name for name in ("tvm", "numpy", "rich") if name in sys.modules
     assert "tvmconv" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["machines", "doctor", "build", "verify", "inspect"])
+@pytest.mark.parametrize("verb", ["machines", "doctor", "tune", "build", "verify", "inspect"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([verb, "--help"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import third_party
 
 from tvmconv import hardware, host
-from tvmconv.errors import HardwarePackError, UnknownNameError
+from tvmconv.errors import BuildError, HardwarePackError, TvmconvError, UnknownNameError
 from tvmconv.hardware import HardwarePack, Knob, Machine, Schedule
 from tvmconv.spec import ConvSpec
 
@@ -65,6 +66,8 @@ BROKEN = {
     "syntax": ("PACK = (", None, "SyntaxError"),
     "missing_dependency": ("import a_module_nobody_has", None, "a_module_nobody_has"),
     "raises": ("raise RuntimeError('out of order')", None, "out of order"),
+    "exits": ("raise SystemExit('no beads')", None, "SystemExit('no beads')"),
+    "stops": ("class Stop(BaseException): ...\nraise Stop('at once')", None, "Stop('at once')"),
     "no_attribute": ("PACKS = 1", None, "PACK"),
     "no_module": ("", "no_such_module_anywhere:PACK", "no_such_module_anywhere"),
     "not_a_pack": ("PACK = 'x86'", None, "is a str, not a tvmconv.hardware.HardwarePack"),
@@ -72,6 +75,22 @@ BROKEN = {
         ABACUS + "PACK = HardwarePack('wood', (MACHINE, MACHINE), ())",
         None,
         "two machines named 'abacus'",
+    ),
+    "not_a_machine": (
+        ABACUS + "PACK = HardwarePack('wood', ('abacus',), ())",
+        None,
+        "is no machine",
+    ),
+    "not_a_schedule": (
+        ABACUS + "PACK = HardwarePack('wood', (MACHINE,), (MACHINE,))",
+        None,
+        "which is no schedule",
+    ),
+    "no_name": (
+        ABACUS + "import dataclasses\n"
+        "PACK = HardwarePack('wood', (dataclasses.replace(MACHINE, name=None),), ())",
+        None,
+        "is no machine",
     ),
 }
 
@@ -210,18 +229,216 @@ def test_a_host_that_nobody_recognises_may_be_one_of_a_broken_pack(broken, monke
         hardware.detect()
 
 
-def test_a_pack_whose_detection_fails_harms_only_itself(tmp_path, monkeypatch):
+DETECTIONS = {
+    "raises": (
+        "raise OSError('no beads')",
+        r"failed to detect this machine: OSError\('no beads'\)",
+    ),
+    "exits": ("raise SystemExit(1)", r"failed to detect this machine: SystemExit\(1\)"),
+    "text": ("return 'abacus'", r"detected 'abacus' here, which is none of its machines: abacus\."),
+    "another": (
+        "return Machine('adder', *list(vars(MACHINE).values())[1:])",
+        "detected 'adder' here, which is none of its machines",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", DETECTIONS)
+def test_a_pack_whose_detection_fails_is_skipped_with_a_warning(fault, tmp_path, monkeypatch):
+    code, detail = DETECTIONS[fault]
     source = ABACUS + (
-        "def detect():\n    raise OSError('no beads to count')\n"
+        f"def detect():\n    {code}\n"
         "PACK = HardwarePack('clumsy', (MACHINE,), (SCHEDULE,), detect)\n"
     )
     here = hardware.detect()
     # Asked before x86, in the order of the alphabet.
     with third_party.installed(third_party.write_pack(tmp_path, "clumsy", source)):
-        assert hardware.detect() == here
+        with pytest.warns(RuntimeWarning, match=f"'clumsy' of clumsy-pack {detail}"):
+            assert hardware.detect() == here
+        with pytest.warns(RuntimeWarning):
+            assert hardware.find_machine("host")[0] == here
         monkeypatch.setattr(host, "CPUINFO", tmp_path / "none")
-        with pytest.raises(HardwarePackError, match=r"'clumsy'.*no beads to count"):
+        with pytest.warns(RuntimeWarning), pytest.raises(HardwarePackError, match=detail):
             hardware.detect()
+
+
+def test_ctrl_c_is_no_fault_of_a_pack(tmp_path):
+    write = third_party.write_pack
+    with (
+        third_party.installed(write(tmp_path, "interrupted", "raise KeyboardInterrupt")),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        hardware.working_packs()
+
+
+def write_wood(directory, name, machine, schedule_name):
+    """Distribution NAME-pack with a pack of that name, one machine and one schedule."""
+    source = ABACUS.replace("abacus", machine).replace("wood.conv2d.beads", schedule_name)
+    return third_party.write_pack(
+        directory, name, source.replace('HardwarePack("wood"', f'HardwarePack("{name}"')
+    )
+
+
+def test_two_packs_with_one_machine_are_an_error_for_who_asks_for_it(tmp_path):
+    write_wood(tmp_path, "oak", "abacus", "oak.conv2d.beads")
+    write_wood(tmp_path, "yew", "abacus", "yew.conv2d.beads")
+    write_wood(tmp_path, "ash", "soroban", "ash.conv2d.beads")
+    here = hardware.detect()
+    with third_party.installed(tmp_path):
+        packs, wrong = hardware.working_packs()
+        assert {"ash", "oak", "x86", "yew"} <= {pack.name for pack in packs}
+        assert list(wrong) == ["oak and yew"]
+        for message in (wrong["oak and yew"], refused(hardware.find_machine, "abacus")):
+            assert "machine 'abacus' is brought by oak-pack (pack 'oak') and by yew-pack" in message
+            assert "Uninstall all but one" in message
+        assert hardware.find_machine("soroban")[1].name == "ash"
+        assert hardware.find_machine("host")[0] == here
+        # Not a reason for another name's being unknown.
+        assert "brought by" not in refused(hardware.find_machine, "slide-rule")
+
+
+def refused(function, *arguments) -> str:
+    """The message of the TvmconvError that a call raises."""
+    with pytest.raises(TvmconvError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+def test_a_machine_of_the_name_of_the_host_is_an_error_for_the_host_only(tmp_path):
+    here = hardware.detect().name
+    other = next(m.name for m in hardware.load_pack("x86").machines if m.name != here)
+    write_wood(tmp_path, "oak", here, "oak.conv2d.beads")
+    with third_party.installed(tmp_path):
+        assert hardware.detect().name == here
+        for name in ("host", here):
+            message = refused(hardware.find_machine, name)
+            assert f"machine {here!r} is brought by oak-pack (pack 'oak') and by tvmconv" in message
+        assert hardware.find_machine(other)[1].name == "x86"
+
+
+def test_a_schedule_named_like_another_packs_is_an_error_for_its_own_pack(tmp_path):
+    write_wood(tmp_path, "oak", "abacus", "x86.conv2d.direct")
+    with third_party.installed(tmp_path):
+        _, wrong = hardware.working_packs()
+        assert list(wrong) == ["oak and x86"]
+        assert "schedule 'x86.conv2d.direct' is brought by oak-pack" in wrong["oak and x86"]
+        _, oak = hardware.find_machine("abacus")
+        assert refused(hardware.find_schedule, "x86.conv2d.direct", oak) == wrong["oak and x86"]
+        # Tuning records of x86 name it.
+        x86 = hardware.load_pack("x86")
+        assert hardware.find_schedule("x86.conv2d.direct", x86) in x86.schedules
+
+
+def test_a_schedule_that_two_packs_share_is_no_conflict(tmp_path):
+    write_wood(tmp_path, "oak", "abacus", "oak.conv2d.beads")
+    third_party.write_pack(
+        tmp_path,
+        "yew",
+        "from tvmconv.hardware import HardwarePack\nfrom oak_pack import SCHEDULE\n"
+        "PACK = HardwarePack('yew', (), (SCHEDULE,))",
+    )
+    with third_party.installed(tmp_path):
+        assert hardware.working_packs()[1] == {}
+
+
+def test_two_distributions_with_a_pack_of_one_name_both_work_but_for_that_name(tmp_path):
+    write_wood(tmp_path / "a", "oak", "abacus", "oak.conv2d.beads")
+    other = write_wood(tmp_path / "b", "elm", "soroban", "oak.conv2d.rods")
+    points = other / "elm_pack-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text().replace("elm =", "oak ="))
+    with third_party.installed(tmp_path / "a"), third_party.installed(other):
+        message = refused(hardware.load_pack, "oak")
+        assert "elm-pack and oak-pack" in message
+        assert "Uninstall" in message
+        assert hardware.working_packs()[1] == {}
+        assert hardware.find_machine("abacus")[1].name == "oak"
+        assert hardware.find_machine("soroban")[1].name == "elm"
+
+
+def test_conflicts_are_listed_by_the_command_line(tmp_path):
+    for name in ("oak", "yew"):
+        write_wood(tmp_path, name, "abacus", f"{name}.conv2d.beads")
+    listed = subprocess.run(
+        [sys.executable, "-m", "tvmconv.cli", "machines"],
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert "machine 'abacus' is brought by oak-pack" in listed.stdout
+    assert "x86-64-v3" in listed.stdout
+
+
+SCHEDULE_FAULTS = {
+    "accepts": lambda schedule, machine: schedule.accepts(SPEC, machine),
+    "knobs": lambda schedule, machine: hardware.space(schedule, SPEC, machine),
+    "legal": lambda schedule, machine: hardware.check_decisions(schedule, SPEC, machine, {}),
+    "default": lambda schedule, machine: schedule.default(SPEC, machine),
+    "apply": lambda schedule, machine: schedule.apply(SPEC, machine, {"rows": 2}),
+}
+
+
+@pytest.mark.parametrize("raised", ["KeyError('rows')", "SystemExit(3)", "AssertionError"])
+@pytest.mark.parametrize("what", SCHEDULE_FAULTS)
+def test_an_error_of_a_schedule_says_whose_it_is(what, raised, tmp_path):
+    source = ABACUS + (
+        f"import dataclasses\ndef fail(*_):\n    raise {raised}\n"
+        f"SCHEDULE = dataclasses.replace(SCHEDULE, {what}=fail)\n"
+        f"PACK = HardwarePack('faulty', (MACHINE,), (SCHEDULE,))\n"
+    )
+    with third_party.installed(third_party.write_pack(tmp_path, "careless", source)):
+        machine, pack = hardware.find_machine("abacus")
+        with pytest.raises(HardwarePackError) as caught:
+            SCHEDULE_FAULTS[what](pack.schedules[0], machine)
+    message = str(caught.value)
+    assert f"schedule 'wood.conv2d.beads' of hardware pack 'faulty' failed in {what}()" in message
+    assert f"{SPEC.key} on abacus" in message
+    assert raised.partition("(")[0] in message
+    assert "fault of careless-pack" in message
+    assert isinstance(caught.value.__cause__, BaseException)  # the traceback into the pack
+
+
+def test_errors_that_say_what_to_do_pass_through_as_they_are(tmp_path):
+    source = ABACUS + (
+        "import dataclasses\nfrom tvmconv.errors import BuildError\n"
+        "def fail(*_):\n    raise BuildError('too many beads')\n"
+        "PACK = HardwarePack('wood', (MACHINE,), (dataclasses.replace(SCHEDULE, apply=fail),))\n"
+    )
+    with third_party.installed(third_party.write_pack(tmp_path, "passing", source)):
+        machine, pack = hardware.find_machine("abacus")
+        with pytest.raises(BuildError, match=r"^too many beads$"):
+            pack.schedules[0].apply(SPEC, machine, {})
+
+
+def test_a_kernel_of_a_faulty_schedule_is_a_clear_error_of_the_command_line(tmp_path):
+    source = ABACUS.replace("lambda spec, machine: {},", "lambda spec, machine: {}['beads'],")
+    directory = third_party.write_pack(tmp_path, "careless", source)
+    built = subprocess.run(
+        [
+            *(sys.executable, "-m", "tvmconv.cli", "build", SPEC.key, "--machine", "abacus"),
+            *("--untuned", "--output", str(tmp_path / "kernels")),
+        ],
+        env={**os.environ, "PYTHONPATH": str(directory)},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 1
+    assert "error: schedule 'wood.conv2d.beads' of hardware pack 'wood' failed in default()" in (
+        built.stderr
+    )
+    assert "fault of careless-pack" in built.stderr
+    assert "Traceback" not in built.stderr
+    assert not (tmp_path / "kernels").exists()
+
+
+def test_packs_installed_meanwhile_are_found_when_asked_to_look_again(abacus, tmp_path):
+    with pytest.raises(UnknownNameError):
+        hardware.find_machine("soroban")
+    later = write_wood(tmp_path / "later", "ash", "soroban", "ash.conv2d.beads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(later)
+        hardware.rediscover()
+        assert hardware.find_machine("soroban")[1].name == "ash"
 
 
 def test_schedules_for_a_spec_are_those_that_accept_it_best_first():

@@ -22,6 +22,13 @@ def test_cpu_features_and_name_on_arm(monkeypatch, tmp_path):
     assert host.cpu_name() == "Cortex-A53 + Cortex-A72"
 
 
+def test_cpu_features_on_riscv_are_the_extensions_of_every_core(monkeypatch, tmp_path):
+    core = "processor\t: 0\nisa\t\t: rv64imafdcv_zicbom_zba_zvfh\nuarch\t\t: spacemit,x60\n\n"
+    (tmp_path / "cpuinfo").write_text(core + core.replace("_zvfh", ""))
+    monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")
+    assert host.cpu_features() == {*"imafdcv", "zicbom", "zba"}
+
+
 def test_nothing_is_claimed_without_cpuinfo(monkeypatch, tmp_path):
     monkeypatch.setattr(host, "CPUINFO", tmp_path / "nothing")
     assert host.cpu_features() == frozenset()

@@ -10,12 +10,17 @@ import tvm
 from tvm import te
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv import hardware, host, lowering, timing
+from tvmconv import hardware, host, lowering, roof, roof_loops, timing
+from tvmconv.hardware import Machine
 from tvmconv.roof import Bandwidth, Probe, Roof
 from tvmconv.runtime import arrays
 
 HERE = hardware.detect()
 MIB = 1 << 20
+
+
+def probe_of(machine: Machine, threads: int = 1) -> Probe:
+    return Probe(machine, threads, roof_loops.compiled(machine, threads))
 
 
 def fastest_flops(machine_name: str) -> float:
@@ -24,7 +29,7 @@ def fastest_flops(machine_name: str) -> float:
     missing = sorted(set(machine.features) - host.cpu_features())
     if machine.architecture != host.architecture() or missing:
         pytest.skip(f"lacks {', '.join(missing) or machine.architecture}")
-    probe = Probe(machine, threads=1)
+    probe = probe_of(machine)
     return max(probe.flops_per_second() for _ in range(20))
 
 
@@ -46,7 +51,7 @@ def test_the_probe_reaches_the_ports_it_is_told_of():
 
 
 def test_caches_copy_faster_than_memory():
-    probe = Probe(HERE, threads=1)
+    probe = probe_of(HERE)
     rates = [
         max(probe.bandwidth(size, repeats=3) for _ in range(3))
         for size in (HERE.l2_bytes // 2, 128 * MIB)
@@ -58,7 +63,7 @@ def test_caches_copy_faster_than_memory():
 
 @pytest.mark.slow
 def test_a_whole_roof_is_ordered_by_working_set():
-    roof = Probe(HERE, threads=1).roof()
+    roof = probe_of(HERE).roof()
 
     sizes = [level.working_set for level in roof.bandwidths]
     assert sizes == sorted(set(sizes))
@@ -70,7 +75,7 @@ def test_a_whole_roof_is_ordered_by_working_set():
 
 
 def test_operands_from_the_cache_cost_little():
-    probe = Probe(HERE, threads=1)
+    probe = probe_of(HERE)
     fed = max(probe.fed_flops_per_second() for _ in range(10))
     registers = max(probe.flops_per_second() for _ in range(10))
 
@@ -78,7 +83,7 @@ def test_operands_from_the_cache_cost_little():
 
 
 def test_two_threads_are_counted():
-    probe = Probe(HERE, threads=2)
+    probe = probe_of(HERE, threads=2)
 
     # The fastest of many: where another process holds a core, one thread waits for it in each run.
     for look, least in (
@@ -144,3 +149,33 @@ def test_a_repeat_lasts_as_long_as_it_is_told(millisecond_kernel):
     timing.seconds(module, "main", pointers, repeats=3, least_ms=60)
 
     assert time.perf_counter() - start > 0.18
+
+
+@pytest.fixture(scope="module")
+def copy_of_a_mebibyte():
+    """A function (source, target) whose arrays fit the second-level cache."""
+    module = roof_loops.compiled(HERE, threads=1)
+    buffers = [arrays.empty_aligned((1, 128, roof.ROW), np.float32) for _ in range(2)]
+    buffers[0][...], buffers[1][...] = 1.0, 0.0
+    return module, buffers, tuple(arrays.array_pointer(buffer) for buffer in buffers)
+
+
+@pytest.mark.parametrize("repeats", [1, 4, 15])
+def test_there_is_a_time_for_every_cold_call(copy_of_a_mebibyte, repeats):
+    module, buffers, pointers = copy_of_a_mebibyte
+    buffers[1][...] = 0.0
+
+    times = timing.cold_seconds(module, "copy", pointers, repeats)
+
+    assert len(times) == repeats
+    assert min(times) > 0
+    assert np.array_equal(*buffers)
+
+
+def test_a_cold_call_waits_for_memory(copy_of_a_mebibyte):
+    """Single calls, warm and with the target flushed: undisturbed, the latter take four times as long."""
+    module, _, pointers = copy_of_a_mebibyte
+    warm = min(timing.seconds(module, "copy", pointers, 50, least_ms=0))
+    cold = min(timing.cold_seconds(module, "copy", pointers, 50))
+
+    assert cold > 1.05 * warm

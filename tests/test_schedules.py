@@ -1,11 +1,10 @@
 """The contract of schedules: every one of every pack, on every edge case that it accepts.
 
-Registering a schedule or a machine, or adding an edge case, is enough to have it tested here.
+Registering a schedule or a machine, or adding an edge case, is enough to have it tested here. The checks
+are `tvmconv.contract`'s, which third parties call for their own packs.
 """
 
 from __future__ import annotations
-
-import random
 
 import numpy as np
 import pytest
@@ -13,19 +12,16 @@ from hypothesis import given, settings
 from strategies import legal_specs
 
 import tvmconv
-from tvmconv import hardware, host, lowering, oracle
+from tvmconv import contract, hardware, oracle
 from tvmconv.choice import default_choice
-from tvmconv.hardware import HardwarePack, Machine, Schedule
+from tvmconv.contract import Case
 from tvmconv.runtime import arrays
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning.measure import Candidate
-from tvmconv.tuning.workbench import Workbench
 from tvmconv.workloads import names, resolve
 
 PACKS, BROKEN = hardware.working_packs()
 HERE = hardware.detect()
-EDGE_CASES = [layer.spec for layer in resolve("edge_cases").entries]
-NETWORKS = [name for name in names() if name != "edge_cases"]
+MACHINES = [machine for pack in PACKS for machine in pack.machines]
 
 # One of each kind of layer: what a tile meets in a network and not in an edge case.
 REAL_LAYERS = {
@@ -48,65 +44,22 @@ REAL_LAYERS = {
 }
 
 
-def machine_kinds(pack: HardwarePack) -> list[Machine]:
-    """The machine of this host, and for every other register file the one with the least features."""
-    kinds: dict[tuple[object, ...], Machine] = {}
-    for machine in [*([HERE] if HERE in pack.machines else []), *pack.machines]:
-        kind = (machine.architecture, machine.vector_bytes, machine.vector_registers)
-        known = kinds.setdefault(kind, machine)
-        if known is not HERE and len(machine.features) <= len(known.features):
-            kinds[kind] = machine
-    return list(kinds.values())
+def kinds(pack: hardware.HardwarePack) -> list[hardware.Machine]:
+    """This host, and for every other register file the machine with the least features."""
+    return contract.kinds(pack, preferred=HERE)
 
 
-def missing_features(machine: Machine) -> list[str]:
-    if machine.architecture != host.architecture():
-        return [machine.architecture]
-    return sorted(set(machine.features) - host.cpu_features())
-
-
-def accepted_cases(machines, specs, slow=lambda machine: False):
-    """(machine, schedule, spec) for all that a schedule of the machine's pack accepts."""
+def accepted_cases(machines, specs=None, slow=lambda machine: False):
+    """The cases of every pack, as parameters."""
     return [
-        pytest.param(
-            machine,
-            schedule,
-            spec,
-            id=f"{machine.name}-{schedule.name}-{spec.key}",
-            marks=[pytest.mark.slow] if slow(machine) else [],
-        )
+        pytest.param(case, id=str(case), marks=[pytest.mark.slow] if slow(case.machine) else [])
         for pack in PACKS
-        for machine in machines(pack)
-        for schedule in pack.schedules
-        for spec in specs
-        if schedule.accepts(spec, machine)
+        for case in contract.cases(pack, machines(pack), specs)
     ]
 
 
-def only_here(pack: HardwarePack) -> list[Machine]:
+def only_here(pack):
     return [machine for machine in pack.machines if machine is HERE]
-
-
-def random_decisions(schedule: Schedule, spec: ConvSpec, machine: Machine, count: int):
-    """Legal decisions other than the default, the same ones in every run."""
-    default = schedule.default(spec, machine)
-    others = [point for point in hardware.space(schedule, spec, machine) if point != default]
-    return random.Random(spec.key).sample(others, min(count, len(others)))
-
-
-def assert_right_values(machine, schedule, spec, decisions, benches={}):  # noqa: B006
-    """Compile, run and compare with the oracle; the arguments of a spec are drawn once."""
-    bench = benches.setdefault(machine.name, Workbench(machine.name))
-    ((seconds,),) = bench.measure(spec.key, [Candidate(schedule.name, decisions)], 1)
-
-    assert 0 < seconds < 10
-
-
-def compile_only(machine, schedule, spec, decisions):
-    function = schedule.apply(spec, machine, decisions)
-    functions = {"main": function.main, **({"pack": function.pack} if function.pack else {})}
-
-    assert lowering.compile_functions(functions, machine.target).mod.inspect_source("asm")
 
 
 def test_all_installed_packs_load():
@@ -120,80 +73,41 @@ def test_schedule_names_are_unique_over_all_packs():
     assert sorted(set(all_names)) == sorted(all_names)
 
 
-@pytest.mark.parametrize("workload", names())
-def test_every_spec_with_an_output_has_a_schedule_on_every_machine(workload):
-    for pack in PACKS:
-        for machine in pack.machines:
-            for layer in resolve(workload).entries:
-                if not layer.spec.is_empty:
-                    assert hardware.schedules_for(layer.spec, machine, pack)
-
-
-def test_no_schedule_accepts_a_spec_without_output():
-    empty = [spec for spec in EDGE_CASES if spec.is_empty]
-
-    assert empty
-    assert accepted_cases(lambda pack: pack.machines, empty) == []
+@pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
+def test_packs_name_their_own_and_have_a_schedule_for_every_spec_on_every_machine(pack):
+    contract.check_pack(pack)
 
 
 @pytest.mark.parametrize("workload", names())
-@pytest.mark.parametrize(
-    "machine", [m for pack in PACKS for m in pack.machines], ids=lambda m: m.name
-)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
 def test_default_decisions_are_complete_legal_and_part_of_the_space(machine, workload):
     _, pack = hardware.find_machine(machine.name)
-    for layer in resolve(workload).entries:
-        for schedule in pack.schedules:
-            if not schedule.accepts(layer.spec, machine):
-                continue
-            decisions = schedule.default(layer.spec, machine)
-            hardware.check_decisions(schedule, layer.spec, machine, decisions)
-            for knob in schedule.knobs(layer.spec, machine):
-                assert decisions[knob.name] in knob.candidates, (layer.spec.key, knob)
+    specs = [layer.spec for layer in resolve(workload).entries]
+    for case in contract.cases(pack, [machine], specs):
+        contract.check_decisions(case)
 
 
-@pytest.mark.parametrize(
-    "machine", [m for pack in PACKS for m in pack.machines], ids=lambda m: m.name
-)
-def test_knobs_list_every_candidate_once(machine):
-    _, pack = hardware.find_machine(machine.name)
-    for spec in EDGE_CASES:
-        for schedule in pack.schedules:
-            if schedule.accepts(spec, machine):
-                for knob in schedule.knobs(spec, machine):
-                    assert len(set(knob.candidates)) == len(knob.candidates) > 0, (spec.key, knob)
-
-
-@pytest.mark.parametrize(
-    ("machine", "schedule", "spec"),
-    accepted_cases(machine_kinds, EDGE_CASES, slow=lambda machine: machine is not HERE),
-)
-def test_default_decisions_give_the_oracles_values(machine, schedule, spec):
-    decisions = schedule.default(spec, machine)
-    missing = missing_features(machine)
-    if missing:
-        compile_only(machine, schedule, spec, decisions)
-        pytest.skip(f"compiled only: this host lacks {', '.join(missing)}")
-    assert_right_values(machine, schedule, spec, decisions)
+@pytest.mark.parametrize("case", accepted_cases(kinds, slow=lambda machine: machine is not HERE))
+def test_default_decisions_give_the_oracles_values(case):
+    lacking = contract.lacking(case.machine)
+    if lacking:
+        contract.check_compiles(case)
+        pytest.skip(f"compiled only: this host lacks {', '.join(lacking)}")
+    contract.check_values(case)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("machine", "schedule", "spec"), accepted_cases(only_here, EDGE_CASES))
-def test_random_decisions_give_the_oracles_values(machine, schedule, spec):
-    for decisions in random_decisions(schedule, spec, machine, 2):
-        assert_right_values(machine, schedule, spec, decisions)
+@pytest.mark.parametrize("case", accepted_cases(only_here))
+def test_random_decisions_give_the_oracles_values(case):
+    for decisions in contract.random_decisions(case, 2):
+        contract.check_values(case, decisions)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("machine", "schedule", "spec"), accepted_cases(only_here, REAL_LAYERS.values())
-)
-def test_layers_of_networks_give_the_oracles_values(machine, schedule, spec):
-    for decisions in (
-        schedule.default(spec, machine),
-        *random_decisions(schedule, spec, machine, 3),
-    ):
-        assert_right_values(machine, schedule, spec, decisions)
+@pytest.mark.parametrize("case", accepted_cases(only_here, REAL_LAYERS.values()))
+def test_layers_of_networks_give_the_oracles_values(case):
+    for decisions in (case.default(), *contract.random_decisions(case, 3)):
+        contract.check_values(case, decisions)
 
 
 def test_real_layers_are_all_found():
@@ -205,7 +119,7 @@ def test_real_layers_are_all_found():
 def test_default_decisions_give_the_oracles_values_for_any_legal_spec(spec):
     _, pack = hardware.find_machine(HERE.name)
     chosen = default_choice(spec, HERE, pack)
-    assert_right_values(HERE, chosen.schedule, spec, chosen.decisions)
+    contract.check_values(Case(HERE, chosen.schedule, spec), chosen.decisions)
 
 
 # Every kernel here has a parallel loop over tiles, the last of which is ragged.
@@ -221,11 +135,11 @@ RUNNABLE = [
         machine,
         id=machine.name,
         marks=pytest.mark.skipif(
-            bool(missing_features(machine)), reason=f"lacks {', '.join(missing_features(machine))}"
+            bool(contract.lacking(machine)), reason=f"lacks {', '.join(contract.lacking(machine))}"
         ),
     )
     for pack in PACKS
-    for machine in machine_kinds(pack)
+    for machine in kinds(pack)
 ]
 
 
@@ -280,17 +194,16 @@ def test_two_threads_give_exactly_what_one_gives(ragged_bundle, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "machine", [m for pack in PACKS for m in pack.machines], ids=lambda m: m.name
-)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
 def test_both_operators_build_for_every_machine(machine, tmp_path):
     specs = [
         ConvSpec.conv2d((1, 5, 9, 8), (3, 3, 8, 24)),
         ConvSpec.depthwise_conv2d((1, 6, 9, 16), (3, 3, 16, 1)),
     ]
     path = tvmconv.build(specs, machine=machine.name, output=tmp_path / "kernels", logs=[])
-    if missing_features(machine):
-        pytest.skip(f"built only: this host lacks {', '.join(missing_features(machine))}")
+    lacking = contract.lacking(machine)
+    if lacking:
+        pytest.skip(f"built only: this host lacks {', '.join(lacking)}")
     library = tvmconv.load(path, threads=1)
     for spec in specs:
         arguments = oracle.random_arguments(spec, seed=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,23 @@ def faulty(fault):
         return (fault if inside else DIRECT.apply)(spec, machine, decisions)
     return dataclasses.replace(DIRECT, name=f"faulty.{fault.__name__}", apply=apply)
 
+def kernel(name, *call):
+    """DIRECT, but its kernel first calls a C function: it strikes where it runs."""
+    def apply(spec, machine, decisions):
+        from tvm import tirx
+        made = DIRECT.apply(spec, machine, decisions)
+        called = tirx.Evaluate(tirx.call_extern("int32", *call))
+        main = made.main.with_body(tirx.SeqStmt([called, made.main.body]))
+        return dataclasses.replace(made, main=main)
+    return dataclasses.replace(DIRECT, name=f"faulty.kernel_{name}", apply=apply)
+
+KERNELS = [
+    kernel("segfault", "raise", 11),
+    kernel("abort", "abort"),
+    kernel("hang", "pause"),
+    kernel("unlinked", "no_such_function_anywhere"),
+]
+
 def smallest(spec, machine):
     """The smallest tile: many times slower than DIRECT's default."""
     return {
@@ -59,19 +77,33 @@ def two_points(spec, machine):
 def one_of_two(spec, machine, decisions):
     return decisions in (DIRECT.default(spec, machine), smallest(spec, machine))
 
+def of_height(height, name, schedule, **changes):
+    def accepts(spec, machine):
+        return spec.kernel_height == height and DIRECT.accepts(spec, machine)
+    return dataclasses.replace(schedule, name=name, accepts=accepts, **changes)
+
 TILE = ("channels", "pixels")
 SCHEDULES = {
     "sound": [DIRECT],
     "faulty": [DIRECT, *map(faulty, (abort, segfault, leave, hang, fail, miscompute))],
+    "faulty-kernels": [DIRECT, *KERNELS],
     "slow-default": [dataclasses.replace(DIRECT, name="faulty.slow", default=smallest)],
     "best-default": [
         dataclasses.replace(DIRECT, name="faulty.best", knobs=two_points, legal=one_of_two)
+    ],
+    # By the kernel's height: 1 has a slow default, 2 works by half, 3 is the best, 5 fails.
+    "mixed": [
+        of_height(1, "slow", DIRECT, default=smallest),
+        of_height(3, "best", DIRECT, knobs=two_points, legal=one_of_two),
+        of_height(5, "broken", faulty(fail)),
+        of_height(2, "right", DIRECT),
+        of_height(2, "wrong", DIRECT, apply=miscompute),
     ],
 }
 
 def only_on(machine_name, schedule):
     def accepts(spec, machine):
-        return machine.name == machine_name and DIRECT.accepts(spec, machine)
+        return machine.name == machine_name and schedule.accepts(spec, machine)
     return dataclasses.replace(schedule, name=f"{machine_name}.{schedule.name}", accepts=accepts)
 
 HOST = hardware.load_pack("x86").detect()
@@ -104,6 +136,9 @@ def installed(directory: Path) -> Iterator[None]:
     """Have the packs in ``directory`` installed, in this process and in those it spawns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(directory)
-        hardware.load_pack.cache_clear()
+        hardware.rediscover()
         yield
-    hardware.load_pack.cache_clear()
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(directory):
+            del sys.modules[name]  # another test may have another of that name
+    hardware.rediscover()

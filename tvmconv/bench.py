@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv import oracle, roof, timing
+from tvmconv import oracle, roof, roof_loops, timing
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.runtime import Library, arrays, engine
@@ -114,7 +114,8 @@ def bench(
     Empty layers are left out: they run no kernel. Raises BuildError for wrong values.
     """
     engine.use_threads(library.threads)  # also the roof's loops run on so many
-    probe = roof.Probe(machine, library.threads)
+    loops = roof_loops.compiled(machine, library.threads)
+    probe = roof.Probe(machine, library.threads, loops)
     measured = probe.roof()
     prepared = []
     todo = [layer for layer in layers if not layer.spec.is_empty]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import __version__, bundle, hardware, toolchain
+from tvmconv import __version__, bundle, hardware, host, toolchain
 from tvmconv.choice import Choice, choose
+from tvmconv.errors import BuildError
 from tvmconv.spec import ConvSpec
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def build_requests(
 ) -> Path:
     """Build what was chosen already: `build` after its look-ups, and the tuner's way in."""
     toolchain.require_compiler()
+    _require_same_architecture(requests)
     target = Path(os.path.abspath(output))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
@@ -96,6 +98,17 @@ def build_requests(
         variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
         bundle.write_manifest(staging, _manifest(specs, variants))
         return bundle.publish(staging, target)
+
+
+def _require_same_architecture(requests: Sequence[Request]) -> None:
+    """Refuse to make a bundle with this machine's runtime, and perhaps its linker, for another's."""
+    here = host.architecture()
+    for machine in (request.machine for request in requests):
+        if machine.architecture != here:
+            raise BuildError(
+                f"{machine.name} is {machine.architecture} and this machine is {here}: kernels cannot be "
+                f"linked for another architecture yet. Build on a machine that is {machine.architecture}."
+            )
 
 
 def _ordered(requests: Sequence[Request]) -> list[Request]:

@@ -1,7 +1,9 @@
 """Machines, schedules and the packs that bring them; discovery through entry points.
 
 A hardware pack is any installed distribution with an entry point in the group ``tvmconv.hardware``
-that names a `HardwarePack`. The packs of this repository are found the same way.
+that names a `HardwarePack`. The packs of this repository are found the same way. A pack that is broken,
+or that takes another's name, is an error only for who asks for what it brings; docs/adding-hardware.md
+says how to make one, and `tvmconv.contract` tests it.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from tvmconv import host
-from tvmconv.errors import HardwarePackError, UnknownNameError
+from tvmconv.errors import HardwarePackError, TvmconvError, UnknownNameError
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
 
@@ -89,7 +93,7 @@ class Schedule:
     """One algorithm's way onto one hardware family: a space of decisions and what they make.
 
     Attributes:
-        name: ``family.operator.algorithm``, unique over all packs.
+        name: ``family.operator.algorithm``, the family being the pack's name: unique over all packs.
         accepts: whether it can compute this spec on this machine.
         knobs: the space, as named decisions with their candidates.
         legal: whether these decisions go together (registers, divisibility).
@@ -118,56 +122,183 @@ class HardwarePack:
     detect: Callable[[], Machine | None] = field(default=lambda: None)
 
     def __post_init__(self) -> None:
-        for what, names in (
-            ("machine", [m.name for m in self.machines]),
-            ("schedule", [s.name for s in self.schedules]),
-        ):
-            twice = sorted({n for n in names if names.count(n) > 1})
-            if twice:
-                raise HardwarePackError(f"pack {self.name!r} has two {what}s named {twice[0]!r}")
+        self._check("machine", Machine, self.machines)
+        self._check("schedule", Schedule, self.schedules)
+
+    def _check(self, what: str, kind: type[Machine | Schedule], things: tuple[Any, ...]) -> None:
+        """Raise HardwarePackError unless all ``things`` are of that kind, under names of their own."""
+        for thing in things:
+            if not isinstance(thing, kind) or not isinstance(thing.name, str):
+                raise HardwarePackError(f"pack {self.name!r} lists {thing!r}, which is no {what}")
+        names = [thing.name for thing in things]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise HardwarePackError(f"pack {self.name!r} has two {what}s named {twice[0]!r}")
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+@dataclass(frozen=True)
+class _Loaded:
+    """A pack that works, the distribution it came with, and its schedules as the pack wrote them."""
+
+    pack: HardwarePack
+    owner: str
+    written: Mapping[str, Schedule]
+
+    def __str__(self) -> str:
+        return f"{self.owner} (pack {self.pack.name!r})"
+
+
+@dataclass(frozen=True)
+class _Installed:
+    """What works, why the rest does not, and the names that several packs bring, with those packs."""
+
+    loaded: tuple[_Loaded, ...]
+    broken: Mapping[str, str]
+    machines: Mapping[str, list[_Loaded]]
+    schedules: Mapping[str, list[_Loaded]]
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return sorted(points, key=lambda point: (point.name, _owner(point)))
+
+
+def _owner(point: importlib.metadata.EntryPoint) -> str:
+    return (point.dist and point.dist.name) or "an unknown distribution"
 
 
 def pack_names() -> list[str]:
     """Names of all installed packs, whether they can be loaded or not."""
-    return sorted(_entry_points())
+    return sorted({point.name for point in _entry_points()})
+
+
+def load_pack(name: str) -> HardwarePack:
+    """Import one pack; raises HardwarePackError that names the distribution when it is broken."""
+    points = [point for point in _entry_points() if point.name == name]
+    if not points:
+        raise UnknownNameError(unknown("hardware pack", name, pack_names()))
+    if len(points) > 1:
+        owners = " and ".join(map(_owner, points))
+        raise HardwarePackError(
+            f"hardware pack {name!r} is brought by {owners}. Uninstall all but one of them."
+        )
+    return _load(points[0]).pack
 
 
 @functools.cache
-def load_pack(name: str) -> HardwarePack:
-    """Import one pack; raises HardwarePackError that names the distribution when it is broken."""
-    points = _entry_points()
-    if name not in points:
-        raise UnknownNameError(unknown("hardware pack", name, points))
-    point = points[name]
-    owner = point.dist.name if point.dist else "an unknown distribution"
+def _load(point: importlib.metadata.EntryPoint) -> _Loaded:
+    owner = _owner(point)
     try:
         pack = point.load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a pack must not end the program
         raise HardwarePackError(
-            f"hardware pack {name!r} of {owner} ({point.value}) cannot be imported: {error!r}. "
+            f"hardware pack {point.name!r} of {owner} ({point.value}) cannot be imported: {error!r}. "
             f"Repair or uninstall {owner}."
         ) from error
     if not isinstance(pack, HardwarePack):
         raise HardwarePackError(
-            f"hardware pack {name!r} of {owner}: {point.value} is a {type(pack).__name__}, "
+            f"hardware pack {point.name!r} of {owner}: {point.value} is a {type(pack).__name__}, "
             "not a tvmconv.hardware.HardwarePack."
         )
-    return pack
+    guarded = tuple(_guarded(schedule, pack.name, owner) for schedule in pack.schedules)
+    written = {schedule.name: schedule for schedule in pack.schedules}
+    return _Loaded(replace(pack, schedules=guarded), owner, written)
+
+
+def _guarded(schedule: Schedule, pack: str, owner: str) -> Schedule:
+    """The schedule, whose functions say where they come from when they fail."""
+
+    def guard(what: str) -> Callable[..., Any]:
+        function = getattr(schedule, what)
+
+        @functools.wraps(function)
+        def call(spec: ConvSpec, machine: Machine, *decisions: Decisions) -> Any:
+            try:
+                return function(spec, machine, *decisions)
+            except TvmconvError:
+                raise
+            except (Exception, SystemExit) as error:
+                chosen = f" with {dict(decisions[0])}" if decisions else ""
+                raise HardwarePackError(
+                    f"schedule {schedule.name!r} of hardware pack {pack!r} failed in {what}() for "
+                    f"{spec.key} on {machine.name}{chosen}: {type(error).__name__}: {error}. "
+                    f"This is a fault of {owner}: report it there, or uninstall it."
+                ) from error
+
+        return call
+
+    return replace(
+        schedule,
+        accepts=guard("accepts"),
+        knobs=guard("knobs"),
+        legal=guard("legal"),
+        default=guard("default"),
+        apply=guard("apply"),
+    )
+
+
+@functools.cache
+def _installed() -> _Installed:
+    loaded: list[_Loaded] = []
+    broken: dict[str, str] = {}
+    for point in _entry_points():
+        try:
+            loaded.append(_load(point))
+        except HardwarePackError as error:
+            taken = point.name in broken
+            broken[f"{point.name} of {_owner(point)}" if taken else point.name] = str(error)
+    machines = _contested(loaded, lambda each: [machine.name for machine in each.pack.machines])
+    schedules = _contested(loaded, lambda each: each.written)
+    # One schedule that two packs list is no contradiction.
+    schedules = {
+        name: packs
+        for name, packs in schedules.items()
+        if any(each.written[name] != packs[0].written[name] for each in packs)
+    }
+    return _Installed(tuple(loaded), broken, machines, schedules)
+
+
+def _contested(
+    loaded: Iterable[_Loaded], names: Callable[[_Loaded], Iterable[str]]
+) -> dict[str, list[_Loaded]]:
+    """The names that several packs bring."""
+    packs: dict[str, list[_Loaded]] = defaultdict(list)
+    for each in loaded:
+        for name in names(each):
+            packs[name].append(each)
+    return {name: several for name, several in packs.items() if len(several) > 1}
+
+
+def _contest(kind: str, name: str, packs: Iterable[_Loaded]) -> str:
+    return (
+        f"{kind} {name!r} is brought by {' and by '.join(map(str, packs))}. Uninstall all but one of "
+        f"these, or have the others give their {kind} another name."
+    )
+
+
+def rediscover() -> None:
+    """Forget which packs there are: one was installed, removed or repaired in this process's life."""
+    _load.cache_clear()
+    _installed.cache_clear()
 
 
 def working_packs() -> tuple[list[HardwarePack], dict[str, str]]:
-    """Return (packs that load, error message by name of those that do not): one harms only itself."""
-    packs, broken = [], {}
-    for name in pack_names():
-        try:
-            packs.append(load_pack(name))
-        except HardwarePackError as error:
-            broken[name] = str(error)
-    return packs, broken
+    """Return (packs that load, what is wrong with the others): one harms only itself.
+
+    Messages are by name of the pack that does not load, or by the names of packs, as "a and b", that
+    bring a machine or schedule of the same name. Those load, and all else of them works.
+    """
+    installed = _installed()
+    wrong = defaultdict(list, {name: [message] for name, message in installed.broken.items()})
+    for kind, contested in (("machine", installed.machines), ("schedule", installed.schedules)):
+        for name, packs in contested.items():
+            wrong[" and ".join(each.pack.name for each in packs)].append(
+                _contest(kind, name, packs)
+            )
+    messages = {name: " ".join(several) for name, several in wrong.items()}
+    return [each.pack for each in installed.loaded], messages
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -181,34 +312,62 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 def detect() -> Machine:
     """Return the machine this process runs on, the most specific that a pack recognises.
 
-    Raises HardwarePackError when no pack recognises it; what is broken is then said too.
+    A pack that fails to say is skipped with a RuntimeWarning. Raises HardwarePackError when no pack
+    recognises the machine; what is broken is then said too.
     """
-    packs, broken = working_packs()
-    for pack in packs:
+    installed = _installed()
+    faults = list(installed.broken.values())
+    for each in installed.loaded:
         try:
-            machine = pack.detect()
-        except Exception as error:
-            broken[pack.name] = f"hardware pack {pack.name!r} failed to detect: {error!r}."
+            machine = _detected_by(each)
+        except HardwarePackError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+            faults.append(str(error))
             continue
         if machine is not None:
             return machine
-    details = "".join(f" {message}" for message in broken.values())
+    details = "".join(f" {message}" for message in faults)
     raise HardwarePackError(
         f"no hardware pack recognises this machine ({host.architecture()}, {host.cpu_name()}). "
         f"`tvmconv machines` lists what can be named with --machine.{details}"
     )
 
 
+def _detected_by(loaded: _Loaded) -> Machine | None:
+    """The machine that a pack recognises; raises HardwarePackError unless it is one of the pack's."""
+    who = f"hardware pack {loaded.pack.name!r} of {loaded.owner}"
+    try:
+        machine: object = loaded.pack.detect()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise HardwarePackError(f"{who} failed to detect this machine: {error!r}.") from error
+    if machine is None:
+        return None
+    if not isinstance(machine, Machine) or machine not in loaded.pack.machines:
+        raise HardwarePackError(
+            f"{who} detected {getattr(machine, 'name', machine)!r} here, which is none of its machines: "
+            f"{', '.join(known.name for known in loaded.pack.machines)}."
+        )
+    return machine
+
+
 def find_machine(name: str) -> tuple[Machine, HardwarePack]:
-    """Return a machine by name (``host`` detects it) and the pack that brings it."""
-    packs, broken = working_packs()
+    """Return a machine by name (``host`` detects it) and the pack that brings it.
+
+    Raises UnknownNameError, or HardwarePackError when several packs bring a machine of that name:
+    their facts, and so records and kernels, differ.
+    """
+    installed = _installed()
     wanted = detect().name if name == "host" else name
-    for pack in packs:
-        for machine in pack.machines:
+    if wanted in installed.machines:
+        raise HardwarePackError(_contest("machine", wanted, installed.machines[wanted]))
+    for each in installed.loaded:
+        for machine in each.pack.machines:
             if machine.name == wanted:
-                return machine, pack
-    details = "".join(f" {message}" for message in broken.values())
-    known = [machine.name for pack in packs for machine in pack.machines]
+                return machine, each.pack
+    details = "".join(f" {message}" for message in installed.broken.values())
+    known = [machine.name for each in installed.loaded for machine in each.pack.machines]
     raise UnknownNameError(unknown("machine", name, [*known, "host"]) + details)
 
 
@@ -224,7 +383,14 @@ def schedules_for(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> list[
 
 
 def find_schedule(name: str, pack: HardwarePack) -> Schedule:
-    """Return a schedule of ``pack`` by name."""
+    """Return a schedule of ``pack`` by name.
+
+    Raises UnknownNameError, or HardwarePackError when another pack brings a schedule of that name and
+    the name's first part says that it is not this pack's.
+    """
+    contested = _installed().schedules
+    if name in contested and name.partition(".")[0] != pack.name:
+        raise HardwarePackError(_contest("schedule", name, contested[name]))
     for schedule in pack.schedules:
         if schedule.name == name:
             return schedule

@@ -56,15 +56,23 @@ def cpu_features() -> frozenset[str]:
     """Return the CPU's features under the names of Linux's ``/proc/cpuinfo``.
 
     On x86 these are the ``flags`` (``avx2``, ``fma``, ``avx512f``), on ARM the ``Features``
-    (``asimd``, ``asimddp``). Only what every core has is returned: a kernel may run on any of them.
-    Empty where there is no ``/proc/cpuinfo``.
+    (``asimd``, ``asimddp``), on RISC-V the extensions of the ``isa`` (``m``, ``v``, ``zba``). Only what
+    every core has is returned: a kernel may run on any of them. Empty where there is no
+    ``/proc/cpuinfo``.
     """
-    cores = [
-        frozenset(value.split())
-        for name, value in _cpuinfo_fields()
-        if name in ("flags", "Features")
-    ]
+    cores = []
+    for name, value in _cpuinfo_fields():
+        if name in ("flags", "Features"):
+            cores.append(frozenset(value.split()))
+        elif name == "isa":
+            cores.append(_riscv_extensions(value))
     return frozenset.intersection(*cores) if cores else frozenset()
+
+
+def _riscv_extensions(isa: str) -> frozenset[str]:
+    """``rv64imafdcv_zba_zbb`` is single letters behind the width, then names between underscores."""
+    letters, *names = isa.lower().split("_")
+    return frozenset([*letters.removeprefix("rv64").removeprefix("rv32"), *names])
 
 
 def cpu_name() -> str:

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from tvmconv.comparison import Measured
 
 
-def require() -> None:
+def require(option: str = "--picture") -> None:
     """Raise MissingToolError before any work when there is nothing to draw with."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingToolError(
-            "--picture needs matplotlib. To mend it: pip install 'tvmconv[plots]'"
+            f"{option} needs matplotlib. To mend it: pip install 'tvmconv[plots]'"
         )
 
 

@@ -1,7 +1,8 @@
 """Search the fastest schedule for each layer on this machine, and record what beats the default.
 
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
-`tvmconv build` uses them from then on. Ctrl-C keeps what was found so far.
+`tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,
+the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvmconv import tables, workloads
-from tvmconv.commands import arguments
+from tvmconv.commands import arguments, watch
 
 if TYPE_CHECKING:
-    from tvmconv.tuning.search import Outcome, Progress
-    from tvmconv.tuning.session import Plan
+    from tvmconv.tuning.conclude import Outcome
+    from tvmconv.tuning.plan import Plan
+    from tvmconv.tuning.running import Conditions
+    from tvmconv.tuning.session import Session
     from tvmconv.workloads import Layer
 
-_TRIALS = 64
+_TRIALS = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,36 +33,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials",
         type=arguments.positive,
-        default=_TRIALS,
-        help=f"most per layer (default: {_TRIALS})",
+        help="most per layer, those of earlier runs included "
+        f"(default: {_TRIALS}, or no limit with --minutes)",
     )
     parser.add_argument(
         "--minutes",
         type=arguments.positive_float,
-        help="for all layers together (default: no limit)",
+        help="for all layers together, shared by what each can still gain (default: no limit)",
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="BATCHES",
+        type=arguments.positive,
+        default=3,
+        help="end a layer's search after so many batches of 16 without a gain (default: 3)",
     )
     parser.add_argument(
         "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
     )
+    parser.add_argument(
+        "--cache",
+        choices=("warm", "cold"),
+        default="warm",
+        help="warm: call after call; cold: all but data flushed before each call (default: warm)",
+    )
     parser.add_argument("--layers", metavar="NAME,..", help="only these layers of the workload")
     parser.add_argument(
         "--output", metavar="DIR", help="where records go (default: your own directory)"
+    )
+    parser.add_argument("--again", action="store_true", help="forget earlier trials, start anew")
+    parser.add_argument(
+        "--list", action="store_true", help="show what is tuned, stale or missing; tune nothing"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write progress curves to FILE, .html, .png or .svg; with --list, of earlier runs",
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, tune with a live display, sum up."""
-    from tvmconv.tuning import log, session
+    from tvmconv.tuning import log, plan
+    from tvmconv.tuning.running import Conditions
 
+    if args.report:
+        from tvmconv.commands import report
+
+        report.check(args.report)
     layers = selected(workloads.resolve(args.workload).entries, args.layers)
     directory = Path(args.output) if args.output else log.user_directory()
-    work = session.plan(layers, args.machine, args.trials, args.minutes, directory, args.threads)
+    conditions = Conditions(args.threads, args.cache)
+    if args.list:
+        return show_list(args, layers, directory, conditions)
+    trials = args.trials or (None if args.minutes else _TRIALS)
+    work = plan.plan(
+        layers,
+        args.machine,
+        trials,
+        args.minutes,
+        directory,
+        conditions,
+        args.again,
+        args.patience,
+    )
     result = tune(work)
     if args.json:
         tables.show_json([_as_json(outcome) for outcome in result.outcomes])
     else:
         _summary(work, result)
+    if args.report:
+        report.write(args.report, report.from_session(result))
+        print(f"report: {args.report}", file=sys.stderr)
     return 130 if result.interrupted else 0
 
 
@@ -80,120 +123,85 @@ def selected(layers: tuple[Layer, ...], names: str | None) -> tuple[Layer, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def tune(work: Plan) -> Any:
+def tune(work: Plan) -> Session:
     """Run a session with one line a layer: live on a terminal, when it is done elsewhere."""
     from tvmconv.tuning import session
 
+    each = "as many candidates as there is time for"
+    if work.trials is not None:
+        each = f"at most {work.trials} candidates each"
     print(
-        f"tuning {len(work.layers)} layers for {work.machine.name}, at most {work.trials} candidates "
-        f"each, about {work.estimated_seconds / 60:.1f} minutes; records go to {work.directory}",
+        f"tuning {len(work.layers)} layers for {work.machine.name}, {each}, at most about "
+        f"{watch.left(work.estimated_seconds)}; records go to {work.directory}",
         file=sys.stderr,
     )
-    with _display(work) as display:
-        return session.run(work, display.report, display.finished)
+    with watch.watcher() as watcher:
+        return session.run(work, watcher)
 
 
-class _Plain:
-    """One line per finished layer, and the first distinct errors in full."""
+def show_list(
+    args: argparse.Namespace, layers: tuple[Layer, ...], directory: Path, conditions: Conditions
+) -> int:
+    """Print where each layer stands, for `build`'s order of directories with --output before them."""
+    from tvmconv import hardware
+    from tvmconv.tuning import log, plan, status
+    from tvmconv.tuning.journal import Journal
 
-    def __init__(self, work: Plan) -> None:
-        self.work, self.number, self.errors = work, 0, set[str]()
-
-    def report(self, layer: Layer, progress: Progress) -> None:
-        error = progress.first_error
-        if error and error not in self.errors:
-            self.errors.add(error)
-            self.show_error(f"{layer.name}: a candidate failed: {error}")
-
-    def finished(self, layer: Layer, outcome: Outcome) -> None:
-        self.number += 1
-        self.show(f"[{self.number}/{len(self.work.layers)}] {_line(layer, outcome)}")
-
-    def show(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    show_error = show
-
-
-class _Live(_Plain):
-    """The same lines, and below them the layer at work."""
-
-    def __init__(self, work: Plan, progress: Any) -> None:
-        super().__init__(work)
-        self.bar, self.started = progress, time.monotonic()
-        self.task = progress.add_task("", total=None)
-
-    def report(self, layer: Layer, progress: Progress) -> None:
-        super().report(layer, progress)
-        spent = time.monotonic() - self.started
-        left = max(0.0, self.work.estimated_seconds - spent)
-        self.bar.update(
-            self.task,
-            description=f"{layer.name}: {_best(layer, progress)}, {progress.trials} trials, "
-            f"{progress.failures} failed, {self.number}/{len(self.work.layers)} layers done, "
-            f"{left / 60:.1f} min left",
+    machine, pack = hardware.find_machine(args.machine)
+    directories = list(dict.fromkeys([directory, *log.default_directories()]))
+    journal = Journal(directory, machine.name, plan.conditions_name(conditions))
+    rows = status.status(layers, machine, pack, directories, journal)
+    if args.json:
+        tables.show_json([dataclasses.asdict(row) for row in rows])
+    else:
+        columns = ("layer", "state", "gain", "trials", "date", "record", "")
+        tables.show_table(
+            columns,
+            [
+                (
+                    r.name,
+                    r.state,
+                    f"{r.gain:.2f} x" if r.gain else "",
+                    r.trials,
+                    r.date,
+                    r.place,
+                    r.detail,
+                )
+                for r in rows
+            ],
         )
+        counts = {state: sum(row.state == state for row in rows) for state in status.STATES}
+        print(f"\n{machine.name}: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n))
+        if counts[status.STALE] or counts[status.MISSING] or counts[status.BEGUN]:
+            print(f"to tune the rest: tvmconv tune {args.workload} --machine {machine.name}")
+    if args.report:
+        from tvmconv.commands import report
 
-    def show(self, text: str) -> None:
-        from rich.text import Text
-
-        self.bar.console.print(Text(text))
-
-    show_error = show
-
-
-@contextmanager
-def _display(work: Plan) -> Iterator[_Plain]:
-    if not tables.is_rich(sys.stderr):
-        yield _Plain(work)
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Live(work, progress)
+        report.write(args.report, report.from_journal(layers, machine, pack, journal))
+    return 0
 
 
-def _best(layer: Layer, progress: Progress) -> str:
-    if progress.best_seconds is None:
-        return "nothing measured yet"
-    text = f"best {layer.spec.flops / progress.best_seconds / 1e9:.1f} GFLOP/s"
-    if progress.default_seconds is not None:
-        text += f" ({progress.default_seconds / progress.best_seconds:.2f} x the default)"
-    return text
-
-
-def _line(layer: Layer, outcome: Outcome) -> str:
-    trials = f"{len(outcome.measurements)} trials"
-    failed = sum(m.error is not None for m in outcome.measurements)
-    failures = f", {failed} failed" if failed else ""
-    record = outcome.record
-    if record is None:
-        return f"{layer.name}: no record, {outcome.reason}; {trials}{failures}"
-    return (
-        f"{layer.name}: {record.microseconds:.1f} us, "
-        f"{layer.spec.flops / record.microseconds / 1e3:.1f} GFLOP/s, "
-        f"{record.default_microseconds / record.microseconds:.2f} x the default; {trials}{failures}"
-    )
-
-
-def _summary(work: Plan, result: Any) -> None:
+def _summary(work: Plan, result: Session) -> None:
     written = [outcome.record for outcome in result.outcomes if outcome.record is not None]
+    failures = sum(outcome.failures for outcome in result.outcomes)
     state = "interrupted after" if result.interrupted else "tuned"
     print(
         f"{state} {len(result.outcomes)} of {len(work.layers)} layers; {len(written)} beat the default "
-        f"and are recorded in {work.directory / work.machine.name}"
+        f"and are recorded in {work.directory / work.machine.name}; {failures} candidates failed"
     )
     if result.interrupted:
-        print("run the same command again to go on; recorded layers start from their records")
+        print("run the same command again to go on: all trials made so far are kept")
+    elif result.outcomes and all(outcome.earlier for outcome in result.outcomes):
+        print("all of it was done before: more --trials go on, --again starts anew")
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
     return {
         "key": outcome.spec.key,
-        "trials": len(outcome.measurements),
-        "failures": sum(m.error is not None for m in outcome.measurements),
+        "trials": len(outcome.trials),
+        "failures": outcome.failures,
+        "gain": outcome.gain,
         "reason": outcome.reason,
+        "earlier": outcome.earlier,
         "record": dataclasses.asdict(outcome.record) if outcome.record else None,
     }

@@ -1,61 +1,50 @@
-"""Measures candidates in a process of its own, so that a crash or a hang costs one candidate only.
+"""Measures candidates: compiled in some processes, checked and timed in another, all of them warm.
 
-The process stays warm: importing TVM takes seconds, compiling and timing a candidate a tenth of one.
-Every candidate's values are compared with the oracle before its time counts.
+This is the seam for measuring elsewhere: a search needs `measure` and `interleave`, whatever is behind.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
+import math
 import os
-import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tvmconv.hardware import Machine
-    from tvmconv.spec import ConvSpec
+from tvmconv.hardware import Machine
+from tvmconv.roof import Roof
+from tvmconv.spec import ConvSpec
+from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
+from tvmconv.tuning.compiling import Compilers
+from tvmconv.tuning.running import Conditions, Runner
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A schedule by name, with decisions."""
-
-    schedule: str
-    decisions: Mapping[str, int | str]
-
-    @property
-    def identity(self) -> tuple[str, tuple[tuple[str, int | str], ...]]:
-        """Equal for candidates that mean the same kernel."""
-        return (self.schedule, tuple(sorted(self.decisions.items())))
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Median seconds of one call over the repeats, or what went wrong."""
-
-    candidate: Candidate
-    seconds: float | None
-    error: str | None = None
+_SCRATCH = "tvmconv-tune-"  # then the tuner's process
 
 
 class Measurer:
-    """A warm process that compiles, checks and times candidates; use it in a ``with`` statement.
+    """Compiles, checks and times candidates on this machine; use it in a ``with`` statement.
 
-    ``threads`` is the number of threads of one call. A candidate that takes longer than
-    ``timeout_seconds``, compiling included, is given up and its process replaced.
+    A candidate that crashes a process, or takes longer than ``timeout_seconds`` to compile or to run, is
+    a failed measurement and costs only itself. Nothing is compiled while something is timed. ``reference``
+    is the roof at whose speed seconds are given (`Runner`).
     """
 
-    def __init__(self, machine: Machine, threads: int = 1, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        conditions: Conditions | None = None,
+        timeout_seconds: float = 30.0,
+        reference: float | None = None,
+    ) -> None:
         self.machine = machine
-        self.threads = threads
-        self.timeout_seconds = timeout_seconds
-        self._process: Any = None
-        self._pipe: Connection | None = None
+        self.conditions = conditions or Conditions()
+        self._timeout_seconds, self._given_reference = timeout_seconds, reference
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._compilers: Compilers | None = None
+        self._runner: Runner | None = None
+        self._yardsticks: dict[str, Built | Failure] = {}
 
     def __enter__(self) -> Measurer:
         return self
@@ -68,80 +57,131 @@ class Measurer:
     ) -> None:
         self.close()
 
-    def measure(self, spec: ConvSpec, candidate: Candidate) -> Measurement:
-        """Compile, check and time one candidate; never raises for a bad one."""
-        reply = self._ask("measure", spec.key, [candidate], 1)
-        if isinstance(reply, str):
-            return Measurement(candidate, None, reply)
-        return Measurement(candidate, reply[0][0])
+    def start(self) -> None:
+        """Let the compiling processes start now, in the background."""
+        self._compiling().start()
+
+    def reference(self) -> float:
+        """The roof at whose speed seconds are given."""
+        return self._running().reference()
+
+    def roof(self) -> Roof:
+        """What the machine can do at most, measured now."""
+        return self._running().roof()
+
+    def measure(
+        self,
+        spec: ConvSpec,
+        candidates: Sequence[Candidate],
+        best: float = math.inf,
+        done: Callable[[Measurement], None] = lambda _measurement: None,
+        yardstick: Measurement | None = None,
+    ) -> list[Measurement]:
+        """Compile all, then check and time one by one; never raises for a bad candidate.
+
+        ``done`` is called after each. Those far slower than ``best`` (seconds) are timed roughly.
+        ``yardstick`` is a good measurement of the same layer, the default's: its kernel is timed beside
+        each candidate to tell how fast the machine is just then.
+        """
+        beside = self._beside(spec, yardstick)
+        built = self._compiling().compile(spec, candidates)
+        measurements = []
+        try:
+            for candidate, each in zip(candidates, built, strict=True):
+                result: float | Failure = each if isinstance(each, Failure) else math.nan
+                if isinstance(each, Built):
+                    result = self._running().measure(spec, each, best, *beside)
+                if isinstance(result, Failure):
+                    measurement = Measurement(candidate, None, result.text)
+                else:
+                    best = min(best, result)
+                    measurement = Measurement(candidate, result)
+                measurements.append(measurement)
+                done(measurement)
+        finally:
+            _remove(each.library for each in built if isinstance(each, Built))
+        return measurements
+
+    def _beside(self, spec: ConvSpec, yardstick: Measurement | None) -> tuple[Built | None, float]:
+        """Compile a layer's yardstick once; it stays until `close`."""
+        if yardstick is None or yardstick.seconds is None:
+            return None, 0.0
+        if spec.key not in self._yardsticks:
+            (self._yardsticks[spec.key],) = self._compiling().compile(spec, [yardstick.candidate])
+        built = self._yardsticks[spec.key]
+        return (built, yardstick.seconds) if isinstance(built, Built) else (None, 0.0)
 
     def interleave(
-        self, spec: ConvSpec, candidates: Sequence[Candidate], rounds: int
-    ) -> list[list[float]] | str:
-        """Time good candidates against each other, in turn; seconds by round, for each of them.
+        self, spec: ConvSpec, candidates: Sequence[Candidate], rounds: int, again: int = 1
+    ) -> list[list[list[float]]] | str:
+        """Time good candidates against each other, in turn, compiled as they would be shipped.
 
-        A round is a few milliseconds of each, so that whatever else the machine does hits all alike.
-        Returns the error as text when one of them fails.
+        Returns for each of ``again`` fresh processes the seconds by candidate and round, or the error as
+        text when a candidate fails. Memory lies differently in each process, which decides up to 10 % of
+        a small layer's time.
         """
-        reply: list[list[float]] | str = self._ask("interleave", spec.key, list(candidates), rounds)
-        return reply
+        built = self._compiling().compile(spec, candidates, shipped=True)
+        try:
+            sound = [each for each in built if isinstance(each, Built)]
+            failed = next((each for each in built if isinstance(each, Failure)), None)
+            if failed is not None:
+                return failed.text
+            processes = []
+            for turn in range(again):
+                if turn:
+                    self._running().close()
+                times = self._running().interleave(spec, sound, rounds)
+                if isinstance(times, Failure):
+                    return times.text
+                processes.append(times)
+            return processes
+        finally:
+            _remove(each.library for each in built if isinstance(each, Built))
 
     def close(self) -> None:
-        """End the process, however it is busy."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
+        """End all processes, however busy, and remove what they wrote."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        if self._compilers is not None:
+            self._compilers.close()
+            self._compilers = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+        self._yardsticks.clear()
 
-    def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, self.machine.name, self.threads), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        if not self._pipe.poll(120) or self._pipe.recv() != "ready":
-            self.close()
-            raise RuntimeError("the measuring process did not start within 120 s")
-        return self._pipe
+    def _compiling(self) -> Compilers:
+        if self._compilers is None:
+            _remove_orphans()
+            self._scratch = tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-")
+            self._compilers = Compilers(
+                self.machine, Path(self._scratch.name), timeout_seconds=self._timeout_seconds
+            )
+        return self._compilers
 
-    def _ask(self, verb: str, key: str, candidates: list[Candidate], rounds: int) -> Any:
-        pipe = self._pipe or self._start()
-        try:
-            pipe.send((verb, key, candidates, rounds))
-            if not pipe.poll(self.timeout_seconds * len(candidates)):
-                self.close()
-                return f"took longer than {self.timeout_seconds:.0f} s"
-            return pipe.recv()
-        except (EOFError, OSError):
-            self._process.join(1)
-            code = self._process.exitcode
-            self.close()
-            name = signal.Signals(-code).name if code is not None and code < 0 else f"exit {code}"
-            return f"crashed the measuring process ({name})"
-        except BaseException:  # Ctrl-C between question and answer: the pipe is out of step
-            self.close()
-            raise
+    def _running(self) -> Runner:
+        if self._runner is None:
+            self._runner = Runner(
+                self.machine,
+                self._compiling().roof(self.conditions.threads),
+                self.conditions,
+                self._timeout_seconds,
+                self._given_reference,
+            )
+            self._runner.reference()  # from now on, also in a process that replaces a lost one
+        return self._runner
 
 
-def _serve(pipe: Connection, machine_name: str, threads: int) -> None:
-    """The measuring process: answers until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    os.environ["TVM_NUM_THREADS"] = str(threads)
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
-    from tvmconv.tuning.workbench import Workbench
+def _remove_orphans() -> None:
+    """Delete what tuners left behind that were killed: only they could have done it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
-    workbench = Workbench(machine_name, threads)
-    pipe.send("ready")
-    with contextlib.suppress(EOFError):
-        while True:
-            verb, key, candidates, rounds = pipe.recv()
-            try:
-                answer: Any = getattr(workbench, verb)(key, candidates, rounds)
-            except Exception as error:
-                answer = f"{type(error).__name__}: {error}"
-            pipe.send(answer)
+
+def _remove(libraries: Iterable[str]) -> None:
+    """Delete what was measured; it stays mapped where it is still loaded."""
+    for library in set(libraries):
+        Path(library).unlink(missing_ok=True)

@@ -1,83 +1,111 @@
-"""MetaSchedule's XGBoost cost model over our scheduled functions."""
+"""MetaSchedule's XGBoost cost model over the features of `tvmconv.tuning.features`."""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
-from tvm.s_tir import Schedule as Loops
-from tvm.s_tir.meta_schedule import TuneContext, _ffi_api
-from tvm.s_tir.meta_schedule.cost_model import XGBModel
-from tvm.s_tir.meta_schedule.logging import get_logging_func
-from tvm.s_tir.meta_schedule.runner import RunnerResult
-from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
+import numpy.typing as npt
+from tvm.s_tir.meta_schedule.cost_model.xgb_model import FeatureGroup, XGBModel
 
-from tvmconv import hardware
-from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning.measure import Candidate, Measurement
+from tvmconv.tuning.features import COLUMNS, Rows
 
-# MetaSchedule guesses at random before 100 samples, more than many layers ever get.
-_WARM_UP_SAMPLES = 16
-
-
-def _context(mod: tvm.IRModule, target: dict[str, Any]) -> TuneContext:
-    """A TuneContext without its Python constructor.
-
-    That one imports every tensor intrinsic, which parses scripts for 27 s (0.27.0.post1), and the
-    cost model uses none of them.
-    """
-    context = TuneContext.__new__(TuneContext)
-    logger = get_logging_func(logging.getLogger(__name__))
-    context.__init_handle_by_constructor__(
-        _ffi_api.TuneContext, mod, tvm.target.Target(target), None, None, "tvmconv", 1, -1, logger
-    )
-    return context
+# MetaSchedule guesses at random before 100 samples; these features are few, and a layer's space too.
+_LEAST_SAMPLES = 32
+# MetaSchedule's own figure for a candidate that failed.
+_FAILED_SECONDS = 1e10
 
 
 class CostModel:
-    """One model for all layers of a run: scores are relative to each layer's best."""
+    """One model for all layers: scores are relative to each layer's best, 1 is as fast as that.
 
-    def __init__(self, machine: Machine, pack: HardwarePack, seed: int = 0) -> None:
-        self._machine, self._pack = machine, pack
+    Training starts from all samples each time, as MetaSchedule's does, and waits until they have grown by
+    a fifth.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
         # Silent, because early stopping would otherwise print a table of every boosting round.
-        self._model = XGBModel(
-            num_warmup_samples=_WARM_UP_SAMPLES, verbose_eval=0, num_tuning_cores=1
+        self._model: Any = XGBModel(
+            num_warmup_samples=_LEAST_SAMPLES,
+            verbose_eval=0,
+            num_tuning_cores=1,
         )
         self._model.config = self._model.config._replace(seed=seed)
-        self._scheduled: dict[tuple[str, Any], MeasureCandidate] = {}
 
-    def rank(self, spec: ConvSpec, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Candidates by predicted speed, fastest first; in the order given before there is data."""
-        if self._model.booster is None or not candidates:
-            return list(candidates)
-        measurable = [self._measurable(spec, candidate) for candidate in candidates]
-        scores = self._model.predict(self._for(spec, measurable[0]), measurable)
-        order = np.argsort(-scores, kind="stable")
-        return [candidates[int(i)] for i in order]
+    def scores(self, rows: Rows) -> npt.NDArray[np.float64] | None:
+        """Predicted speed over that of the layer's best, for each row; None before there is data."""
+        if self._model.booster is None or not len(rows):
+            return None
+        scores: npt.NDArray[np.float64] = self._model._predict([row[None] for row in rows])
+        return scores
 
-    def learn(self, spec: ConvSpec, measurements: Sequence[Measurement]) -> None:
-        """Add measurements, failures included, and train again when enough have come."""
-        if not measurements:
+    def add(self, key: str, rows: Rows, seconds: Sequence[float | None]) -> None:
+        """Add samples of a layer, failures (None) included, without training."""
+        if not len(rows):
             return
-        measurable = [self._measurable(spec, m.candidate) for m in measurements]
-        results = [RunnerResult([m.seconds] if m.seconds else None, m.error) for m in measurements]
-        self._model.update(self._for(spec, measurable[0]), measurable, results)
+        costs = np.array([s or _FAILED_SECONDS for s in seconds], np.float32)
+        features = [row[None] for row in rows]
+        if key in self._model.data:
+            self._model.data[key].append(features, costs)
+        else:
+            self._model.data[key] = FeatureGroup(key, features, costs)
+        self._model.data_size += len(features)
 
-    def _for(self, spec: ConvSpec, example: MeasureCandidate) -> TuneContext:
-        # The model groups samples by the module it is told of: one and the same per spec.
-        key = (spec.key, "group")
-        self._scheduled.setdefault(key, example)
-        return _context(self._scheduled[key].sch.mod, dict(self._machine.target))
+    def train(self) -> None:
+        """Train again if there are enough new samples."""
+        model = self._model
+        grown = model.data_size - model.last_train_size
+        if model.data_size < _LEAST_SAMPLES or grown < max(1.0, model.last_train_size / 5):
+            return
+        model.last_train_size = model.data_size
+        groups = list(model.data.values())
+        ratios = np.concatenate([group.min_cost / group.costs for group in groups])
+        model._train(xs=[row for group in groups for row in group.features], ys=ratios)
 
-    def _measurable(self, spec: ConvSpec, candidate: Candidate) -> MeasureCandidate:
-        key = (spec.key, candidate.identity)
-        if key not in self._scheduled:
-            schedule = hardware.find_schedule(candidate.schedule, self._pack)
-            function = schedule.apply(spec, self._machine, candidate.decisions)
-            module = tvm.IRModule({"main": function.main})
-            self._scheduled[key] = MeasureCandidate(Loops(module), [])
-        return self._scheduled[key]
+    def save(self, file: Path) -> None:
+        """Write the trained model, not the samples: those are in the journals.
+
+        A disk that is full is no error here: the model only guides.
+        """
+        if self._model.booster is None:
+            return
+        content = bytes(self._model.booster.save_raw(raw_format="json"))
+        temporary = file.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            try:
+                temporary.write_bytes(_checksum(content) + content)
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def load(self, file: Path) -> None:
+        """Read what `save` wrote, if it exists: scores are there before the first measurement.
+
+        A file that is damaged, or of other features, is left alone: the model only guides. XGBoost
+        itself does not look closely: a single wrong bit can crash the process.
+        """
+        import xgboost
+
+        try:
+            stored = file.read_bytes()
+        except OSError:
+            return
+        length = len(_checksum(b""))
+        content = stored[length:]
+        if stored[:length] != _checksum(content):
+            return
+        booster = xgboost.Booster()
+        try:
+            booster.load_model(bytearray(content))
+        except xgboost.core.XGBoostError:  # of another release
+            return
+        if booster.num_features() == COLUMNS:
+            self._model.booster = booster
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -1,76 +1,40 @@
-"""Searches the decisions of one spec: default first, then what the cost model expects to be fast."""
+"""Searches the decisions of one spec: which candidates to measure next, and whether it is worth while.
+
+The order: the schedules' defaults; decisions that won on this layer or on the nearest ones before; then
+batches of what the cost model expects to be fastest in the whole space, of the best candidates'
+neighbours (coordinate descent: one decision changed), and a few at random.
+"""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
+import math
 import random
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tvmconv import hardware, host
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning.log import Record
-from tvmconv.tuning.measure import Candidate, Measurement, Measurer
+from tvmconv.tuning import features
+from tvmconv.tuning.candidate import Candidate, Measurement
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel
 
-BATCH = 8  # measured between two trainings of the model
-_POOL = 40  # scheduled and scored for each batch: 10 ms each
-_EXPLORE = 2  # of a batch, taken at random whatever the model says
-_PARENTS = 3  # best candidates whose neighbours enter the pool
-_FINALISTS = 5
-_FINAL_ROUNDS = 11
-# Interleaved medians agree to about 1 %; a smaller gain would be noise.
-WORTHWHILE = 1.02
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a spec's search ends: after ``trials`` candidates or at ``deadline`` (time.monotonic)."""
-
-    trials: int
-    deadline: float
-
-    def left(self, done: int) -> bool:
-        """Whether there is room for another candidate."""
-        return done < self.trials and time.monotonic() < self.deadline
-
-
-@dataclass
-class Progress:
-    """How far the search of one spec is; handed to the reporter after every candidate."""
-
-    spec: ConvSpec
-    trials: int = 0
-    failures: int = 0
-    default_seconds: float | None = None
-    best_seconds: float | None = None
-    first_error: str | None = None
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found: a record when it beats the default, and every measurement.
-
-    ``default_is_best`` says that the finalists were timed and none was faster, so that an older record
-    has no claim any more.
-    """
-
-    spec: ConvSpec
-    record: Record | None
-    measurements: list[Measurement] = field(default_factory=list)
-    reason: str = ""
-    default_is_best: bool = False
-
-
-Reporter = Callable[[Progress], None]
+BATCH = 16  # measured between two trainings of the model
+_DESCENT = 4  # of a batch: neighbours of the best
+_EXPLORE = 2  # of a batch: at random, whatever the model says
+_PARENTS = 2  # best candidates whose neighbours are tried
+# The gain of a batch is expected to be the mean gain of the last ones; before the first, these.
+PATIENCE = 3
+_HOPED = 0.05
+# Less than measurements scatter is no gain.
+_NOISE = 0.005
+# A batch from which less is expected ends the search.
+_WORTH_A_BATCH = 0.002
 
 
 def all_candidates(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> list[Candidate]:
@@ -82,149 +46,186 @@ def all_candidates(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> list
     ]
 
 
-def neighbours(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates of the same schedule that differ in exactly one decision."""
-    mine = candidate.decisions
+def defaults(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> list[Candidate]:
+    """The default of each schedule, the one that is used without a record first."""
     return [
-        other
-        for other in candidates
-        if other.schedule == candidate.schedule
-        and sum(other.decisions[name] != value for name, value in mine.items()) == 1
+        Candidate(schedule.name, schedule.default(spec, machine))
+        for schedule in hardware.schedules_for(spec, machine, pack)
     ]
 
 
-def search(
-    spec: ConvSpec,
-    machine: Machine,
-    pack: HardwarePack,
-    measurer: Measurer,
-    model: CostModel,
-    budget: Budget,
-    report: Reporter = lambda _progress: None,
-    known: Sequence[Candidate] = (),
-) -> Outcome:
-    """Measure candidates until the budget is spent, then the best ones against the default.
+class LayerSearch:
+    """The state of one spec's search: `propose` candidates, `note` what came out, `promise`."""
 
-    The default comes first, then ``known`` (decisions of older records), then batches of `BATCH`: the
-    model scores a pool of the best ones' neighbours and of random points, the best scored are taken
-    and a few at random. Values are checked for every candidate. The finalists and the default are
-    timed again, interleaved, and the winner once more in a new process; a record is made only of one
-    that is at least `WORTHWHILE` faster both times.
-    """
-    draw = random.Random(spec.key)  # noqa: S311 - reproducible on purpose
-    candidates = all_candidates(spec, machine, pack)
-    schedule = hardware.schedules_for(spec, machine, pack)[0]
-    default = Candidate(schedule.name, schedule.default(spec, machine))
-    seen: set[object] = set()
-    measurements: list[Measurement] = []
-    progress = Progress(spec)
+    def __init__(
+        self,
+        spec: ConvSpec,
+        machine: Machine,
+        pack: HardwarePack,
+        model: CostModel,
+        patience: int = PATIENCE,
+    ) -> None:
+        self.spec = spec
+        self.trials: list[Measurement] = []
+        self._model, self._patience = model, patience
+        self._first = defaults(spec, machine, pack)
+        self._space = all_candidates(spec, machine, pack)
+        self._rows = features.rows(spec, machine, pack, self._space)
+        self._places = {candidate.identity: at for at, candidate in enumerate(self._space)}
+        self._codes = _codes(self._space)
+        self._fresh = np.ones(len(self._space), bool)
+        self._measured: set[object] = set()
+        self._gains: list[float] = []
+        self._best_before: float | None = None
+        self._draw = random.Random(spec.key)  # noqa: S311 - reproducible on purpose
 
-    def run(batch: Sequence[Candidate]) -> list[Measurement]:
-        new = []
-        for candidate in batch:
-            if candidate.identity in seen or not budget.left(len(measurements)):
+    @property
+    def default(self) -> Candidate:
+        """What is used without a record."""
+        return self._first[0]
+
+    @property
+    def default_trial(self) -> Measurement | None:
+        """The default's measurement, once there is one."""
+        mine = self.default.identity
+        return next((trial for trial in self.trials if trial.candidate.identity == mine), None)
+
+    @property
+    def default_seconds(self) -> float | None:
+        """Time of the default, once it is measured."""
+        return self.default_trial.seconds if self.default_trial else None
+
+    @property
+    def default_error(self) -> str | None:
+        """Why the default failed, if it did."""
+        mine = self.default.identity
+        return next((t.error for t in self.failures if t.candidate.identity == mine), None)
+
+    @property
+    def best(self) -> Measurement | None:
+        """The fastest so far."""
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
+
+    @property
+    def failures(self) -> list[Measurement]:
+        """Trials without a time."""
+        return [trial for trial in self.trials if trial.seconds is None]
+
+    def ranked(self) -> list[Measurement]:
+        """Good trials, fastest first."""
+        good = [trial for trial in self.trials if trial.seconds is not None]
+        return sorted(good, key=lambda trial: trial.seconds or 0.0)
+
+    def resume(self, trials: Sequence[Measurement]) -> None:
+        """Take over trials of an earlier session; what they promised is forgotten.
+
+        Each candidate once, and only those that can be proposed: schedules change, and a finalist that
+        is gone could not be compared.
+        """
+        fresh = {
+            trial.candidate.identity: trial
+            for trial in trials
+            if trial.candidate.identity in self._places
+            and trial.candidate.identity not in self._measured
+        }
+        self._note(list(fresh.values()))
+        self._best_before = self.best.seconds if self.best else None
+
+    def suggest(self, candidates: Sequence[Candidate]) -> None:
+        """Have legal candidates tried next, before what the model proposes."""
+        self._first += candidates
+
+    def note(self, trial: Measurement) -> None:
+        """Take one result."""
+        self._note([trial])
+
+    def end_batch(self) -> None:
+        """Take stock: what has the batch gained?"""
+        best = self.best.seconds if self.best else None
+        if best and self._best_before:
+            gain = math.log(self._best_before / best)
+            self._gains.append(gain if gain > _NOISE else 0.0)
+        self._best_before = best
+
+    def promise(self) -> float:
+        """Expected gain of another batch, as a fraction of the best time; 0 when the search is over.
+
+        Where even the default fails there is nothing to gain over, and no record can come of it.
+        """
+        if not self._fresh.any() or self.default_error is not None:
+            return 0.0
+        recent = self._gains[-self._patience :]
+        recent = [*[_HOPED] * (self._patience - len(recent)), *recent]
+        expected = sum(recent) / len(recent)
+        return expected if expected >= _WORTH_A_BATCH else 0.0
+
+    def propose(self, count: int = BATCH) -> list[Candidate]:
+        """Return up to ``count`` candidates that were not measured yet."""
+        chosen: dict[object, Candidate] = {}
+
+        def take(candidates: Sequence[Candidate], most: int) -> None:
+            for candidate in candidates:
+                if most <= 0 or len(chosen) >= count:
+                    return
+                if candidate.identity not in self._measured and candidate.identity not in chosen:
+                    chosen[candidate.identity] = candidate
+                    most -= 1
+
+        take(self._first, count)
+        expected = self._expected()
+        if expected is not None:
+            by_score = np.argsort(-expected, kind="stable")
+            take(
+                self._at(by_score[self._fresh[by_score]][: 2 * count]), count - _DESCENT - _EXPLORE
+            )
+        take(self._near_the_best(expected), _DESCENT)
+        fresh = [int(place) for place in np.flatnonzero(self._fresh)]
+        take(self._at(self._draw.sample(fresh, min(len(fresh), 2 * count))), count)
+        return list(chosen.values())
+
+    def _expected(self) -> npt.NDArray[np.float64] | None:
+        return self._model.scores(self._rows)
+
+    def _near_the_best(self, expected: npt.NDArray[np.float64] | None) -> list[Candidate]:
+        """Fresh neighbours of the best, those that the model likes first; else in random order."""
+        found: list[Candidate] = []
+        for parent in self.ranked()[:_PARENTS]:
+            at = self._places.get(parent.candidate.identity)
+            if at is None:
                 continue
-            seen.add(candidate.identity)
-            measurement = measurer.measure(spec, candidate)
-            new.append(measurement)
-            measurements.append(measurement)
-            _note(progress, measurement, candidate is default)
-            report(progress)
-        return new
+            differing = (self._codes != self._codes[at]).sum(axis=1)
+            near = [int(place) for place in np.flatnonzero((differing == 1) & self._fresh)]
+            self._draw.shuffle(near)
+            if expected is not None:
+                near.sort(key=lambda place: -expected[place])
+            found += self._at(near)
+        return found
 
-    batch: list[Candidate] = [default, *known]
-    near = neighbours(default, candidates)
-    batch += draw.sample(near, min(len(near), BATCH - len(batch))) if len(batch) < BATCH else []
-    while batch and budget.left(len(measurements)):
-        model.learn(spec, run(batch))
-        batch = _next_batch(spec, candidates, measurements, seen, model, draw)
-    progress.done = True
-    outcome = _conclude(spec, machine, measurer, default, measurements)
-    report(progress)
-    return outcome
+    def _at(self, places: Sequence[int] | npt.NDArray[np.intp]) -> list[Candidate]:
+        return [self._space[int(place)] for place in places]
 
-
-def _note(progress: Progress, measurement: Measurement, is_default: bool) -> None:
-    progress.trials += 1
-    if measurement.seconds is None:
-        progress.failures += 1
-        progress.first_error = progress.first_error or measurement.error
-        return
-    if is_default:
-        progress.default_seconds = measurement.seconds
-    best = progress.best_seconds
-    progress.best_seconds = min(best, measurement.seconds) if best else measurement.seconds
+    def _note(self, trials: Sequence[Measurement]) -> None:
+        self.trials.extend(trials)
+        places, seconds = [], []
+        for trial in trials:
+            self._measured.add(trial.candidate.identity)
+            at = self._places.get(trial.candidate.identity)
+            if at is not None:
+                self._fresh[at] = False
+                places.append(at)
+                seconds.append(trial.seconds)
+        self._model.add(self.spec.key, self._rows[places], seconds)
 
 
-def _ranked(measurements: Sequence[Measurement]) -> list[Measurement]:
-    good = [m for m in measurements if m.seconds is not None]
-    return sorted(good, key=lambda m: m.seconds or 0.0)
-
-
-def _next_batch(
-    spec: ConvSpec,
-    candidates: Sequence[Candidate],
-    measurements: Sequence[Measurement],
-    seen: set[object],
-    model: CostModel,
-    draw: random.Random,
-) -> list[Candidate]:
-    fresh = [c for c in candidates if c.identity not in seen]
-    parents = [m.candidate for m in _ranked(measurements)[:_PARENTS]]
-    near = [c for parent in parents for c in neighbours(parent, fresh)]
-    pool = list({c.identity: c for c in draw.sample(near, min(len(near), _POOL // 2))}.values())
-    pool += draw.sample(fresh, min(len(fresh), _POOL - len(pool)))
-    best = model.rank(spec, pool)[: BATCH - _EXPLORE]
-    return best + draw.sample(fresh, min(len(fresh), _EXPLORE))
-
-
-def _conclude(
-    spec: ConvSpec,
-    machine: Machine,
-    measurer: Measurer,
-    default: Candidate,
-    measurements: list[Measurement],
-) -> Outcome:
-    """Time the finalists against the default in turn, and keep a winner."""
-    failed = next((m.error for m in measurements if m.candidate is default and m.error), None)
-    if failed:
-        return Outcome(
-            spec, None, measurements, f"the default itself fails, please report: {failed}"
-        )
-    finalists = [m.candidate for m in _ranked(measurements) if m.candidate is not default]
-    if not finalists:
-        errors = sorted({m.error for m in measurements if m.error})
-        reason = f"no candidate but the default could be measured: {errors[:1]}"
-        return Outcome(spec, None, measurements, reason)
-    compared = [default, *finalists[:_FINALISTS]]
-    times = measurer.interleave(spec, compared, _FINAL_ROUNDS)
-    if isinstance(times, str):
-        return Outcome(spec, None, measurements, f"the finalists could not be timed: {times}")
-    medians = [statistics.median(rounds) for rounds in times]
-    winner = compared[min(range(1, len(medians)), key=medians.__getitem__)]
-    # Again in another process: where memory lies decides about 10 % of a small layer's time.
-    measurer.close()
-    again = measurer.interleave(spec, [default, winner], _FINAL_ROUNDS)
-    if isinstance(again, str):
-        return Outcome(spec, None, measurements, f"the winner could not be timed again: {again}")
-    before, after = (statistics.median(rounds) for rounds in again)
-    gain = min(medians[0] / min(medians[1:]), before / after)
-    if gain < WORTHWHILE:
-        reason = f"nothing beats the default (best {gain:.3f} x)"
-        return Outcome(spec, None, measurements, reason, default_is_best=True)
-    record = Record(
-        key=spec.key,
-        schedule=winner.schedule,
-        decisions=dict(winner.decisions),
-        microseconds=round(after * 1e6, 3),
-        default_microseconds=round(before * 1e6, 3),
-        machine=machine.name,
-        cpu=host.cpu_name(),
-        threads=measurer.threads,
-        tvm=importlib.metadata.version("apache-tvm"),
-        date=datetime.date.today().isoformat(),
-        trials=len(measurements),
-        measured=f"here, warm cache, median of {_FINAL_ROUNDS} rounds interleaved with the default, "
-        "the gain confirmed in two processes",
-    )
-    return Outcome(spec, record, measurements)
+def _codes(space: Sequence[Candidate]) -> npt.NDArray[np.int32]:
+    """Each candidate's schedule and decisions as small numbers, equal where the decisions are."""
+    numbers: dict[object, int] = {}
+    width = max((len(candidate.decisions) for candidate in space), default=0)
+    codes = np.zeros((len(space), width + 1), np.int32)
+    for row, candidate in zip(codes, space, strict=True):
+        row[0] = numbers.setdefault(candidate.schedule, len(numbers) + 1)
+        # Two schedules differ in every decision: none is the other's neighbour.
+        for at, item in enumerate(candidate.decisions.items(), start=1):
+            row[at] = numbers.setdefault((candidate.schedule, item), len(numbers) + 1)
+    return codes

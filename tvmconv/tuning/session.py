@@ -1,155 +1,360 @@
-"""Tunes the layers of a workload one after the other, and writes each record when it is found."""
+"""Tunes the layers of a plan: shares the time among them, and writes down at once all that happens."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from tvmconv import hardware, host, toolchain
 from tvmconv.errors import TuningError
-from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning import log
-from tvmconv.tuning.measure import Candidate, Measurer
-from tvmconv.tuning.search import Budget, Outcome, Progress, search
+from tvmconv.tuning import features, log
+from tvmconv.tuning import journal as journals
+from tvmconv.tuning.candidate import Candidate, Measurement
+from tvmconv.tuning.conclude import Outcome, conclude
+from tvmconv.tuning.journal import Conclusion, Memory, Spent
+from tvmconv.tuning.measure import Measurer
+from tvmconv.tuning.plan import CONCLUDING_SECONDS, SECONDS_PER_TRIAL, Plan
+from tvmconv.tuning.priors import suggestions
+from tvmconv.tuning.search import BATCH, LayerSearch
 from tvmconv.workloads import Layer
 
-# Scheduling, scoring, compiling, checking and timing one candidate on a 3.7 GHz core, 2026-11.
-SECONDS_PER_TRIAL = 0.5
-# The last comparison of the finalists, a new process included; likewise.
-_CONCLUDING_SECONDS = 5.0
-# Of search that every layer gets, whatever is left.
-_LEAST_SECONDS = 1.0
+if TYPE_CHECKING:
+    from tvmconv.tuning.model import CostModel
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will be tuned, and for how long.
+@dataclass
+class LayerState:
+    """Where one layer of a session stands; handed to the watcher."""
 
-    Attributes:
-        layers: distinct layers with something to compute, in the order they are tuned.
-        machine, pack: what for.
-        trials: most candidates per layer.
-        seconds: for the whole session; None is no limit.
-        directory: where records go.
-        threads: of one call.
-    """
-
-    layers: tuple[Layer, ...]
-    machine: Machine
-    pack: HardwarePack
-    trials: int
-    seconds: float | None
-    directory: Path
-    threads: int = 1
+    layer: Layer
+    search: LayerSearch
+    memory: Memory
+    outcome: Outcome | None = None
+    floor: float = 0.0  # seconds of one call if the roof were reached
+    seconds: float = 0.0  # of this session's search
+    batches: int = 0
 
     @property
-    def estimated_seconds(self) -> float:
-        """How long this will take at most, by experience."""
-        by_trials = SECONDS_PER_TRIAL * self.trials * len(self.layers)
-        return by_trials if self.seconds is None else min(self.seconds, by_trials)
+    def priority(self) -> tuple[int, float]:
+        """Which layer comes next; the largest does.
+
+        First those whose search is over, which is soon done; then those that nobody has looked at, the
+        largest part of the network first; then by the seconds of the network that a second of search is
+        expected to save.
+        """
+        best = self.search.best
+        if self.batches == 0:
+            return (1, self.layer.count * self.floor)
+        if self.search.promise() == 0.0 or best is None or not best.seconds:
+            return (2, 0.0)
+        gain = self.layer.count * best.seconds * self.search.promise()
+        return (0, gain / max(self.seconds / self.batches, 1e-3))
+
+
+class Watcher(Protocol):
+    """Whoever looks on."""
+
+    def started(self, session: Session) -> None:
+        """Called before the first trial."""
+
+    def measured(self, session: Session, state: LayerState) -> None:
+        """Called after every trial, which is the last of ``state.search.trials``."""
+
+    def finished(self, session: Session, state: LayerState) -> None:
+        """Called after every layer; ``state.outcome`` is what came out."""
 
 
 @dataclass
 class Session:
-    """What came out so far; also when the session was interrupted."""
+    """What came out so far; also when the session was interrupted.
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    Attributes:
+        states: one per layer of the plan.
+        peak: the multiply-add roof, operations a second, at the clock at which seconds are given.
+        interrupted: whether Ctrl-C ended it.
+        deadline: of `time.monotonic`; infinite without a budget of time.
+    """
+
+    plan: Plan
+    states: list[LayerState] = field(default_factory=list)
+    peak: float = 0.0
     interrupted: bool = False
+    deadline: float = float("inf")
+    _concluding: list[float] = field(default_factory=lambda: [CONCLUDING_SECONDS])
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Those of the layers that are finished."""
+        return [state.outcome for state in self.states if state.outcome is not None]
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the budget is spent, or by estimate until all trials are made."""
+        open_ = [state for state in self.states if state.outcome is None]
+        by_trials = float("inf")
+        if self.plan.trials is not None:
+            trials = sum(max(0, self.plan.trials - len(s.search.trials)) for s in open_)
+            by_trials = trials * self._seconds_per_trial() + len(open_) * self.concluding_seconds
+        return max(0.0, min(by_trials, self.deadline - time.monotonic()))
+
+    @property
+    def concluding_seconds(self) -> float:
+        """What the end of a layer's search has cost lately."""
+        return sum(self._concluding[-5:]) / len(self._concluding[-5:])
+
+    def concluded(self, seconds: float) -> None:
+        """Note what the end of a search has cost."""
+        self._concluding.append(seconds)
+
+    def _seconds_per_trial(self) -> float:
+        batches = sum(state.batches for state in self.states)
+        if not batches:
+            return SECONDS_PER_TRIAL
+        return sum(state.seconds for state in self.states) / (batches * BATCH)
 
 
-def plan(
-    layers: Sequence[Layer],
-    machine_name: str,
-    trials: int,
-    minutes: float | None,
-    directory: Path,
-    threads: int = 1,
-) -> Plan:
-    """Check that this machine can measure for that one, and return the plan.
+def run(work: Plan, watcher: Watcher | None = None) -> Session:
+    """Tune all layers of a plan; Ctrl-C ends the session early, and `Session.interrupted` says so.
 
-    Raises UnknownNameError, MissingToolError, or TuningError when the host lacks CPU features that the
-    machine's kernels need, or the directory cannot be written.
+    Every trial is in the journal when the next one begins, every record in the log when its layer is
+    finished: whatever ends the session, the same command goes on where it stopped. Raises TuningError
+    when another session is at work on the same logs, or they cannot be written; RecordError when a log
+    is damaged.
     """
-    toolchain.require(toolchain.check_ffi(), toolchain.check_tvm(), toolchain.check_xgboost())
-    machine, pack = hardware.find_machine(machine_name)
-    missing = sorted(set(machine.features) - host.cpu_features())
-    if machine.architecture != host.architecture() or missing:
-        lacks = (
-            ", ".join(missing)
-            if machine.architecture == host.architecture()
-            else machine.architecture
-        )
-        raise TuningError(
-            f"{machine.name} kernels cannot be measured on this machine, which lacks {lacks}. "
-            f"Tune on a {machine.name}, or for this machine with --machine host."
-        )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".tvmconv-write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TuningError(
-            f"{directory} cannot be written: {error.strerror}. Give another --output."
-        ) from error
-    distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
-    seconds = None if minutes is None else minutes * 60
-    return Plan(tuple(distinct.values()), machine, pack, trials, seconds, directory, threads)
-
-
-def run(
-    work: Plan,
-    report: Callable[[Layer, Progress], None] = lambda _layer, _progress: None,
-    finished: Callable[[Layer, Outcome], None] = lambda _layer, _outcome: None,
-) -> Session:
-    """Tune layer by layer; time that one layer leaves over goes to those behind it.
-
-    ``report`` is called after every candidate, ``finished`` after every layer. Ctrl-C ends the session
-    early: records written before stay, and `Session.interrupted` says so.
-    """
-    from tvmconv.tuning.model import CostModel  # imports TVM: a second
-
-    session = Session()
-    end = float("inf") if work.seconds is None else time.monotonic() + work.seconds
-    model = CostModel(work.machine, work.pack)
-    try:
-        with Measurer(work.machine, work.threads) as measurer:
-            for number, layer in enumerate(work.layers):
-                share = (end - time.monotonic()) / (len(work.layers) - number)
-                deadline = time.monotonic() + max(share - _CONCLUDING_SECONDS, _LEAST_SECONDS)
-                outcome = search(
-                    layer.spec,
-                    work.machine,
-                    work.pack,
-                    measurer,
-                    model,
-                    Budget(work.trials, deadline),
-                    functools.partial(report, layer),
-                    _known(layer.spec, work),
-                )
-                if outcome.record is not None:
-                    log.write(work.directory, [outcome.record])
-                elif outcome.default_is_best:
-                    log.remove(work.directory, work.machine.name, layer.spec.key)
-                session.outcomes.append(outcome)
-                finished(layer, outcome)
-    except KeyboardInterrupt:
-        session.interrupted = True
+    session = Session(work)
+    with (
+        alone(work),
+        Measurer(work.machine, work.conditions, reference=work.journal.reference()) as it,
+    ):
+        try:
+            _Run(work, session, it, watcher).all_layers()
+        except KeyboardInterrupt:
+            session.interrupted = True
     return session
 
 
-def _known(spec: ConvSpec, work: Plan) -> list[Candidate]:
-    """The decisions of an older record, where they still apply: worth a trial each."""
-    entry = log.find(spec, work.machine.name, [work.directory, *log.default_directories()])
-    if entry is None:
-        return []
+@contextlib.contextmanager
+def alone(work: Plan) -> Iterator[None]:
+    """Keep other tuners from this machine's logs: two at a time would spoil each other's times."""
+    import filelock
+
+    folder = journals.scratch(work.directory, work.machine.name)
+    holder = folder / "holder"
+    lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
-        schedule = hardware.find_schedule(entry.record.schedule, work.pack)
-        hardware.check_decisions(schedule, spec, work.machine, entry.record.decisions)
-    except (ValueError, KeyError):
-        return []  # a stale record is what tuning again is for
-    return [Candidate(schedule.name, entry.record.decisions)]
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        holder.write_text(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M')}\n")
+    except filelock.Timeout as error:
+        raise TuningError(
+            f"another tuner ({_content(holder)}) is at work on {work.directory / work.machine.name}. "
+            "Wait until it has ended, or give another --output."
+        ) from error
+    except OSError as error:
+        raise journals.cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _content(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text().strip()
+    return "unknown"
+
+
+class _Run:
+    """One session at work."""
+
+    def __init__(
+        self, work: Plan, session: Session, measurer: Measurer, watcher: Watcher | None
+    ) -> None:
+        self.work, self.session, self.measurer, self.watcher = work, session, measurer, watcher
+        self.journal = work.journal
+        self.begin = time.monotonic()
+        self.before = 0.0  # seconds that this session had before it was cut off
+
+    def all_layers(self) -> None:
+        """Start, search while there is time and hope, end every layer's search."""
+        self.measurer.start()
+        if self.work.seconds is not None:
+            if not self.work.again:
+                self.before = self.journal.spent(self.work.name)
+            self.session.deadline = self.begin + self.work.seconds - self.before
+        if self.work.again:
+            for layer in self.work.layers:
+                self.journal.forget(layer.spec.key)
+        model = self._model()
+        for layer in self.work.layers:
+            self.session.states.append(self._state(layer, model))
+        if self.journal.reference() is None:
+            self.journal.set_reference(self.measurer.reference())
+        roof = self.measurer.roof()
+        clock = self.measurer.reference() / roof.fed_flops_per_second
+        self.session.peak = roof.flops_per_second * clock
+        for state in self.session.states:
+            spec = state.layer.spec
+            memory = spec.bytes / roof.bandwidth(spec.bytes)
+            state.floor = max(spec.flops / self.session.peak, memory)
+        if self.watcher:
+            self.watcher.started(self.session)
+        for state in self.session.states:
+            self._skip_if_done(state)
+        while (chosen := self._next()) is not None:
+            if self._goes_on(chosen):
+                self._batch(chosen, model)
+            else:
+                self._conclude(chosen)
+                model.save(self.journal.model_file())
+        self._spend(finished=True)
+
+    def _model(self) -> CostModel:
+        from tvmconv.tuning.model import CostModel  # imports MetaSchedule and XGBoost: a second
+
+        model = CostModel()
+        model.load(self.journal.model_file())
+        mine = {layer.spec.key for layer in self.work.layers}
+        for key in self.journal.known():
+            spec = None if key in mine else journals.spec_of(key)
+            if spec is not None:
+                self._teach(model, spec)
+        return model
+
+    def _teach(self, model: CostModel, spec: ConvSpec) -> None:
+        """Give the model the trials of a layer that is not of this session."""
+        trials = self.journal.read(spec.key).trials
+        with contextlib.suppress(ValueError, KeyError):  # a schedule that is gone
+            candidates = [trial.candidate for trial in trials]
+            rows = features.rows(spec, self.work.machine, self.work.pack, candidates)
+            model.add(spec.key, rows, [trial.seconds for trial in trials])
+
+    def _state(self, layer: Layer, model: CostModel) -> LayerState:
+        memory = self.journal.read(layer.spec.key)
+        machine, pack = self.work.machine, self.work.pack
+        search = LayerSearch(layer.spec, machine, pack, model, self.work.patience)
+        search.resume(memory.trials)
+        return LayerState(layer, search, memory)
+
+    def _skip_if_done(self, state: LayerState) -> None:
+        """Leave alone what an earlier session has finished, unless more is asked for now."""
+        conclusion = state.memory.conclusion
+        if conclusion is None or not self._covers(conclusion):
+            return
+        entry = self._own_entry(state.layer.spec)
+        if entry is None and not conclusion.reason:
+            return  # somebody has taken the record away since
+        record = entry.record if entry is not None else None
+        reason = "" if record else conclusion.reason
+        state.outcome = Outcome(
+            state.layer.spec, record, state.memory.trials, conclusion.gain, reason, earlier=True
+        )
+        self._tell_finished(state)
+
+    def _covers(self, conclusion: Conclusion) -> bool:
+        """Whether a search went as far as this session would."""
+        if self.work.seconds is not None:
+            return self.before > 0 and conclusion.session == self.work.name
+        asked = self.work.trials
+        return asked is not None and conclusion.asked is not None and conclusion.asked >= asked
+
+    def _own_entry(self, spec: ConvSpec) -> log.Entry | None:
+        entry = log.find(spec, self.work.machine.name, [self.work.directory])
+        return entry if entry is not None and entry.record.key == spec.key else None
+
+    def _next(self) -> LayerState | None:
+        """The layer whose search is expected to save most; without a budget, the first."""
+        open_ = [state for state in self.session.states if state.outcome is None]
+        if self.work.seconds is None or not open_:
+            return open_[0] if open_ else None
+        return max(open_, key=lambda state: state.priority)
+
+    def _goes_on(self, state: LayerState) -> bool:
+        """Whether this layer gets another batch: trials, hope, and time for it and all conclusions."""
+        trials = len(state.search.trials)
+        if self.work.trials is not None and trials >= self.work.trials:
+            return False
+        if state.search.promise() == 0.0:
+            return False
+        open_ = [s for s in self.session.states if s.outcome is None]
+        begun = [s for s in open_ if s.search.trials or s is state]
+        batch = state.seconds / state.batches if state.batches else BATCH * SECONDS_PER_TRIAL
+        reserve = len(begun) * self.session.concluding_seconds
+        return time.monotonic() + reserve + batch / 2 < self.session.deadline
+
+    def _batch(self, state: LayerState, model: CostModel) -> None:
+        start = time.monotonic()
+        search, key = state.search, state.layer.spec.key
+        if state.batches == 0:
+            search.suggest(self._suggestions(state.layer.spec))
+        count = BATCH
+        if self.work.trials is not None:
+            count = min(count, self.work.trials - len(search.trials))
+
+        def done(measurement: Measurement) -> None:
+            self.journal.add(key, [measurement])
+            search.note(measurement)
+            if self.watcher:
+                self.watcher.measured(self.session, state)
+
+        def measure(candidates: list[Candidate]) -> None:
+            best = search.best.seconds if search.best else None
+            self.measurer.measure(
+                search.spec, candidates, best or float("inf"), done, search.default_trial
+            )
+
+        candidates = search.propose(count)
+        if search.default_trial is None:  # the yardstick of all others
+            measure(candidates[:1])
+            candidates = candidates[1:]
+        measure(candidates)
+        search.end_batch()
+        model.train()
+        state.batches += 1
+        state.seconds += time.monotonic() - start
+        self._spend(finished=False)
+
+    def _suggestions(self, spec: ConvSpec) -> list[Candidate]:
+        found = [
+            (state.layer.spec, state.search.best.candidate)
+            for state in self.session.states
+            if state.search.best is not None
+        ]
+        directories = list(dict.fromkeys([self.work.directory, *log.default_directories()]))
+        return suggestions(spec, self.work.machine, self.work.pack, directories, found)
+
+    def _conclude(self, state: LayerState) -> None:
+        start = time.monotonic()
+        spec, trials = state.layer.spec, state.search.trials
+        if not trials:
+            state.outcome = Outcome(spec, None, reason="no time was left for it")
+            self._tell_finished(state)
+            return
+        outcome = conclude(state.search, self.measurer)
+        if outcome.record is not None:
+            log.write(self.work.directory, [outcome.record])
+        elif outcome.default_is_best:
+            log.remove(self.work.directory, self.work.machine.name, spec.key)
+        asked = self.work.trials
+        if asked is not None and len(trials) < asked and state.search.promise() > 0.0:
+            asked = None  # it was time that ended this search
+        end = Conclusion(len(trials), asked, outcome.gain, outcome.reason, self.work.name)
+        self.journal.conclude(spec.key, end)
+        self.session.concluded(time.monotonic() - start)
+        state.outcome = outcome
+        self._tell_finished(state)
+        self._spend(finished=False)
+
+    def _tell_finished(self, state: LayerState) -> None:
+        if self.watcher:
+            self.watcher.finished(self.session, state)
+
+    def _spend(self, finished: bool) -> None:
+        if self.work.seconds is not None:
+            seconds = self.before + time.monotonic() - self.begin
+            self.journal.spend(Spent(self.work.name, seconds, finished))

@@ -1,0 +1,55 @@
+"""What a search tries, and what came out: plain data that every step of the tuner passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Identity = tuple[str, tuple[tuple[str, int | str], ...]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule by name, with decisions."""
+
+    schedule: str
+    decisions: Mapping[str, int | str]
+
+    @property
+    def identity(self) -> Identity:
+        """Equal for candidates that mean the same kernel."""
+        return (self.schedule, tuple(sorted(self.decisions.items())))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of one call (median over the repeats, at a steady clock), or what went wrong."""
+
+    candidate: Candidate
+    seconds: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compiled candidate.
+
+    Attributes:
+        library: shared library that holds its function.
+        symbol: the function (data, packed filter, bias?, residual?, out).
+        pack_library: library of the function ``pack`` (filter, packed); None where the filter stays as
+            it is.
+        packed_shape: shape of the packed filter.
+    """
+
+    library: str
+    symbol: str
+    pack_library: str | None = None
+    packed_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a candidate could not be compiled or measured, in words for a person."""
+
+    text: str

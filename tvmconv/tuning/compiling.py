@@ -1,0 +1,162 @@
+"""Compiles candidates in warm processes, several at a time, into libraries that the runtime alone loads.
+
+An artifact is a shared library and not code in memory, so that the process that times it needs no
+compiler, and may be on another machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tvmconv import hardware
+from tvmconv.errors import TuningError
+from tvmconv.hardware import Function, Machine
+from tvmconv.spec import ConvSpec
+from tvmconv.tuning.candidate import Built, Candidate, Failure
+from tvmconv.tuning.pool import Pool, Question
+from tvmconv.tuning.worker import Worker
+
+# Candidates that one library holds: linking (12 ms) and setting up LLVM are paid once for all of them,
+# while a crash costs compiling that many again, one by one.
+_BATCH = 6
+PACK = "pack"  # symbol of a packing function in its library
+
+
+class Compilers:
+    """Warm processes that schedule and compile for one machine; use `close` when done.
+
+    ``scratch`` is a directory for the libraries. A candidate that takes longer than
+    ``timeout_seconds``, or whose compilation crashes, is a Failure and costs only itself.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        scratch: Path,
+        processes: int | None = None,
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        self._count = processes or len(os.sched_getaffinity(0))
+        workers = [
+            Worker(_Compiler, (machine.name, str(scratch), number)) for number in range(self._count)
+        ]
+        self._pool = Pool(workers, timeout_seconds)
+
+    def start(self) -> None:
+        """Let all processes start now, in the background."""
+        self._pool.start()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._pool.close()
+
+    def roof(self, threads: int) -> str:
+        """Compile the loops of `roof.Probe`; returns their library."""
+        (library,) = self._pool.ask([Question("roof", (threads,))])
+        if isinstance(library, Failure):
+            raise TuningError(f"the roof's loops cannot be compiled: {library.text}")
+        return str(library)
+
+    def compile(
+        self, spec: ConvSpec, candidates: Sequence[Candidate], shipped: bool = False
+    ) -> list[Built | Failure]:
+        """Compile candidates of one spec, in their order.
+
+        ``shipped`` compiles exactly what a bundle would hold. Otherwise the checks of the arguments at
+        the beginning of each function are left out: they are half the compiling of a small kernel.
+        """
+        # Alike beside alike: candidates of one packed layout share its packing function.
+        order = sorted(range(len(candidates)), key=lambda i: repr(candidates[i].identity))
+        size = max(1, min(_BATCH, -(-len(order) // self._count)))
+        chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        results: dict[int, Built | Failure] = {}
+        while chunks:
+            questions = [
+                Question("compile", (spec.key, [candidates[i] for i in chunk], shipped))
+                for chunk in chunks
+            ]
+            failed: list[list[int]] = []
+            for chunk, answer in zip(chunks, self._pool.ask(questions), strict=True):
+                if not isinstance(answer, Failure):
+                    results.update(zip(chunk, answer, strict=True))
+                elif len(chunk) > 1:
+                    failed += [[i] for i in chunk]  # one of them is to blame: which?
+                else:
+                    results[chunk[0]] = answer
+            chunks = failed
+        return [results[i] for i in range(len(candidates))]
+
+
+class _Compiler:
+    """What a compiling process does."""
+
+    def __init__(self, machine_name: str, scratch: str, number: int) -> None:
+        from tvmconv import lowering  # a second; and the process is ready when it has passed
+
+        self._lowering = lowering
+        self.machine, self.pack = hardware.find_machine(machine_name)
+        self._prefix = f"{scratch}/{number}-{os.getpid()}"
+        self._libraries = 0
+        self._packs: dict[tuple[str, int], str] = {}
+
+    def roof(self, threads: int) -> str:
+        from tvmconv import roof_loops
+
+        return self._link(roof_loops.functions(self.machine, threads), shipped=False)
+
+    def compile(
+        self, key: str, candidates: Sequence[Candidate], shipped: bool
+    ) -> list[Built | Failure]:
+        spec = ConvSpec.from_key(key)
+        scheduled = [self._schedule(spec, candidate) for candidate in candidates]
+        good = [function for function in scheduled if not isinstance(function, Failure)]
+        try:
+            built = iter(self._build(key, good, shipped))
+        except Exception as error:
+            if len(candidates) > 1:
+                return [self.compile(key, [each], shipped)[0] for each in candidates]
+            return [Failure(f"{type(error).__name__}: {error}")]
+        return [each if isinstance(each, Failure) else next(built) for each in scheduled]
+
+    def _schedule(self, spec: ConvSpec, candidate: Candidate) -> Function | Failure:
+        try:
+            schedule = hardware.find_schedule(candidate.schedule, self.pack)
+            return schedule.apply(spec, self.machine, candidate.decisions)
+        except Exception as error:
+            return Failure(f"{type(error).__name__}: {error}")
+
+    def _build(self, key: str, functions: Sequence[Function], shipped: bool) -> list[Built]:
+        """Link functions into one library, their packing functions into others, each once."""
+        if not functions:
+            return []
+        mains = {f"main{i}": function.main for i, function in enumerate(functions)}
+        library = self._link(mains, shipped)
+        return [
+            Built(library, symbol)
+            if function.pack is None
+            else Built(library, symbol, self._pack(key, function.pack), function.packed_shape)
+            for symbol, function in zip(mains, functions, strict=True)
+        ]
+
+    def _pack(self, key: str, pack: Any) -> str:
+        import tvm_ffi
+
+        place = (key, tvm_ffi.structural_hash(pack))
+        if place not in self._packs:
+            self._packs[place] = self._link({PACK: pack}, shipped=True)
+        return self._packs[place]
+
+    def _link(self, functions: dict[str, Any], shipped: bool) -> str:
+        import tvm
+
+        from tvmconv import toolchain
+
+        self._libraries += 1
+        path = f"{self._prefix}-{self._libraries}.so"
+        with tvm.transform.PassContext(config={"tirx.disable_assert": not shipped}):
+            executable = self._lowering.compile_functions(functions, self.machine.target)
+        executable.export_library(path, fcompile=toolchain.link)
+        return path

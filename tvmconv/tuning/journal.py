@@ -1,0 +1,213 @@
+"""Every trial, written down when it is made, so that a tuner can be killed and go on.
+
+A journal is scratch beside the records: ``<machine>/.tuning/<conditions>/<key>.jsonl``, one line a trial
+and one for each conclusion. It is the tuner's memory, not its result: a line that is torn costs a trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmconv.errors import TuningError
+from tvmconv.spec import ConvSpec
+from tvmconv.tuning.candidate import Candidate, Measurement
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How the search of a layer ended.
+
+    Attributes:
+        trials: candidates measured up to then.
+        asked: the most that were asked for, or None where time was the limit.
+        gain: of the best over the default, the smaller of two processes'; None when nothing was compared.
+        reason: why there is no record; empty where there is one.
+        session: name of the session that came to it.
+    """
+
+    trials: int
+    asked: int | None
+    gain: float | None
+    reason: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a journal says of one layer: all trials in order, and the last conclusion."""
+
+    trials: tuple[Measurement, ...] = ()
+    conclusion: Conclusion | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """How far a session with a budget of time has come."""
+
+    session: str
+    seconds: float
+    finished: bool
+
+
+class Journal:
+    """The trials of one machine under one set of conditions, below a directory of records."""
+
+    def __init__(self, directory: Path, machine: str, conditions: str) -> None:
+        self.folder = scratch(directory, machine) / conditions
+
+    def model_file(self) -> Path:
+        """Where the trained cost model of these conditions belongs."""
+        return self.folder / "cost.model"
+
+    def known(self) -> list[str]:
+        """Keys of all layers that have a journal."""
+        return sorted(file.stem for file in self.folder.glob("*.jsonl"))
+
+    def read(self, key: str) -> Memory:
+        """Return what is known of a layer; nothing where there is no journal."""
+        trials: list[Measurement] = []
+        conclusion = None
+        for fields in self._lines(key):
+            if "concluded" in fields:
+                conclusion = Conclusion(**fields["concluded"])
+            else:
+                candidate = Candidate(fields["schedule"], fields["decisions"])
+                trials.append(Measurement(candidate, fields["seconds"], fields["error"]))
+        return Memory(tuple(trials), conclusion)
+
+    def add(self, key: str, trials: Sequence[Measurement]) -> None:
+        """Append trials; they are on the disk when this returns."""
+        self._append(
+            key,
+            [
+                {
+                    "schedule": trial.candidate.schedule,
+                    "decisions": dict(trial.candidate.decisions),
+                    "seconds": trial.seconds,
+                    "error": trial.error,
+                }
+                for trial in trials
+            ],
+        )
+
+    def conclude(self, key: str, conclusion: Conclusion) -> None:
+        """Append how a search ended."""
+        self._append(key, [{"concluded": asdict(conclusion)}])
+
+    def forget(self, key: str) -> None:
+        """Throw a layer's trials away."""
+        self._file(key).unlink(missing_ok=True)
+
+    def reference(self) -> float | None:
+        """The roof at whose speed the seconds of all trials are given; None in a new journal."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads(self._clock.read_text())["flops_per_second"])
+        return None
+
+    def set_reference(self, flops_per_second: float) -> None:
+        """Fix that roof."""
+        self._write(self._clock, {"flops_per_second": flops_per_second})
+
+    def spent(self, session: str) -> float:
+        """Seconds that an unfinished session of this name has had; 0 for a new one."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            last = Spent(**json.loads(self._session.read_text()))
+            return last.seconds if last.session == session and not last.finished else 0.0
+        return 0.0
+
+    def spend(self, spent: Spent) -> None:
+        """Write down how far a session is."""
+        self._write(self._session, asdict(spent))
+
+    @property
+    def _clock(self) -> Path:
+        return self.folder / "clock.json"
+
+    @property
+    def _session(self) -> Path:
+        return self.folder / "session.json"
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.jsonl"
+
+    def _lines(self, key: str) -> Iterator[dict[str, Any]]:
+        try:
+            text = self._file(key).read_bytes()
+        except OSError:
+            return
+        for line in text.split(b"\n"):
+            with contextlib.suppress(ValueError):
+                fields = json.loads(line)
+                if isinstance(fields, dict) and _complete(fields):
+                    yield fields
+
+    def _append(self, key: str, lines: Sequence[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self._file(key), "ab") as stream:
+                if stream.tell() and not self._ends_a_line(key):
+                    stream.write(b"\n")  # behind a line that a power cut has torn
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise cannot_write(self._file(key), error) from error
+
+    def _ends_a_line(self, key: str) -> bool:
+        with open(self._file(key), "rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) == b"\n"
+
+    def _write(self, file: Path, fields: dict[str, Any]) -> None:
+        temporary = file.with_suffix(".new")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(fields) + "\n")
+            os.replace(temporary, file)
+        except OSError as error:
+            raise cannot_write(file, error) from error
+
+
+def scratch(directory: Path, machine: str) -> Path:
+    """The tuner's own folder beside a machine's records; hidden, and safe to delete."""
+    return directory / machine / ".tuning"
+
+
+def session_name(*parts: object) -> str:
+    """A short name for what a command asked for: the same command, the same name."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def cannot_write(file: Path, error: OSError) -> TuningError:
+    """The error for a full disk or a directory without permission; what was written before stays."""
+    return TuningError(
+        f"cannot write {file}: {error.strerror}. Records and trials written before are kept. "
+        "Make room, or give a directory that can be written with --output; then run the same command again."
+    )
+
+
+def _complete(fields: dict[str, Any]) -> bool:
+    if "concluded" in fields:
+        wanted = set(Conclusion.__dataclass_fields__)
+        return isinstance(fields["concluded"], dict) and set(fields["concluded"]) == wanted
+    return (
+        isinstance(fields.get("schedule"), str)
+        and isinstance(fields.get("decisions"), dict)
+        and isinstance(fields.get("seconds"), float | None)
+        and isinstance(fields.get("error"), str | None)
+    )
+
+
+def spec_of(key: str) -> ConvSpec | None:
+    """The spec of a journal's name; None for a file that is something else."""
+    with contextlib.suppress(ValueError):
+        return ConvSpec.from_key(key)
+    return None

@@ -1,0 +1,134 @@
+"""What a tuning session is to do, checked before it starts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvmconv import hardware, host, toolchain
+from tvmconv.errors import TuningError
+from tvmconv.hardware import HardwarePack, Machine
+from tvmconv.tuning import journal as journals
+from tvmconv.tuning.journal import Journal
+from tvmconv.tuning.running import Conditions
+from tvmconv.tuning.search import PATIENCE
+from tvmconv.workloads import Layer
+
+# Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
+SECONDS_PER_TRIAL = 0.08
+CONCLUDING_SECONDS = 2.0
+STARTING_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be tuned, and for how long.
+
+    Attributes:
+        layers: distinct layers with something to compute, in the order of the workload.
+        machine, pack: what for.
+        trials: most candidates per layer, those of earlier sessions included; None is no limit.
+        seconds: for the whole session; None is no limit.
+        directory: where records go.
+        conditions: threads and cache state of a measured call.
+        again: forget earlier trials of these layers.
+        patience: batches without a gain that end the search of a layer.
+    """
+
+    layers: tuple[Layer, ...]
+    machine: Machine
+    pack: HardwarePack
+    trials: int | None
+    seconds: float | None
+    directory: Path
+    conditions: Conditions = field(default_factory=Conditions)
+    again: bool = False
+    patience: int = PATIENCE
+
+    @property
+    def estimated_seconds(self) -> float:
+        """How long this will take at most, by experience."""
+        by_trials = float("inf")
+        if self.trials is not None:
+            each = SECONDS_PER_TRIAL * self.trials + CONCLUDING_SECONDS
+            by_trials = STARTING_SECONDS + each * len(self.layers)
+        return min(by_trials, float("inf") if self.seconds is None else self.seconds)
+
+    @property
+    def journal(self) -> Journal:
+        """Where the trials of these conditions stand."""
+        return Journal(self.directory, self.machine.name, conditions_name(self.conditions))
+
+    @property
+    def name(self) -> str:
+        """The same for the same command."""
+        keys = tuple(layer.spec.key for layer in self.layers)
+        return journals.session_name(keys, self.trials, self.seconds, self.conditions)
+
+
+def plan(
+    layers: Sequence[Layer],
+    machine_name: str,
+    trials: int | None,
+    minutes: float | None,
+    directory: Path,
+    conditions: Conditions | None = None,
+    again: bool = False,
+    patience: int = PATIENCE,
+) -> Plan:
+    """Check that this machine can measure for that one, and return the plan.
+
+    Raises UnknownNameError, MissingToolError, or TuningError when the host lacks CPU features that the
+    machine's kernels need, or the directory cannot be written.
+    """
+    toolchain.require_compiler()
+    toolchain.require(toolchain.check_xgboost())
+    machine, pack = hardware.find_machine(machine_name)
+    _require_here(machine)
+    _require_writable(directory)
+    distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
+    seconds = None if minutes is None else minutes * 60
+    return Plan(
+        tuple(distinct.values()),
+        machine,
+        pack,
+        trials,
+        seconds,
+        directory,
+        conditions or Conditions(),
+        again,
+        patience,
+    )
+
+
+def _require_here(machine: Machine) -> None:
+    missing = sorted(set(machine.features) - host.cpu_features())
+    foreign = machine.architecture != host.architecture()
+    if foreign or missing:
+        lacks = machine.architecture if foreign else ", ".join(missing)
+        raise TuningError(
+            f"{machine.name} kernels cannot be measured on this machine, which lacks {lacks}. "
+            f"Tune on a {machine.name}, or for this machine with --machine host."
+        )
+
+
+def _require_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".tvmconv-write-test"
+        probe.write_text("x" * 4096)  # a full disk still makes empty files
+        probe.unlink()
+    except OSError as error:
+        raise TuningError(
+            f"{directory} cannot be written: {error.strerror}. Give another --output."
+        ) from error
+
+
+def conditions_name(conditions: Conditions) -> str:
+    """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", host.cpu_name().lower()).strip("-")
+    tvm = importlib.metadata.version("apache-tvm")
+    return f"{cpu}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"
