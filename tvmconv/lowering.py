@@ -117,7 +117,12 @@ def accumulators_on_stack(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) ->
 
 
 def _cpu_passes() -> list[Any]:
-    """TVM's own s_tir pipeline less its GPU passes and LoopPartition, plus `specialise_tiles`."""
+    """TVM's own s_tir pipeline less its GPU passes and LoopPartition, plus `specialise_tiles`.
+
+    Also less RenormalizeSplitPattern, RemoveNoOp and CommonSubexprElim: LLVM does their work, they are up
+    to 40 % of compiling an unrolled kernel, and without them ResNet-50's stem is 1.2 times as fast and
+    the 54 layers of two networks on average the same (interleaved, Sapphire Rapids, 2026-11-22).
+    """
     return [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -136,11 +141,8 @@ def _cpu_passes() -> list[Any]:
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
         tirx.transform.UnrollLoop(),
-        s_tir.transform.RenormalizeSplitPattern(),
         tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
-        tirx.transform.CommonSubexprElim(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),

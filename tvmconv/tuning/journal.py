@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -79,7 +80,7 @@ class Journal:
                 conclusion = Conclusion(**fields["concluded"])
             else:
                 candidate = Candidate(fields["schedule"], fields["decisions"])
-                trials.append(Measurement(candidate, fields["seconds"], fields["error"]))
+                trials.append(Measurement(candidate, fields.get("seconds"), fields.get("error")))
         return Memory(tuple(trials), conclusion)
 
     def add(self, key: str, trials: Sequence[Measurement]) -> None:
@@ -196,13 +197,23 @@ def cannot_write(file: Path, error: OSError) -> TuningError:
 
 def _complete(fields: dict[str, Any]) -> bool:
     if "concluded" in fields:
-        wanted = set(Conclusion.__dataclass_fields__)
-        return isinstance(fields["concluded"], dict) and set(fields["concluded"]) == wanted
+        end = fields["concluded"]
+        return (
+            isinstance(end, dict)
+            and set(end) == set(Conclusion.__dataclass_fields__)
+            and isinstance(end["trials"], int)
+            and isinstance(end["asked"], int | None)
+            and isinstance(end["gain"], float | None)
+            and isinstance(end["reason"], str)
+            and isinstance(end["session"], str)
+        )
+    decisions, seconds, error = map(fields.get, ("decisions", "seconds", "error"))
+    timed = isinstance(seconds, float) and 0 < seconds < math.inf and error is None
     return (
         isinstance(fields.get("schedule"), str)
-        and isinstance(fields.get("decisions"), dict)
-        and isinstance(fields.get("seconds"), float | None)
-        and isinstance(fields.get("error"), str | None)
+        and isinstance(decisions, dict)
+        and all(isinstance(value, int | str) for value in decisions.values())
+        and (timed or (seconds is None and isinstance(error, str)))
     )
 
 
