@@ -154,9 +154,10 @@ MAY_IMPORT = {
     "tuning.plan": (
         "errors hardware host toolchain workloads tuning.running tuning.search tuning.journal"
     ),
+    "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
     "tuning.session": (
-        "errors spec workloads tuning.candidate tuning.features tuning.log tuning.measure "
-        "tuning.model tuning.search tuning.priors tuning.conclude tuning.journal tuning.plan"
+        "errors spec workloads tuning.candidate tuning.features tuning.log tuning.measure tuning.model "
+        "tuning.search tuning.priors tuning.conclude tuning.journal tuning.plan tuning.progress"
     ),
     "tuning.status": "hardware choice workloads tuning.log tuning.journal",
     "tuning.metaschedule": (

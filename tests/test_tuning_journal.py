@@ -64,7 +64,6 @@ def test_layers_machines_and_conditions_are_kept_apart(journal, tmp_path):
     ):
         assert other.known() == []
         assert other.read(KEY).trials == ()
-        assert other.reference() is None
     journal.forget(KEY)
     journal.forget(KEY)
     assert journal.read(KEY).trials == ()
@@ -148,15 +147,6 @@ def test_random_damage_is_never_an_error(journal):
         assert all(each.seconds is None or each.seconds > 0 for each in memory.trials)
 
 
-def test_the_clock_is_fixed_once_and_survives_damage(journal):
-    assert journal.reference() is None
-    journal.set_reference(1.5e11)
-    assert journal.reference() == 1.5e11
-    for content in ("", "{", "[]", "{}", '{"flops_per_second": null}', "\0" * 40):
-        (journal.folder / "clock.json").write_text(content)
-        assert journal.reference() is None
-
-
 def test_the_time_that_is_spent_belongs_to_one_unfinished_session(journal):
     assert journal.spent("mine") == 0.0
     journal.spend(Spent("mine", 12.5, finished=False))
@@ -203,7 +193,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 steps = {
     "add": lambda: [journal.add("key", [trial(number)]) for number in range(100)],
     "conclude": lambda: [journal.conclude("key", Conclusion(1, 2, None, "x" * n, "")) for n in range(99)],
-    "clock": lambda: journal.set_reference(1.5e11),
     "spend": lambda: journal.spend(Spent("mine", 1.0, False)),
 }
 try:
@@ -215,8 +204,7 @@ except TuningError as error:
 
 @pytest.mark.parametrize(
     ("step", "limit", "file"),
-    [("add", 1000, "key.jsonl"), ("conclude", 1000, "key.jsonl"), ("clock", 10, "clock.json"),
-     ("spend", 10, "session.json")],
+    [("add", 1000, "key.jsonl"), ("conclude", 1000, "key.jsonl"), ("spend", 10, "session.json")],
 )  # fmt: skip
 def test_a_full_disk_is_an_error_that_names_the_file_and_what_to_do(journal, step, limit, file):
     """A limit on the size of files stands for the disk: the same write fails in its middle."""
@@ -239,7 +227,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_what_to_do(journal, ste
         journal.add("key", TRIALS)  # there is room again
         assert list(journal.read("key").trials) == [*kept, *TRIALS]
     elif step != "conclude":
-        assert (journal.reference(), journal.spent("mine")) == (None, 0.0)
+        assert journal.spent("mine") == 0.0
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):

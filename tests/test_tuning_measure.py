@@ -12,7 +12,7 @@ from tuning_helpers import DEPTHWISE, POINTWISE, THREE, default_of, faulty_packs
 
 from tvmconv import hardware
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Candidate
+from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.running import Conditions
 
@@ -76,13 +76,12 @@ def test_bad_candidates_in_a_batch_cost_only_themselves(packs, machine_name):
     told = []
     with Measurer(machine, timeout_seconds=TIMEOUT) as measurer:
         measurer.start()
-        reference = measurer.reference()
+        measurer.roof()
         before = children()
         measured = measurer.measure(POINTWISE, batch, done=told.append)
         after = children()
 
         assert told == measured
-        assert measurer.reference() == reference
     assert [each.candidate for each in measured] == batch
     for each in measured:
         fault = each.candidate.schedule.rpartition(".")[2]
@@ -102,21 +101,19 @@ def test_bad_candidates_in_a_batch_cost_only_themselves(packs, machine_name):
 
 @only_x86
 @pytest.mark.slow
-def test_a_replaced_process_gives_seconds_at_the_same_clock(packs):
-    """A reference ten times too high makes all seconds ten times too small: nobody could miss it."""
+def test_seconds_are_relative_to_the_yardstick_also_in_a_replaced_process(packs):
+    """A yardstick said to be ten times slower makes all seconds ten times larger."""
     machine, _ = hardware.find_machine("faulty-kernels")
     good, crash = default_of(POINTWISE, machine.name), bad(machine.name, "kernel_abort")
     with Measurer(machine) as measurer:
-        real = measurer.reference()
-        plain = [each.seconds for each in measurer.measure(POINTWISE, [good] * 5)]
-    with Measurer(machine, reference=10 * real) as measurer:
-        *before, failed = measurer.measure(POINTWISE, [*[good] * 5, crash])
-        after = measurer.measure(POINTWISE, [good] * 5)
+        (plain,) = measurer.measure(POINTWISE, [good])
+        slow = Measurement(good, 10 * plain.seconds)
+        *before, failed = measurer.measure(POINTWISE, [*[good] * 5, crash], yardstick=slow)
+        after = measurer.measure(POINTWISE, [good] * 5, yardstick=slow)
 
-        assert measurer.reference() == 10 * real
     assert failed.seconds is None
     for measured in (before, after):
-        ratio = statistics.median(plain) / statistics.median(each.seconds for each in measured)
+        ratio = statistics.median(each.seconds for each in measured) / plain.seconds
         assert 4 < ratio < 25
 
 
@@ -191,9 +188,9 @@ def test_a_filter_from_memory_costs_more_than_one_from_the_cache():
     medians, fastest = {}, {}
     for cache in ("warm", "cold"):
         with Measurer(HERE, Conditions(1, cache)) as measurer:
-            measured = measurer.measure(spec, [default] * 9)
-            ((rounds,),) = measurer.interleave(spec, [default], rounds=15)
-        assert [each.error for each in measured] == [None] * 9
+            measured = measurer.measure(spec, [default] * 5)
+            ((rounds,),) = measurer.interleave(spec, [default], rounds=9)
+        assert [each.error for each in measured] == [None] * 5
         medians[cache] = statistics.median(each.seconds for each in measured)
         fastest[cache] = min(rounds)  # another process may only slow one down
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import shutil
+import struct
 import termios
 import time
 
@@ -148,32 +150,49 @@ def test_again_starts_anew(packs, finished, tmp_path):
     assert len(trials_in(logs, POINTWISE)) == 20  # not asked for, not forgotten
 
 
+def test_a_kernel_that_hangs_dies_with_the_tuner(packs, tmp_path):
+    """Nobody is left to end it, and it does not look whether anybody is."""
+    tuner = Tuner(
+        packs, tmp_path / "logs", workload(tmp_path, POINTWISE), "--machine", "faulty-kernels"
+    )
+    tuner.wait_for_trials(3)  # the default, and two that crash: the next one hangs
+    time.sleep(2)
+    assert len(trial_lines(tmp_path / "logs")) == 3
+    tuner.kill()
+
+    assert tuner.processes() == []
+
+
 def test_a_killed_budget_of_time_has_only_the_rest_left(packs, tmp_path):
-    logs, minutes = tmp_path / "logs", 0.35
-    command = (workload(tmp_path, POINTWISE, THREE), *MACHINE, "--minutes", minutes)
+    logs, minutes = tmp_path / "logs", 1.0
+    command = (workload(tmp_path, POINTWISE), *MACHINE, "--minutes", minutes)
     tuner = Tuner(packs, logs, *command)
     tuner.wait_for_trials(20)  # the first batch is over, and its time written down
     tuner.kill()
     assert tuner.processes() == []
-    spent = json.loads((journal_in(logs).folder / "session.json").read_text())
+    file = journal_in(logs).folder / "session.json"
+    spent = json.loads(file.read_text())
     assert not spent["finished"]
-    assert 2 < spent["seconds"] < 60 * minutes
+    assert 1 < spent["seconds"] < 60 * minutes
+    # As if it had been killed later, so that no machine can be so busy that the rest is as the whole.
+    file.write_text(json.dumps({**spent, "seconds": 55.0}))
 
+    begin = time.monotonic()
     code, out, err = tune(packs, logs, *command)
 
     assert code == 0, err
-    assert "tuned 2 of 2" in out
-    for spec in (POINTWISE, THREE):
-        assert len(trials_in(logs, spec)) == len(set(trials_in(logs, spec)))
-    after = json.loads((journal_in(logs).folder / "session.json").read_text())
+    assert time.monotonic() - begin < 30
+    assert "tuned 1 of 1" in out
+    tried = trials_in(logs, POINTWISE)
+    assert len(tried) == len(set(tried)) >= 20
+    after = json.loads(file.read_text())
     assert after["finished"]
-    rest = 60 * minutes - spent["seconds"]
-    assert after["seconds"] - spent["seconds"] < 1.1 * rest + 5
+    assert after["seconds"] > 55
 
 
 def test_a_disk_that_is_full_ends_the_session_and_keeps_what_there_is(packs, tmp_path):
     logs = tmp_path / "logs"
-    command = (workload(tmp_path, POINTWISE), *MACHINE, "--trials", 30)
+    command = (workload(tmp_path, POINTWISE), *MACHINE, "--trials", 14)
     tuner = Tuner(packs, logs, *command)
     tuner.wait_for_trials(5)
     (file,) = journal_files(logs)
@@ -189,34 +208,33 @@ def test_a_disk_that_is_full_ends_the_session_and_keeps_what_there_is(packs, tmp
     assert tuner.processes() == []
     assert tuner.scratch() == []
     kept = _readable(file)
-    assert 5 <= len(kept) < 30
+    assert 5 <= len(kept) < 14
     assert log.find(POINTWISE, "slow-default", [logs]) is None
 
     code, out, err = tune(packs, logs, *command)  # there is room again
     assert code == 0, err
     assert "1 beat the default" in out
     assert _readable(file)[: len(kept)] == kept
-    assert len(set(_readable(file))) == len(_readable(file)) == 30
+    assert len(set(_readable(file))) == len(_readable(file)) == 14
 
 
 def test_a_model_that_does_not_fit_the_disk_is_no_error(packs, tmp_path):
     logs = tmp_path / "logs"
-    tuner = Tuner(packs, logs, workload(tmp_path, POINTWISE), *MACHINE, "--trials", 40)
+    tuner = Tuner(packs, logs, workload(tmp_path, POINTWISE), *MACHINE, "--trials", 33)
     tuner.wait_for_trials(1)
-    tuner.limit_files(20_000)  # trials, records and clock fit; a model is 50 KB
+    tuner.limit_files(20_000)  # trials and records fit; a model is 50 KB
 
     code, out, err = tuner.end()
 
     assert code == 0, err
     assert "1 beat the default" in out
-    folder = journal_in(logs).folder
-    assert {file.suffix for file in folder.iterdir()} == {".json", ".jsonl"}
+    assert not journal_in(logs).model_file().exists()
 
 
 def test_ctrl_c_on_a_terminal_keeps_the_trials_and_leaves_no_process(packs, tmp_path):
     logs = tmp_path / "logs"
     master, slave = os.openpty()
-    termios.tcsetwinsize(slave, (24, 100))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     tuner = Tuner(
         packs,
         logs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import html.parser
 import os
 import resource
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+import xml.etree.ElementTree
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.plan import Plan, plan
-from tvmconv.tuning.session import LayerState, Session
+from tvmconv.tuning.progress import LayerState, Session
 from tvmconv.workloads import Layer
 
 # The height of the filter decides what the machine "mixed" of `third_party.FAULTY` makes of it.
@@ -179,5 +181,52 @@ def trial_lines(directory: Path) -> list[str]:
 
 def journal_in(directory: Path) -> Journal:
     """The one journal below a directory."""
-    (conditions,) = {file.parent for file in directory.glob("*/.tuning/*/clock.json")}
+    (conditions,) = {file.parent for file in journal_files(directory)}
     return Journal(directory, conditions.parent.parent.name, conditions.name)
+
+
+class Tags(html.parser.HTMLParser):
+    """Raises unless every tag is closed where it should be; keeps the text."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def check_report(file: Path, specs: Iterable[ConvSpec]) -> None:
+    """Raise unless it is what its name says, with all layers in it where that can be read."""
+    specs, content = list(specs), file.read_bytes()
+    if file.suffix == ".png":
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert content.endswith(b"IEND\xaeB`\x82")
+        return
+    text = content.decode()
+    assert all(spec.key in text for spec in specs)
+    drawing = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
+    assert len(xml.etree.ElementTree.fromstring(drawing)) > 0  # noqa: S314 - our own
+    if file.suffix == ".svg":
+        return
+    tags = Tags()
+    tags.feed(text)
+    tags.close()
+    assert tags.open == []
+    assert all(spec.key in tags.text for spec in specs)
+    assert tags.seen.count("tr") == 1 + len(specs)

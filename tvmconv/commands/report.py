@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tvmconv.hardware import HardwarePack, Machine
     from tvmconv.tuning.candidate import Measurement
     from tvmconv.tuning.journal import Journal
-    from tvmconv.tuning.session import Session
+    from tvmconv.tuning.progress import Session
     from tvmconv.workloads import Layer
 
 _KINDS = (".html", ".png", ".svg")

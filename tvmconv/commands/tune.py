@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ from tvmconv.commands import arguments, watch
 if TYPE_CHECKING:
     from tvmconv.tuning.conclude import Outcome
     from tvmconv.tuning.plan import Plan
+    from tvmconv.tuning.progress import Session
     from tvmconv.tuning.running import Conditions
-    from tvmconv.tuning.session import Session
     from tvmconv.workloads import Layer
 
 _TRIALS = 128
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patience",
         metavar="BATCHES",
         type=arguments.positive,
-        default=3,
-        help="end a layer's search after so many batches of 16 without a gain (default: 3)",
+        default=5,
+        help="end a layer's search after so many batches of 16 without a gain (default: 5)",
     )
     parser.add_argument(
         "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
@@ -173,7 +174,8 @@ def show_list(
         counts = {state: sum(row.state == state for row in rows) for state in status.STATES}
         print(f"\n{machine.name}: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n))
         if counts[status.STALE] or counts[status.MISSING] or counts[status.BEGUN]:
-            print(f"to tune the rest: tvmconv tune {args.workload} --machine {machine.name}")
+            where = f" --output {shlex.quote(args.output)}" if args.output else ""
+            print(f"to tune the rest: tvmconv tune {args.workload} --machine {machine.name}{where}")
     if args.report:
         from tvmconv.commands import report
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tvmconv import tables
 
 if TYPE_CHECKING:
-    from tvmconv.tuning.session import LayerState, Session
+    from tvmconv.tuning.progress import LayerState, Session
 
 _REDRAW_SECONDS = 0.2
 # In which the same error may differ: decisions, files, numbers.

@@ -23,7 +23,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of one call (median over the repeats, at a steady clock), or what went wrong."""
+    """Seconds of one call, as if the machine were always equally fast, or what went wrong."""
 
     candidate: Candidate
     seconds: float | None

@@ -106,16 +106,6 @@ class Journal:
         """Throw a layer's trials away."""
         self._file(key).unlink(missing_ok=True)
 
-    def reference(self) -> float | None:
-        """The roof at whose speed the seconds of all trials are given; None in a new journal."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return float(json.loads(self._clock.read_text())["flops_per_second"])
-        return None
-
-    def set_reference(self, flops_per_second: float) -> None:
-        """Fix that roof."""
-        self._write(self._clock, {"flops_per_second": flops_per_second})
-
     def spent(self, session: str) -> float:
         """Seconds that an unfinished session of this name has had; 0 for a new one."""
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -126,10 +116,6 @@ class Journal:
     def spend(self, spent: Spent) -> None:
         """Write down how far a session is."""
         self._write(self._session, asdict(spent))
-
-    @property
-    def _clock(self) -> Path:
-        return self.folder / "clock.json"
 
     @property
     def _session(self) -> Path:

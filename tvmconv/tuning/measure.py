@@ -27,8 +27,7 @@ class Measurer:
     """Compiles, checks and times candidates on this machine; use it in a ``with`` statement.
 
     A candidate that crashes a process, or takes longer than ``timeout_seconds`` to compile or to run, is
-    a failed measurement and costs only itself. Nothing is compiled while something is timed. ``reference``
-    is the roof at whose speed seconds are given (`Runner`).
+    a failed measurement and costs only itself. Nothing is compiled while something is timed.
     """
 
     def __init__(
@@ -36,11 +35,10 @@ class Measurer:
         machine: Machine,
         conditions: Conditions | None = None,
         timeout_seconds: float = 30.0,
-        reference: float | None = None,
     ) -> None:
         self.machine = machine
         self.conditions = conditions or Conditions()
-        self._timeout_seconds, self._given_reference = timeout_seconds, reference
+        self._timeout_seconds = timeout_seconds
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._compilers: Compilers | None = None
         self._runner: Runner | None = None
@@ -60,10 +58,6 @@ class Measurer:
     def start(self) -> None:
         """Let the compiling processes start now, in the background."""
         self._compiling().start()
-
-    def reference(self) -> float:
-        """The roof at whose speed seconds are given."""
-        return self._running().reference()
 
     def roof(self) -> Roof:
         """What the machine can do at most, measured now."""
@@ -167,9 +161,7 @@ class Measurer:
                 self._compiling().roof(self.conditions.threads),
                 self.conditions,
                 self._timeout_seconds,
-                self._given_reference,
             )
-            self._runner.reference()  # from now on, also in a process that replaces a lost one
         return self._runner
 
 

@@ -38,6 +38,8 @@ _LAYERS_KEPT = 16
 
 CACHES = ("warm", "cold")
 
+_Called = tuple[Any, str, tuple[Any, ...]]  # module, symbol, arguments: what `timing.seconds` takes
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -53,11 +55,7 @@ class Conditions:
 
 
 class Runner:
-    """A warm process that checks and times what `Compilers` made; use `close` when done.
-
-    ``reference`` is the roof (operations a second, fed from the first-level cache) at whose speed of
-    the machine seconds are given; without one the process takes what it finds when it starts.
-    """
+    """A warm process that checks and times what `Compilers` made; use `close` when done."""
 
     def __init__(
         self,
@@ -65,7 +63,6 @@ class Runner:
         roof_library: str,
         conditions: Conditions,
         timeout_seconds: float = 30.0,
-        reference: float | None = None,
     ) -> None:
         self.timeout_seconds = timeout_seconds
         runtime = str(toolchain.runtime_library())
@@ -73,8 +70,8 @@ class Runner:
             "TVM_NUM_THREADS": str(conditions.threads),
             "TVM_BIND_THREADS": os.environ.get("TVM_BIND_THREADS", "0"),
         }
-        self._arguments = (machine, runtime, roof_library, conditions)
-        self._worker = Worker(_Stand, (*self._arguments, reference), environment)
+        arguments = (machine, runtime, roof_library, conditions)
+        self._worker = Worker(_Stand, arguments, environment)
 
     def start(self) -> None:
         """Let the process start now, in the background."""
@@ -89,12 +86,6 @@ class Runner:
         roof: Roof = _sound(self._worker.ask(self.timeout_seconds, "roof"))
         return roof
 
-    def reference(self) -> float:
-        """The roof at whose speed seconds are given; a process started later takes it over."""
-        reference = float(_sound(self._worker.ask(self.timeout_seconds, "get_reference")))
-        self._worker.arguments = (*self._arguments, reference)
-        return reference
-
     def measure(
         self,
         spec: ConvSpec,
@@ -103,10 +94,11 @@ class Runner:
         beside: Built | None = None,
         seconds: float = 0.0,
     ) -> float | Failure:
-        """Return seconds of one call at the reference's speed; roughly if far above ``best``.
+        """Return seconds of one call; roughly if far above ``best``.
 
-        ``beside`` is another kernel of the same layer that takes ``seconds`` at that speed: how fast it
-        is now says how fast the machine is. Without it the roof's loop does.
+        ``beside`` is another kernel of the same layer that takes ``seconds``: how fast it is now says how
+        fast the machine is, and the result is what it would have been then. Without it the result is the
+        fastest of many runs.
         """
         answer: float | Failure = self._worker.ask(
             self.timeout_seconds, "measure", spec.key, built, best, beside, seconds
@@ -146,9 +138,9 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Yardstick:
-    """A kernel whose time at the reference's speed is known."""
+    """A kernel whose time is known."""
 
-    called: tuple[Any, str, tuple[Any, ...]]
+    called: _Called
     seconds: float
 
 
@@ -161,12 +153,10 @@ class _Stand:
         runtime: str,
         roof_library: str,
         conditions: Conditions,
-        reference: float | None,
     ) -> None:
         open_runtime(runtime, conditions.threads)
         self._conditions = conditions
         self._probe = Probe(machine, conditions.threads, _load(roof_library))
-        self._reference = reference or self._fed(11)
         self._layers: OrderedDict[str, _Layer] = OrderedDict()
         self._packed: dict[tuple[str, str], Any] = {}
         self._yardsticks: dict[tuple[str, str], _Yardstick] = {}
@@ -174,38 +164,44 @@ class _Stand:
     def roof(self) -> Roof:
         return self._probe.roof()
 
-    def get_reference(self) -> float:
-        return self._reference
-
     def measure(
         self, key: str, built: Built, best: float, beside: Built | None, seconds: float
     ) -> float:
-        """Check and time a kernel: median seconds at a steady clock.
+        """Check and time a kernel: beside another of known time, or else for itself.
 
         Candidates are measured minutes apart, and a shared machine's speed drifts meanwhile by more than
-        good candidates differ. So each run is scaled by the speed found beside it; by the higher of two
-        looks, because an interrupt during a look of 1 ms says nothing of the run.
+        good candidates differ. So each run is scaled by the speed of a kernel of the same layer beside it:
+        a busy neighbour slows arithmetic, caches and memory differently, and that kernel needs all of them
+        in like measure. The higher of two looks counts, because an interrupt during a look of 1 ms says
+        nothing of the run.
         """
         called = self._prepare(key, built)
-        yardstick = None if beside is None else self._yardstick(key, beside, seconds)
+        if beside is None:
+            return self._undisturbed(called)
+        yardstick = self._yardstick(key, beside, seconds)
         before = self._speed(yardstick)
         if self._conditions.cache == "cold":
             cold = statistics.median(timing.cold_seconds(*called, _COLD_CALLS))
             return cold * max(before, self._speed(yardstick))
-        (once,) = timing.seconds(*called, repeats=1, least_ms=0)
+        once = _once(called)
         if once * before > _HOPELESS * best:
-            # Twice, because an interrupt makes any one call look hopeless.
-            once = min(once, *timing.seconds(*called, repeats=1, least_ms=0))
+            once = min(once, _once(called))  # an interrupt makes any one call look hopeless
             if once * before > _HOPELESS * best:
                 return once * before
-        calls = max(1, math.ceil(_LEAST_MS / 1e3 / once))
         steady = []
-        for _ in range(_REPEATS if yardstick else _YARDSTICK_REPEATS):
-            (run,) = timing.seconds(*called, repeats=1, least_ms=0, calls=calls)
+        for _ in range(_REPEATS):
+            (run,) = timing.seconds(*called, repeats=1, least_ms=0, calls=_calls(_LEAST_MS, once))
             after = self._speed(yardstick)
             steady.append(run * max(before, after))
             before = after
         return statistics.median(steady)
+
+    def _undisturbed(self, called: _Called) -> float:
+        """The fastest of many runs: what this machine does when its neighbours are quiet."""
+        if self._conditions.cache == "cold":
+            return statistics.median(timing.cold_seconds(*called, _YARDSTICK_REPEATS * _COLD_CALLS))
+        calls = _calls(_LEAST_MS, _once(called))
+        return min(timing.seconds(*called, _YARDSTICK_REPEATS, least_ms=0, calls=calls))
 
     def interleave(self, key: str, built: Sequence[Built], rounds: int) -> list[list[float]]:
         prepared = [self._prepare(key, each) for each in built]
@@ -218,18 +214,12 @@ class _Stand:
                     seconds.extend(timing.seconds(*called, 1, _LEAST_MS))
         return times
 
-    def _speed(self, yardstick: _Yardstick | None) -> float:
-        """Speed of the machine now over the reference's: of the layer's own default if it is known.
-
-        A busy neighbour slows arithmetic, caches and memory differently, and a kernel of the same layer
-        needs all of them in like measure.
-        """
-        if yardstick is None:
-            return self._fed(1) / self._reference
+    def _speed(self, yardstick: _Yardstick) -> float:
+        """Speed of the machine now over that at which the yardstick's time was taken."""
         if self._conditions.cache == "cold":
             calls = timing.cold_seconds(*yardstick.called, _COLD_CALLS // 3)
             return yardstick.seconds / statistics.median(calls)
-        calls_of_a_look = max(1, math.ceil(_LOOK_MS / 1e3 / yardstick.seconds))
+        calls_of_a_look = _calls(_LOOK_MS, yardstick.seconds)
         (now,) = timing.seconds(*yardstick.called, repeats=1, least_ms=0, calls=calls_of_a_look)
         return yardstick.seconds / now
 
@@ -238,9 +228,6 @@ class _Stand:
         if place not in self._yardsticks:
             self._yardsticks[place] = _Yardstick(self._prepare(key, built), seconds)
         return self._yardsticks[place]
-
-    def _fed(self, looks: int) -> float:
-        return statistics.median(self._probe.fed_flops_per_second(_LOOK_MS) for _ in range(looks))
 
     def _layer(self, key: str) -> _Layer:
         if key in self._layers:
@@ -259,7 +246,7 @@ class _Stand:
                     del kept[place]
         return self._layers[key]
 
-    def _prepare(self, key: str, built: Built) -> tuple[Any, str, tuple[Any, ...]]:
+    def _prepare(self, key: str, built: Built) -> _Called:
         """Run a kernel once and check its values; returns what `timing.seconds` takes."""
         layer = self._layer(key)
         spec, out = layer.spec, layer.out
@@ -291,6 +278,16 @@ class _Stand:
             self._packed[place] = packed
         packed_weights: np.ndarray[Any, Any] = self._packed[place]
         return packed_weights
+
+
+def _once(called: _Called) -> float:
+    (seconds,) = timing.seconds(*called, repeats=1, least_ms=0)
+    return seconds
+
+
+def _calls(milliseconds: float, seconds: float) -> int:
+    """How many calls of so many seconds fill a time."""
+    return max(1, math.ceil(milliseconds / 1e3 / seconds))
 
 
 def open_runtime(runtime: str, threads: int) -> None:

@@ -35,7 +35,7 @@ class Worker:
         arguments: tuple[Any, ...],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._make, self.arguments = make, arguments
+        self._make, self._arguments = make, arguments
         self._environment = dict(environment or {})
         self._process: Any = None
         self._ready = False
@@ -49,7 +49,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, self._make, self.arguments, self._environment),
+            args=(theirs, self._make, self._arguments, self._environment),
             daemon=True,
         )
         self._process.start()

@@ -1,0 +1,104 @@
+"""How far a tuning session is: what its watcher is shown, and what decides which layer comes next."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tvmconv.tuning.conclude import Outcome
+from tvmconv.tuning.journal import Memory
+from tvmconv.tuning.plan import CONCLUDING_SECONDS, SECONDS_PER_TRIAL, Plan
+from tvmconv.tuning.search import BATCH, LayerSearch
+from tvmconv.workloads import Layer
+
+
+@dataclass
+class LayerState:
+    """Where one layer of a session stands; handed to the watcher."""
+
+    layer: Layer
+    search: LayerSearch
+    memory: Memory
+    outcome: Outcome | None = None
+    floor: float = 0.0  # seconds of one call if the roof were reached
+    seconds: float = 0.0  # of this session's search
+    batches: int = 0
+
+    @property
+    def priority(self) -> tuple[int, float]:
+        """Which layer comes next; the largest does.
+
+        First those whose search is over, which is soon done; then those that nobody has looked at, the
+        largest part of the network first; then by the seconds of the network that a second of search is
+        expected to save.
+        """
+        best = self.search.best
+        if self.batches == 0:
+            return (1, self.layer.count * self.floor)
+        if self.search.promise() == 0.0 or best is None or not best.seconds:
+            return (2, 0.0)
+        gain = self.layer.count * best.seconds * self.search.promise()
+        return (0, gain / max(self.seconds / self.batches, 1e-3))
+
+
+class Watcher(Protocol):
+    """Whoever looks on."""
+
+    def started(self, session: Session) -> None:
+        """Called before the first trial."""
+
+    def measured(self, session: Session, state: LayerState) -> None:
+        """Called after every trial, which is the last of ``state.search.trials``."""
+
+    def finished(self, session: Session, state: LayerState) -> None:
+        """Called after every layer; ``state.outcome`` is what came out."""
+
+
+@dataclass
+class Session:
+    """What came out so far; also when the session was interrupted.
+
+    Attributes:
+        states: one per layer of the plan.
+        peak: the multiply-add roof, operations a second, measured at the start.
+        interrupted: whether Ctrl-C ended it.
+        deadline: of `time.monotonic`; infinite without a budget of time.
+    """
+
+    plan: Plan
+    states: list[LayerState] = field(default_factory=list)
+    peak: float = 0.0
+    interrupted: bool = False
+    deadline: float = float("inf")
+    _concluding: list[float] = field(default_factory=lambda: [CONCLUDING_SECONDS])
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Those of the layers that are finished."""
+        return [state.outcome for state in self.states if state.outcome is not None]
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the budget is spent, or by estimate until all trials are made."""
+        open_ = [state for state in self.states if state.outcome is None]
+        by_trials = float("inf")
+        if self.plan.trials is not None:
+            trials = sum(max(0, self.plan.trials - len(s.search.trials)) for s in open_)
+            by_trials = trials * self._seconds_per_trial() + len(open_) * self.concluding_seconds
+        return max(0.0, min(by_trials, self.deadline - time.monotonic()))
+
+    @property
+    def concluding_seconds(self) -> float:
+        """What the end of a layer's search has cost lately."""
+        return sum(self._concluding[-5:]) / len(self._concluding[-5:])
+
+    def concluded(self, seconds: float) -> None:
+        """Note what the end of a search has cost."""
+        self._concluding.append(seconds)
+
+    def _seconds_per_trial(self) -> float:
+        batches = sum(state.batches for state in self.states)
+        if not batches:
+            return SECONDS_PER_TRIAL
+        return sum(state.seconds for state in self.states) / (batches * BATCH)
