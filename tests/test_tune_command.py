@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tuning_helpers import (
@@ -21,6 +20,7 @@ from tuning_helpers import (
     only_x86,
     trial_lines,
     tune,
+    workload,
 )
 
 from tvmconv import cli
@@ -55,12 +55,6 @@ def run(capsys):
         return code, *capsys.readouterr()
 
     return run
-
-
-def workload(directory: Path, *specs: ConvSpec) -> Path:
-    file = directory / "keys.txt"
-    file.write_text("".join(f"{spec.key}\n" for spec in specs))
-    return file
 
 
 # Tuning

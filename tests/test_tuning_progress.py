@@ -17,7 +17,7 @@ from tvmconv.tuning.journal import Memory
 from tvmconv.tuning.model import CostModel
 from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.progress import LayerState, Session
-from tvmconv.tuning.search import BATCH, LayerSearch
+from tvmconv.tuning.search import BATCH, PATIENCE, LayerSearch
 from tvmconv.workloads import Layer
 
 MACHINE, PACK = hardware.find_machine("x86-64-v4")  # no code is made here: any host will do
@@ -51,7 +51,7 @@ def test_before_that_come_layers_that_nobody_has_looked_at_and_before_them_those
     gaining = state_of(CONV3X3, 1000, [4e-5, 2e-5, 1.5e-5])
     unseen, larger = (state_of(CONV3X3, count, []) for count in (1, 2))
     slower = state_of(CONV3X3, 1, [], floor=3e-6)
-    over = state_of(CONV3X3, 1, [1e-5] * 5)
+    over = state_of(CONV3X3, 1, [1e-5] * (PATIENCE + 2))
     broken = state_of(CONV3X3, 1, [])
     broken.search.note(Measurement(broken.search.default, None, "crashed"))
     broken.batches = 1

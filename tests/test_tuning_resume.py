@@ -1,4 +1,4 @@
-"""Tuners that are killed, interrupted or short of disk, and the same command once more."""
+"""Tuners that are killed or interrupted, and the same command once more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tuning_helpers import (
     journal_in,
     only_x86,
     trial_lines,
+    trials_in,
     tune,
+    workload,
 )
 
 from tvmconv.tuning import log
@@ -37,32 +39,18 @@ def packs(tmp_path_factory):
         yield directory
 
 
-def workload(directory, *specs):
-    file = directory / "keys.txt"
-    file.write_text("".join(f"{spec.key}\n" for spec in specs))
-    return file
-
-
-def trials_in(directory, spec) -> list[str]:
-    """What was tried for a layer, as text, equal for equal candidates."""
-    (file,) = [file for file in journal_files(directory) if file.stem == spec.key]
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    tried = [line for line in lines if "decisions" in line]
-    return [f"{line['schedule']} {sorted(line['decisions'].items())}" for line in tried]
-
-
 @pytest.fixture(scope="module")
 def finished(packs, tmp_path_factory):
-    """Two layers, tuned by one command that was killed three times; and the command."""
+    """Two layers, tuned by one command that was killed twice; and the command."""
     directory = tmp_path_factory.mktemp("killed")
     logs, draw = directory / "logs", random.Random()
-    command = (workload(directory, POINTWISE, THREE), *MACHINE, "--trials", 20)
+    command = (workload(directory, POINTWISE, THREE), *MACHINE, "--trials", 12)
     seen: list[str] = []
-    for most in (9, 19, 34):
+    for most in (9, 20):
         tuner = Tuner(packs, logs, *command)
         tuner.wait_for_trials(max(len(seen) + 1, draw.randint(most - 8, most)))
         time.sleep(draw.uniform(0, 0.1))
-        if most == 19:
+        if most == 20:
             refused = tune(packs, logs, *command)
             assert refused[0] == 1
             assert f"another tuner (process {tuner.process.pid}, since " in refused[2]
@@ -83,9 +71,8 @@ def test_a_killed_command_makes_in_total_exactly_its_trials_and_none_twice(finis
     logs, _, out = finished
     for spec in (POINTWISE, THREE):
         tried = trials_in(logs, spec)
-        assert len(tried) == 20
-        assert len(set(tried)) == 20
-        assert log.find(spec, "slow-default", [logs]).record.trials == 20
+        assert len(tried) == len(set(tried)) == 12
+        assert log.find(spec, "slow-default", [logs]).record.trials == 12
     assert "tuned 2 of 2 layers; 2 beat the default" in out
 
 
@@ -114,27 +101,14 @@ def test_more_trials_go_on_and_damage_costs_only_the_trials_that_are_gone(
     (whole,) = [file for file in journal_files(logs) if file.stem == THREE.key]
     kept = whole.read_bytes()
 
-    code, out, err = tune(packs, logs, finished[1][0], *MACHINE, "--trials", 23)
+    code, out, err = tune(packs, logs, finished[1][0], *MACHINE, "--trials", 15)
 
     assert code == 0, err
     assert "all of it" not in out
     assert whole.read_bytes().startswith(kept)
     for spec in (POINTWISE, THREE):
-        tried = trials_in(logs, spec) if spec == THREE else _readable(file)
-        assert len(tried) == 23
-        assert len(set(tried)) == 23
-
-
-def _readable(file) -> list[str]:
-    tried = []
-    for line in file.read_bytes().splitlines():
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        if "decisions" in fields:
-            tried.append(f"{fields['schedule']} {sorted(fields['decisions'].items())}")
-    return tried
+        tried = trials_in(logs, spec)
+        assert len(tried) == len(set(tried)) == 15
 
 
 def test_again_starts_anew(packs, finished, tmp_path):
@@ -147,7 +121,7 @@ def test_again_starts_anew(packs, finished, tmp_path):
     assert code == 0, err
     assert "tuned 1 of 1" in out
     assert len(trials_in(logs, THREE)) == 3
-    assert len(trials_in(logs, POINTWISE)) == 20  # not asked for, not forgotten
+    assert len(trials_in(logs, POINTWISE)) == 12  # not asked for, not forgotten
 
 
 def test_a_kernel_that_hangs_dies_with_the_tuner(packs, tmp_path):
@@ -190,47 +164,6 @@ def test_a_killed_budget_of_time_has_only_the_rest_left(packs, tmp_path):
     assert after["seconds"] > 55
 
 
-def test_a_disk_that_is_full_ends_the_session_and_keeps_what_there_is(packs, tmp_path):
-    logs = tmp_path / "logs"
-    command = (workload(tmp_path, POINTWISE), *MACHINE, "--trials", 14)
-    tuner = Tuner(packs, logs, *command)
-    tuner.wait_for_trials(5)
-    (file,) = journal_files(logs)
-    tuner.limit_files(file.stat().st_size + 300)  # in the middle of a line, sooner or later
-
-    code, _, err = tuner.end()
-
-    assert code == 1
-    *_, last = err.splitlines()
-    assert last.startswith(f"error: cannot write {file}: ")
-    assert "run the same command again" in last
-    assert "Traceback" not in err
-    assert tuner.processes() == []
-    assert tuner.scratch() == []
-    kept = _readable(file)
-    assert 5 <= len(kept) < 14
-    assert log.find(POINTWISE, "slow-default", [logs]) is None
-
-    code, out, err = tune(packs, logs, *command)  # there is room again
-    assert code == 0, err
-    assert "1 beat the default" in out
-    assert _readable(file)[: len(kept)] == kept
-    assert len(set(_readable(file))) == len(_readable(file)) == 14
-
-
-def test_a_model_that_does_not_fit_the_disk_is_no_error(packs, tmp_path):
-    logs = tmp_path / "logs"
-    tuner = Tuner(packs, logs, workload(tmp_path, POINTWISE), *MACHINE, "--trials", 33)
-    tuner.wait_for_trials(1)
-    tuner.limit_files(20_000)  # trials and records fit; a model is 50 KB
-
-    code, out, err = tuner.end()
-
-    assert code == 0, err
-    assert "1 beat the default" in out
-    assert not journal_in(logs).model_file().exists()
-
-
 def test_ctrl_c_on_a_terminal_keeps_the_trials_and_leaves_no_process(packs, tmp_path):
     logs = tmp_path / "logs"
     master, slave = os.openpty()
@@ -238,7 +171,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_trials_and_leaves_no_process(packs, tmp_
     tuner = Tuner(
         packs,
         logs,
-        *(workload(tmp_path, POINTWISE, THREE), *MACHINE, "--trials", 40),
+        *(workload(tmp_path, POINTWISE, THREE), *MACHINE, "--trials", 20),
         terminal=slave,
     )
     os.close(slave)
@@ -277,7 +210,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_trials_and_leaves_no_process(packs, tmp_
     assert "of 2 layers done" in text  # the live table
     assert tuner.processes() == []
     assert tuner.scratch() == []
-    assert len(trials_in(logs, POINTWISE)) == 40
-    assert 1 <= len(trials_in(logs, THREE)) < 40
+    assert len(trials_in(logs, POINTWISE)) == 20
+    assert 1 <= len(trials_in(logs, THREE)) < 20
     assert log.find(POINTWISE, "slow-default", [logs]) is not None
     assert log.find(THREE, "slow-default", [logs]) is None

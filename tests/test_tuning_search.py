@@ -13,7 +13,7 @@ from tvmconv import hardware, workloads
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.model import CostModel
-from tvmconv.tuning.search import BATCH, LayerSearch, all_candidates, defaults
+from tvmconv.tuning.search import BATCH, PATIENCE, LayerSearch, all_candidates, defaults
 
 MACHINE, PACK = hardware.find_machine("x86-64-v4")  # no code is made here: any host will do
 (CONV3X3,) = (
@@ -188,7 +188,7 @@ def test_without_gain_the_search_ends_after_a_few_batches():
     run(search, lambda _each: 1e-5, 10_000)
 
     assert search.promise() == 0.0
-    assert 2 * BATCH <= len(search.trials) <= 6 * BATCH
+    assert 2 * BATCH <= len(search.trials) <= (PATIENCE + 3) * BATCH
 
 
 def test_with_gain_it_goes_on():
@@ -207,7 +207,7 @@ def test_gain_below_the_noise_is_none():
 
     run(search, lambda _each: next(times), 10_000)
 
-    assert len(search.trials) <= 6 * BATCH
+    assert len(search.trials) <= (PATIENCE + 3) * BATCH
 
 
 def test_a_default_that_fails_ends_the_search():

@@ -229,7 +229,7 @@ def test_a_budget_of_time_is_kept_and_goes_where_there_is_something_to_gain(pack
     best, broken, slow = result.outcomes
     assert slow.record is not None
     assert best.default_is_best
-    assert len(slow.trials) > 3 * BATCH
+    assert len(slow.trials) > BATCH  # it was looked at again
     assert len(broken.trials) <= BATCH  # one that always fails does not use up the others' time
     # All are looked at once before any is looked at again.
     firsts = [notes.measured_keys.index(spec.key) for spec in specs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import html.parser
+import json
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import termios
 import time
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,24 @@ def journal_files(directory: Path) -> list[Path]:
 def trial_lines(directory: Path) -> list[str]:
     lines = [line for file in journal_files(directory) for line in file.read_text().splitlines()]
     return [line for line in lines if '"decisions"' in line]
+
+
+def trials_in(directory: Path, spec: ConvSpec) -> list[str]:
+    """What was tried for a layer and can be read, as text, equal for equal candidates."""
+    (file,) = [file for file in journal_files(directory) if file.stem == spec.key]
+    tried = []
+    for line in file.read_bytes().splitlines():
+        with suppress(ValueError, KeyError):
+            fields = json.loads(line)
+            tried.append(f"{fields['schedule']} {sorted(fields['decisions'].items())}")
+    return tried
+
+
+def workload(directory: Path, *specs: ConvSpec) -> Path:
+    """A file that names these layers."""
+    file = directory / "keys.txt"
+    file.write_text("".join(f"{spec.key}\n" for spec in specs))
+    return file
 
 
 def journal_in(directory: Path) -> Journal:

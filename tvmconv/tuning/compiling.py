@@ -115,6 +115,8 @@ class _Compiler:
         good = [function for function in scheduled if not isinstance(function, Failure)]
         try:
             built = iter(self._build(key, good, shipped))
+        except TuningError:
+            raise
         except Exception as error:
             if len(candidates) > 1:
                 return [self.compile(key, [each], shipped)[0] for each in candidates]
@@ -158,5 +160,10 @@ class _Compiler:
         path = f"{self._prefix}-{self._libraries}.so"
         with tvm.transform.PassContext(config={"tirx.disable_assert": not shipped}):
             executable = self._lowering.compile_functions(functions, self.machine.target)
-        executable.export_library(path, fcompile=toolchain.link)
+        try:
+            executable.export_library(path, fcompile=toolchain.link)
+        except Exception as error:  # of the linker or the disk, whatever the candidate
+            raise TuningError(
+                f"{error} Trials made so far are kept; run the same command again when it is mended."
+            ) from error
         return path

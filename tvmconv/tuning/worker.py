@@ -64,13 +64,19 @@ class Worker:
             pipe.send((verb, arguments))
 
     def receive(self, timeout_seconds: float) -> Any:
-        """Return the answer, or a Failure: an error, a crash, or no answer in time."""
+        """Return the answer, or a Failure: an error, a crash, or no answer in time.
+
+        Raises the TuningError that the process has met: it is no fault of the question.
+        """
         try:
             pipe = self.start()
             if not pipe.poll(timeout_seconds):
                 self.close()
                 return Failure(f"took longer than {timeout_seconds:.0f} s")
-            return pipe.recv()
+            answer = pipe.recv()
+            if isinstance(answer, TuningError):
+                raise answer
+            return answer
         except (EOFError, OSError):
             return Failure(f"crashed the measuring process ({self._how_it_ended()})")
         except BaseException:  # Ctrl-C between question and answer: the pipe is out of step
@@ -142,6 +148,8 @@ def _serve(
             verb, details = pipe.recv()
             try:
                 answer: Any = getattr(handler, verb)(*details)
+            except TuningError as error:
+                answer = error
             except Exception as error:
                 answer = Failure(f"{type(error).__name__}: {error}")
             pipe.send(answer)
