@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Call, legal_calls, legal_specs
 
-from tvmconv.oracle import activate, check, conv, numpy_dtype, random_arguments
+from tvmconv.oracle import activate, check, conv, max_error, numpy_dtype, random_arguments, within
 from tvmconv.spec import ConvSpec
 
 BY_HAND = ConvSpec.conv2d((1, 1, 3, 1), (1, 2, 1, 1))
@@ -205,3 +205,22 @@ def test_int32_wraps():
 def test_oracle_refuses_arrays_that_do_not_fit(arguments, names):
     with pytest.raises(ValueError, match=f"{BY_HAND.key} takes {names}"):
         conv(BY_HAND, **{"data": DATA, "filter": FILTER, **arguments})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+def test_what_lies_within_the_bounds_is_right_and_what_is_wrong_does_not(dtype):
+    spec = ConvSpec.conv2d((1, 6, 6, 8), (3, 3, 8, 8), dtype=dtype)
+    expected = conv(spec, **random_arguments(spec, 0))
+    low, high = within(spec, expected)
+
+    assert low.dtype == high.dtype == numpy_dtype(dtype)
+    assert (low <= expected.astype(dtype)).all()
+    assert (expected.astype(dtype) <= high).all()
+    for edge in (low, high):
+        assert max_error(spec, expected, edge).count == 0
+    for step in (-1, 1):
+        off = expected.astype(dtype)
+        off[0, 0, 0, 0] += step * (1 if dtype == "int32" else 0.1)
+        assert max_error(spec, expected, off).count == 1
+        assert not ((low <= off) & (off <= high)).all()
+    assert not (low <= np.full_like(low, -1 if dtype == "int32" else np.nan)).all()

@@ -36,14 +36,20 @@ class Choice:
         return self.entry.place if same else f"{self.entry.place} (other epilogue)"
 
 
-def default_choice(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> Choice:
+def default_choice(
+    spec: ConvSpec, machine: Machine, pack: HardwarePack, winograd: bool = True
+) -> Choice:
     """The best schedule's own decisions, from the machine's facts alone."""
-    schedule = hardware.schedules_for(spec, machine, pack)[0]
+    schedule = hardware.schedules_for(spec, machine, pack, winograd)[0]
     return Choice(spec, schedule, schedule.default(spec, machine), None)
 
 
 def choose(
-    spec: ConvSpec, machine: Machine, pack: HardwarePack, directories: Sequence[Path] | None = None
+    spec: ConvSpec,
+    machine: Machine,
+    pack: HardwarePack,
+    directories: Sequence[Path] | None = None,
+    winograd: bool = True,
 ) -> Choice:
     """Look up ``spec`` in this order, and take the first that exists.
 
@@ -52,14 +58,16 @@ def choose(
     3. in the same order, a record of the same convolution with another epilogue,
     4. the default of the first schedule that accepts the spec.
 
-    ``directories`` replaces those of 1 to 3. Raises RecordError for a record that is damaged, of another
+    ``directories`` replaces those of 1 to 3. Without ``winograd``, records and schedules that use
+    Winograd's algorithm are passed over. Raises RecordError for a record that is damaged, of another
     release of TVM, or no longer applies.
     """
     if directories is None:
         directories = log.default_directories()
-    entry = log.find(spec, machine.name, directories)
+    avoided = () if winograd else {each.name for each in pack.schedules if each.winograd}
+    entry = log.find(spec, machine.name, directories, lambda r: r.schedule not in avoided)
     if entry is None:
-        return default_choice(spec, machine, pack)
+        return default_choice(spec, machine, pack, winograd)
     try:
         schedule = _applicable(entry.record, spec, machine, pack)
     except _STALE as error:

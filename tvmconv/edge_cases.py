@@ -218,4 +218,27 @@ _ACTIVATIONS = (
     ),
 )
 
-EDGE_CASES: Final[tuple[EdgeCase, ...]] = (*_CONV2D, *_DEPTHWISE, *_DTYPES, *_ACTIVATIONS)
+# 3x3 and stride 1 with whole vectors of channels: Winograd's algorithm may compute these.
+_WINOGRAD = (
+    _conv("3x3_whole_tiles", "winograd", (1, 8, 12, 16), (3, 3, 16, 32)),
+    _conv("3x3_ragged_tiles", "winograd tile", (2, 7, 14, 16), (3, 3, 16, 24), bias=True),
+    _conv("3x3_valid", "winograd padding", (1, 9, 6, 8), (3, 3, 8, 16), padding="VALID"),
+    _conv("3x3_pads", "winograd padding", (1, 3, 5, 24), (3, 3, 24, 16), padding=_pads(3, 1, 0, 4)),
+    _conv(
+        "3x3_epilogue",
+        "winograd epilogue",
+        (1, 10, 9, 16),
+        (3, 3, 16, 40),
+        bias=True,
+        residual=True,
+        activation="relu6",
+    ),
+)
+
+EDGE_CASES: Final[tuple[EdgeCase, ...]] = (
+    *_CONV2D,
+    *_DEPTHWISE,
+    *_DTYPES,
+    *_ACTIVATIONS,
+    *_WINOGRAD,
+)

@@ -99,6 +99,9 @@ class Schedule:
         legal: whether these decisions go together (registers, divisibility).
         default: decisions from the machine's facts alone; always legal.
         apply: the scheduled function for these decisions.
+        preferred: whether its default is a good guess here; one that is not comes after all others.
+        winograd: whether it computes by Winograd's algorithm, which rounds several times as much as the
+            defining sum: users may do without.
     """
 
     name: str
@@ -107,6 +110,8 @@ class Schedule:
     legal: Callable[[ConvSpec, Machine, Decisions], bool]
     default: Callable[[ConvSpec, Machine], dict[str, Choice]]
     apply: Callable[[ConvSpec, Machine, Decisions], Function]
+    preferred: Callable[[ConvSpec, Machine], bool] = lambda _spec, _machine: True
+    winograd: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,7 @@ def _guarded(schedule: Schedule, pack: str, owner: str) -> Schedule:
         legal=guard("legal"),
         default=guard("default"),
         apply=guard("apply"),
+        preferred=guard("preferred"),
     )
 
 
@@ -371,15 +377,22 @@ def find_machine(name: str) -> tuple[Machine, HardwarePack]:
     raise UnknownNameError(unknown("machine", name, [*known, "host"]) + details)
 
 
-def schedules_for(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> list[Schedule]:
+def schedules_for(
+    spec: ConvSpec, machine: Machine, pack: HardwarePack, winograd: bool = True
+) -> list[Schedule]:
     """Schedules of ``pack`` that accept ``spec``, best first; there is always at least one.
 
-    Raises HardwarePackError when the pack has none, which is a fault of the pack.
+    Those that prefer the spec come first, in the pack's order. Without ``winograd`` only those that
+    evaluate the defining sum. Raises HardwarePackError when the pack has none, which is its fault.
     """
-    found = [schedule for schedule in pack.schedules if schedule.accepts(spec, machine)]
+    found = [
+        schedule
+        for schedule in pack.schedules
+        if (winograd or not schedule.winograd) and schedule.accepts(spec, machine)
+    ]
     if not found:
         raise HardwarePackError(f"pack {pack.name!r} has no schedule for {spec.key}")
-    return found
+    return sorted(found, key=lambda schedule: not schedule.preferred(spec, machine))
 
 
 def find_schedule(name: str, pack: HardwarePack) -> Schedule:

@@ -25,8 +25,9 @@ _EPSILON: Final = {
     "float64": 2.0**-52,
 }
 # An error of sqrt(n) * epsilon is about 5 standard deviations of what rounding does to a sum of n
-# terms (see `tolerance`). The rest covers the steepest epilogue and `random_arguments`' scale of 3.
-_SAFETY: Final = 8.0
+# terms (see `tolerance`). The rest covers the steepest epilogue, `random_arguments`' scale of 3, and
+# Winograd's tiles of 4 x 4, whose largest errors are 2.5 times a sum's.
+_SAFETY: Final = 12.0
 _SATURATING: Final = ("relu6", "hard_swish", "sigmoid", "hard_sigmoid", "silu")
 
 
@@ -82,7 +83,7 @@ def activate(activation: str | None, x: Array) -> Array:
 
 
 def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
-    """Return (rtol, atol) for a direct kernel, on arguments scaled as `random_arguments` does.
+    """Return (rtol, atol) for a kernel, on arguments scaled as `random_arguments` does.
 
     Rounding a sum of n terms, each of standard deviation 1 / sqrt(n), is a random walk: partial
     sum k has magnitude sqrt(k / n) and is off by up to half an epsilon of that, which adds up to a
@@ -90,8 +91,6 @@ def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2). float16 and bfloat16
     accumulate in float32 and round once more, relatively, by half of their own epsilon. int32 is
     exact.
-
-    An algorithm that is less accurate by design (Winograd) states its own bound.
     """
     if dtype == "int32":
         return 0.0, 0.0
@@ -229,6 +228,20 @@ def assert_close(
             "schedule or the tuning record behind it computes something else."
         )
     return worst
+
+
+def within(spec: ConvSpec, expected: Array) -> tuple[Array, Array]:
+    """Return the lowest and the highest right output of each element, in the spec's dtype.
+
+    Rounded inward: what lies between is right for `max_error` too, and little else is.
+    """
+    if spec.dtype == "int32":
+        return expected, expected
+    rtol, atol = tolerance(spec.dtype, spec.reduction_length)
+    allowed = atol + rtol * np.abs(expected)
+    dtype = numpy_dtype(spec.dtype)
+    low, high = (expected - allowed).astype(dtype), (expected + allowed).astype(dtype)
+    return np.nextafter(low, high), np.nextafter(high, low)
 
 
 def check(spec: ConvSpec, arguments: dict[str, Array], out: Array) -> Difference:

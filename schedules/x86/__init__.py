@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines
+from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines, winograd
 
 PACK = HardwarePack(
     name="x86",
     machines=machines.MACHINES,
-    schedules=(*conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    schedules=(*winograd.SCHEDULES, *conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
     detect=machines.detect,
 )

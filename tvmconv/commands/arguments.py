@@ -50,6 +50,16 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--untuned", action="store_true", help="use no records, only defaults")
 
 
+def add_winograd(parser: argparse.ArgumentParser) -> None:
+    """``--no-winograd``: the defining sum only."""
+    parser.add_argument(
+        "--no-winograd",
+        dest="winograd",
+        action="store_false",
+        help="compute no 3x3 convolution by Winograd's algorithm: slower, and rounds less",
+    )
+
+
 def logs(args: argparse.Namespace) -> list[str] | None:
     """Return the directories that the user chose, None for the usual ones; checks that they exist."""
     if args.untuned:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, metavar="PATH", help="the bundle; an older one is replaced"
     )
     arguments.add_logs(parser)
+    arguments.add_winograd(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     machines = [name.strip() for name in args.machine.split(",")]
     logs = arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
-        path = builder.build(specs, machines, args.output, logs, report)
+        path = builder.build(specs, machines, args.output, logs, report, args.winograd)
     manifest = bundle.read_manifest(path)
     size = sum(file.stat().st_size for file in path.iterdir())
     counts = [_count(variant) for variant in manifest.variants]

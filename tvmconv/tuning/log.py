@@ -17,7 +17,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -209,15 +209,20 @@ def parse_record(fields: Any) -> Record:
     return Record(**fields)
 
 
-def find(spec: ConvSpec, machine: str, directories: Sequence[Path]) -> Entry | None:
-    """Return the record for ``spec`` on ``machine`` in the first directory that has one.
+def find(
+    spec: ConvSpec,
+    machine: str,
+    directories: Sequence[Path],
+    usable: Callable[[Record], bool] = lambda _record: True,
+) -> Entry | None:
+    """Return the record for ``spec`` on ``machine`` in the first directory that has a usable one.
 
     Where none has, a record of the same convolution with another epilogue serves: the tile is decided
     by the sum, not by what happens to it at the end. The last line wins within a file. Raises
     RecordError when a file on the way is damaged.
     """
     logs = [read_log(log_file(directory, machine, spec.op)) for directory in directories]
-    entries = [entry for log in logs for entry in reversed(log)]
+    entries = [entry for log in logs for entry in reversed(log) if usable(entry.record)]
     exact = (entry for entry in entries if entry.record.key == spec.key)
     siblings = (entry for entry in entries if same_core(entry.record.key, spec))
     return next(exact, None) or next(siblings, None)

@@ -128,12 +128,26 @@ def _sound(answer: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Arguments of one spec, aligned as the runtime would align them, and what must come out."""
+    """Arguments of one spec, aligned as the runtime would align them, and what must come out.
+
+    ``within`` are the lowest and the highest right values, rounded inward.
+    """
 
     spec: ConvSpec
     arguments: dict[str, np.ndarray[Any, Any]]
     expected: np.ndarray[Any, Any]
     out: np.ndarray[Any, Any]
+    within: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+    def check(self) -> None:
+        """Raise BuildError unless ``out`` is right.
+
+        Two comparisons settle that for nearly every candidate; `oracle`'s figures for people took 20 ms
+        for 800 000 values, longer than timing the kernel.
+        """
+        low, high = self.within
+        if not bool(np.all((low <= self.out) & (self.out <= high))):
+            oracle.assert_close(self.spec, self.expected, self.out)
 
 
 @dataclass(frozen=True)
@@ -238,7 +252,7 @@ class _Stand:
         expected = oracle.conv(spec, **arguments)
         aligned = {name: arrays.aligned_copy(array) for name, array in arguments.items()}
         out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.dtype))
-        self._layers[key] = _Layer(spec, aligned, expected, out)
+        self._layers[key] = _Layer(spec, aligned, expected, out, oracle.within(spec, expected))
         while len(self._layers) > _LAYERS_KEPT:
             old, _ = self._layers.popitem(last=False)
             for kept in (self._packed, self._yardsticks):
@@ -263,7 +277,7 @@ class _Stand:
         pointers = tuple(arrays.array_pointer(array) for array in called)
         out.view(np.uint8)[...] = 0xFF  # NaN in every float format: an element never written shows
         module[built.symbol](*pointers)
-        oracle.assert_close(spec, layer.expected, out)
+        layer.check()
         return module, built.symbol, pointers
 
     def _weights(self, key: str, layer: _Layer, built: Built) -> np.ndarray[Any, Any]:

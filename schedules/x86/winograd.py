@@ -1,0 +1,305 @@
+"""3x3 convolution of stride 1 on x86 by Winograd's tiles: transforms around one matrix product each.
+
+THE LOOPS, for tiles of m x m outputs, (m + 2)^2 products, bands of ``band`` rows of tiles:
+
+    "data_outer"                                  "filter_outer"
+    for band of tiles              parallel       transform all data                parallel
+      transform its data                          for block of output channels      parallel
+      for block of output channels                  for band of tiles
+        for product, tiles: multiply, add             for product, tiles: multiply, add
+        for tile: transform, epilogue, store          for tile: transform, epilogue, store
+
+"data_outer" keeps the transformed data of a band in the second-level cache and reads the whole filter
+for each band; "filter_outer" reads the filter once, and suits few tiles with many channels.
+
+THE REGISTER TILE is a dense convolution's: ``pixels`` tiles x ``channels`` output channels.
+
+    registers   pixels * nv accumulators + nv weights + 1 broadcast
+    AVX-512     14 x 2 vectors = 28 + 2 + 1 = 31 registers, 0.57 loads/FMA
+
+THE TRANSFORMS take a vector of channels of one tile at a time: 36 loads, 12 sums of 3 to 4 terms, 36
+stores for m = 4. A sixth to a third of the time, all of it from the first two caches.
+
+The filter is (m + 2)^2 / 9 times as large as TensorFlow's: 4 times for m = 4. Where it no longer fits the
+second-level cache and few tiles use it, direct convolution is faster; `pays` estimates that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import winograd
+from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.schedules.x86 import tiles
+from tvmconv.spec import ConvSpec
+
+DATA_OUTER, FILTER_OUTER = "data_outer", "filter_outer"
+
+# Sapphire Rapids, 2026-11. Share of the peak that direct 3x3 convolution reaches; cycles a vector and
+# element of a tile for the two transforms; bytes a cycle that one core streams.
+_DIRECT_RATE = 0.9
+_DATA, _OUT = 3.5, 2.5
+_L2_BYTES_PER_CYCLE, _FAR_BYTES_PER_CYCLE = 32, 5
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """3x3, stride 1, NHWC, float32, one group, channels in whole half vectors."""
+    half = max(machine.lanes("float32") // 2, 1)
+    return (
+        spec.op == "conv2d"
+        and not spec.is_empty
+        and spec.dtype == "float32"
+        and spec.data_format == "NHWC"
+        and (spec.kernel_height, spec.kernel_width) == (winograd.TAPS, winograd.TAPS)
+        and spec.strides == (1, 1)
+        and spec.dilations == (1, 1)
+        and spec.groups == 1
+        and spec.in_channels % half == 0
+        and spec.out_channels % half == 0
+        and min(spec.out_height, spec.out_width) >= 2
+    )
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile of outputs, the register tile, the rows of tiles at a time, and what is outermost."""
+    lanes = machine.lanes("float32")
+    half = max(lanes // 2, 1)
+    blocks = [b for b in range(4 * lanes, 0, -half) if spec.out_channels % b == 0]
+    outputs = [m for m in winograd.TILES[::-1] if m <= min(spec.out_height, spec.out_width)]
+    bands = {band for m in outputs for band in _bands(spec, m)}
+    most = max(_tiles(spec, m, winograd.tile_rows(spec, m)) for m in outputs)
+    return (
+        Knob("outputs", tuple(outputs)),
+        Knob("channels", tuple(blocks)),
+        Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
+        Knob("band", tuple(sorted(bands))),
+        Knob("order", (DATA_OUTER, FILTER_OUTER)),
+        Knob("unroll", tuple(u for u in (1, 2, 4) if spec.in_channels % u == 0)),
+    )
+
+
+def _bands(spec: ConvSpec, outputs: int) -> list[int]:
+    """Rows of tiles at a time: divisors of all rows."""
+    rows = winograd.tile_rows(spec, outputs)
+    return [band for band in range(1, rows + 1) if rows % band == 0]
+
+
+def _tiles(spec: ConvSpec, outputs: int, band: int) -> int:
+    return winograd.tiling(spec, outputs, band).strip
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Bands divide the rows, the register tile fits and is not too ragged, and there are jobs.
+
+    One band as the only job would be "filter_outer" without its parallel jobs.
+    """
+    outputs, band, pixels = (int(decisions[name]) for name in ("outputs", "band", "pixels"))
+    bands = _bands(spec, outputs)
+    if band not in bands:
+        return False
+    if decisions["order"] == DATA_OUTER and band == bands[-1] and spec.batch == 1:
+        return False
+    vectors = tiles.vectors(int(decisions["channels"]), machine, "float32")
+    if pixels > 1 and pixels * vectors + vectors + 1 > machine.vector_registers:
+        return False
+    strip = _tiles(spec, outputs, band)
+    return pixels in tiles.pixel_tiles(strip, machine.vector_registers - 2)
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal point with the least estimated time."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    points: list[dict[str, Choice]] = [
+        {
+            "outputs": outputs,
+            "channels": channels,
+            "pixels": pixels,
+            "band": band,
+            "order": order,
+            "unroll": space["unroll"][0],
+        }
+        for outputs in space["outputs"]
+        for channels in space["channels"]
+        for band in _bands(spec, int(outputs))
+        for pixels in tiles.pixel_tiles(
+            _tiles(spec, int(outputs), band), machine.vector_registers - 2
+        )
+        for order in space["order"]
+    ]
+    return min(
+        (point for point in points if legal(spec, machine, point)),
+        key=lambda point: cycles(spec, machine, point),
+    )
+
+
+def preferred(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the best tile is estimated to be faster than direct convolution at its usual rate."""
+    fmas = spec.macs / machine.lanes("float32") / machine.fma_ports / _DIRECT_RATE
+    direct = max(fmas, _filter_cycles(spec, machine, taps=winograd.TAPS**2, reads=1))
+    return cycles(spec, machine, default(spec, machine)) < direct
+
+
+def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """Estimate one core's cycles: products or reading the filter, whichever is longer, and transforms."""
+    outputs, channels, pixels, band = (
+        int(decisions[name]) for name in ("outputs", "channels", "pixels", "band")
+    )
+    lanes, size = machine.lanes("float32"), outputs + winograd.TAPS - 1
+    cut = winograd.tiling(spec, outputs, band)
+    count, strip = spec.batch * cut.bands * cut.strip, cut.strip
+    vectors = -(-channels // lanes)
+    fmas = count * size**2 * spec.in_channels * spec.out_channels / lanes
+    useful = (3 + strip / tiles.rounded(strip, pixels)) / 4
+    products = fmas * tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
+    reads = spec.batch * cut.bands if decisions["order"] == DATA_OUTER else spec.batch
+    filter_ = _filter_cycles(spec, machine, size**2, reads)
+    transforms = count * size**2 * (_DATA * spec.in_channels + _OUT * spec.out_channels) / lanes
+    transforms *= _spilled(spec, machine, decisions)
+    return float(max(products, filter_) + transforms)
+
+
+def _filter_cycles(spec: ConvSpec, machine: Machine, taps: int, reads: int) -> float:
+    """Cycles of reading a filter with so many taps, from where it is found again."""
+    size = taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
+    near = 2 * size <= machine.l2_bytes
+    return reads * size / (_L2_BYTES_PER_CYCLE if near else _FAR_BYTES_PER_CYCLE)
+
+
+def _spilled(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """How much dearer transforms are when their results leave the second-level cache."""
+    outputs, band = int(decisions["outputs"]), int(decisions["band"])
+    size = outputs + winograd.TAPS - 1
+    rows = band if decisions["order"] == DATA_OUTER else winograd.tile_rows(spec, outputs)
+    held = _tiles(spec, outputs, rows) * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
+    return 2.0 if 2 * held > machine.l2_bytes else 1.0
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.winograd.winograd`; raises nothing for legal decisions."""
+    outputs, block, band = (int(decisions[name]) for name in ("outputs", "channels", "band"))
+    tensors = winograd.winograd(spec, outputs, block, band)
+    loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
+    _schedule(loops, spec, machine, decisions)
+    return Function(
+        with_interface(loops.mod["main"], {}, aligned=frozenset({"filter"})),
+        _pack(spec, outputs, block),
+        winograd.packed_filter_shape(spec, outputs, block),
+    )
+
+
+def _pack(spec: ConvSpec, outputs: int, block: int) -> Any:
+    loops = Loops(tvm.IRModule({"main": prim_func(winograd.pack(spec, outputs, block))}))
+    half, packed = loops.get_sblock("half"), loops.get_sblock("packed")
+    i, j, b, q, v = loops.get_loops(packed)
+    loops.reorder(b, q, i, j, v)
+    loops.compute_at(half, q, preserve_unit_loops=True)
+    loops.set_scope(half, 0, "local")
+    a, y, _, lane = loops.get_loops(half)[-4:]
+    loops.parallel(b)
+    for loop in (i, j, a, y):
+        loops.unroll(loop)
+    for loop in (v, lane):
+        loops.vectorize(loop)
+    return with_interface(loops.mod["main"], {}, aligned=frozenset({"packed"}))
+
+
+def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions) -> None:
+    outputs, block, band = (int(decisions[name]) for name in ("outputs", "channels", "band"))
+    g, cut = geometry(spec), winograd.tiling(spec, outputs, band)
+    lanes = machine.lanes("float32")
+    by_data = decisions["order"] == DATA_OUTER
+    out, product = loops.get_sblock("out"), loops.get_sblock("product")
+    columns = loops.get_sblock("columns")
+    store = loops.cache_write(product, 0, "local")
+
+    n, h, w, o = loops.get_loops(out)
+    b, y, k = loops.split(h, [None, band, outputs])
+    x, c = loops.split(w, [None, outputs])
+    width = lanes if block % lanes == 0 else min(block, lanes // 2)
+    ob, oi, v = loops.split(o, [None, block // width, width])
+    outer = [n, b, ob] if by_data else [n, ob, b]
+    loops.reorder(*outer, y, x, oi, k, c, v)
+    loops.compute_at(columns, oi, preserve_unit_loops=True)
+    loops.compute_at(store, outer[2], preserve_unit_loops=True)
+    transformed, rows = loops.get_sblock("transformed"), loops.get_sblock("rows")
+    job = loops.fuse(*outer[:2])
+    _schedule_strips(loops, store, product, cut, int(decisions["pixels"]))
+    if by_data:
+        loops.compute_at(transformed, job, preserve_unit_loops=True)
+    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    _schedule_tile(loops, product, int(decisions["unroll"]))
+    _schedule_data(loops, transformed, rows, g, cut, outputs, lanes, by_data)
+    loops.set_scope(columns, 0, "local")
+    *_, ck, cj, cv = loops.get_loops(columns)
+    for loop in (k, c, ck, cj):
+        loops.unroll(loop)
+    loops.vectorize(v)
+    loops.vectorize(cv)
+    loops.annotate(x, SPLIT_AT, [g.out_width // outputs])
+    if cut.bands == 1:
+        loops.annotate(y, SPLIT_AT, [g.out_height // outputs])
+
+
+def _schedule_strips(loops: Loops, store: Any, product: Any, cut: Any, pixels: int) -> None:
+    """For every product of the transform, tiles in strips as long as the registers hold."""
+    p, i, j, o = loops.get_loops(store)[-4:]
+    strip, m = loops.split(p, [None, pixels])
+    loops.reorder(i, j, strip, m, o)
+    loops.compute_at(product, strip, preserve_unit_loops=True)
+    loops.unroll(m)
+    loops.vectorize(o)
+    loops.annotate(strip, SPLIT_AT, [cut.strip // pixels])
+
+
+def _schedule_tile(loops: Loops, product: Any, unroll: int) -> None:
+    """Reduction outside, the whole register tile unrolled inside it, its channels one vector."""
+    *tile, ci = loops.get_loops(product)[-5:]
+    ci_outer, ci_inner = loops.split(ci, [None, unroll])
+    loops.reorder(ci_outer, ci_inner, *tile)
+    for loop in (ci_inner, *tile[:-1]):
+        loops.unroll(loop)
+    loops.vectorize(tile[-1])
+    init = loops.decompose_reduction(product, ci_outer)
+    *zeroed, vector = loops.get_loops(init)[-4:]
+    for loop in zeroed:
+        loops.unroll(loop)
+    loops.vectorize(vector)
+
+
+def _schedule_data(
+    loops: Loops,
+    transformed: Any,
+    rows: Any,
+    g: Geometry,
+    cut: Any,
+    outputs: int,
+    lanes: int,
+    by_data: bool,
+) -> None:
+    *outer, i, j, p, q = loops.get_loops(transformed)
+    y, x = loops.split(p, [None, cut.wide])
+    width = lanes if g.in_channels % lanes == 0 else max(lanes // 2, 1)
+    qo, v = loops.split(q, [None, width])
+    loops.reorder(y, x, qo, i, j, v)
+    loops.compute_at(rows, qo, preserve_unit_loops=True)
+    loops.set_scope(rows, 0, "local")
+    *_, r, s, lane = loops.get_loops(rows)
+    for loop in (i, j, r, s):
+        loops.unroll(loop)
+    loops.vectorize(v)
+    loops.vectorize(lane)
+    loops.annotate(x, SPLIT_AT, tiles.interior(g.out_width, outputs, g.in_width, g.pads[1], 1, 3))
+    if not by_data:
+        loops.parallel(loops.fuse(*outer, y))
+
+
+WINOGRAD = Schedule(
+    "x86.conv2d.winograd", accepts, knobs, legal, default, apply, preferred, winograd=True
+)
+SCHEDULES = (WINOGRAD,)
