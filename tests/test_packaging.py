@@ -170,10 +170,23 @@ MAY_IMPORT = {
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",
+    "peers": "",
+    "peers.contender": "errors spec",
+    "peers.onnx_model": "spec peers.contender",
+    **{
+        f"peers.{name}": "spec peers.contender peers.onnx_model"
+        for name in ("xnnpack", "onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
+    },
+    "peers.ours": "spec runtime peers.contender",
+    "peers.stand": "errors spec hardware oracle runtime roof roof_loops peers peers.contender peers.ours",
+    "peers.race": (
+        "errors spec workloads roof tuning.candidate tuning.worker peers.contender peers.ours peers.stand"
+    ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
         ". errors spec bundle hardware host tables timing toolchain workloads oracle runtime "
-        "choice builder roof bench comparison tuning.log tuning.records tuning.running tuning.search "
+        "choice builder roof bench comparison peers.race peers.stand "
+        "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.session tuning.status"
     ),
     "cli": ". errors commands",

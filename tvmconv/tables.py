@@ -39,6 +39,11 @@ def show_facts(facts: Sequence[tuple[str, object]]) -> None:
         print(f"{name:{width}}  {value}")
 
 
+def show_note(text: str) -> None:
+    """Print a remark where it does not mix with the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def plain_table(
     columns: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None
 ) -> str:

@@ -2,6 +2,9 @@
 
 The roof is what this machine can do at most: multiply-adds a second from a loop in registers, and bytes
 a second from a copy with a working set of the layer's size. Values are checked against the oracle first.
+
+With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
+process of its own and through its Python interface.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workload(parser)
     arguments.add_machine(parser)
     arguments.add_logs(parser)
+    arguments.add_winograd(parser)
     parser.add_argument(
         "--bundle", metavar="PATH", help="time this bundle's kernels, build nothing"
     )
@@ -38,27 +42,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=arguments.positive, default=7, help="default: 7")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too, - for stdout")
+    parser.add_argument(
+        "--peers",
+        metavar="LIBRARY[,..]",
+        help="time these libraries too: xnnpack, onednn, onnxruntime, openvino, tensorflow, ncnn, or all",
+    )
+    parser.add_argument(
+        "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Build unless told not to, time, print."""
+    if args.peers:
+        return _run_peers(args)
+    if args.picture:
+        raise ValueError("--picture draws the comparison with other libraries: add --peers all")
     workload = workloads.resolve(args.workload)
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:
             from tvmconv.builder import build
 
-            build(
-                [e.spec for e in workload.entries], args.machine, path, arguments.logs(args), show
-            )
+            specs = [entry.spec for entry in workload.entries]
+            build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         report = bench_bundle(path, workload, args.threads, args.rounds, show)
-    if args.json == "-":
-        tables.show_json(as_json(report))
-        return 0
-    if args.json:
-        Path(args.json).write_text(json.dumps(as_json(report), indent=1) + "\n", encoding="utf-8")
-    show_report(report)
+    if not _wrote_to_stdout(args.json, as_json(report)):
+        show_report(report)
     return 0
+
+
+def _run_peers(args: argparse.Namespace) -> int:
+    """Build the layers without epilogues, race, print, draw."""
+    from tvmconv.builder import build
+    from tvmconv.commands import peers, picture
+    from tvmconv.peers import race
+
+    if args.bundle:
+        raise ValueError(
+            "--peers times layers without epilogue: it builds its own, leave out --bundle"
+        )
+    libraries = peers.names(args.peers)
+    if args.picture:
+        picture.require()
+    layers = race.plain_layers(workloads.resolve(args.workload).entries)
+    with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
+        path = Path(scratch) / "bench.tvmconv"
+        specs = [layer.spec for layer in layers]
+        build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
+        raced = race.race(layers, str(path), libraries, args.threads, args.rounds, show)
+    if args.picture:
+        from tvmconv.commands import peers_picture
+
+        peers_picture.draw(raced, args.workload, args.picture)
+    if not _wrote_to_stdout(args.json, peers.as_json(raced)):
+        peers.show(raced)
+    return 0
+
+
+def _wrote_to_stdout(target: str | None, figures: dict[str, object]) -> bool:
+    """Write figures to a file, if one is named; true where they are the whole output."""
+    if target == "-":
+        tables.show_json(figures)
+    elif target:
+        Path(target).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return target == "-"
 
 
 def bench_bundle(

@@ -88,6 +88,18 @@ class Worker:
         self.send(verb, *arguments)
         return self.receive(timeout_seconds)
 
+    def pause(self) -> None:
+        """Stop the process until `resume`: whatever its threads wait for, they do not spin."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a stopped process go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.is_alive():
+            os.kill(self._process.pid, number)
+
     def close(self) -> None:
         """End the process, however it is busy."""
         if self._process is not None:

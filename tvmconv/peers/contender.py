@@ -1,0 +1,83 @@
+"""What each library's module makes of a layer, and how a layer is presented to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import TvmconvError
+from tvmconv.spec import ConvSpec
+
+Array = npt.NDArray[Any]
+
+
+class UnsupportedLayerError(TvmconvError):
+    """A library has no such operator, or not with these arguments."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A layer with its weights in place.
+
+    Attributes:
+        call: one convolution, as a user of the library would run it, with input and output bound.
+        result: the output of the last call, in the spec's shape.
+    """
+
+    call: Callable[[], object]
+    result: Callable[[], Array]
+
+
+def plain(spec: ConvSpec) -> ConvSpec:
+    """The convolution alone: not every library fuses every epilogue."""
+    return replace(spec, bias=False, activation=None, residual=False)
+
+
+def padding_of(spec: ConvSpec) -> str | None:
+    """``SAME`` or ``VALID`` where that means the spec's padding, else None."""
+    for padding in ("VALID", "SAME"):
+        make = ConvSpec.conv2d if spec.op == "conv2d" else ConvSpec.depthwise_conv2d
+        other = make(
+            spec.input_shape,
+            spec.filter_shape,
+            spec.strides,
+            padding,
+            spec.data_format,
+            spec.dilations,
+            spec.dtype,
+        )
+        if other.pads == spec.pads:
+            return padding
+    return None
+
+
+def padded(spec: ConvSpec, data: Array) -> Array:
+    """The input with its padding around, for libraries without asymmetric or explicit padding.
+
+    That happens in advance, which favours them.
+    """
+    top, bottom, left, right = spec.pads
+    return np.ascontiguousarray(np.pad(data, ((0, 0), (top, bottom), (left, right), (0, 0))))
+
+
+def to_nchw(data: Array) -> Array:
+    """NHWC to NCHW, contiguous."""
+    return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+
+
+def from_nchw(out: Array) -> Array:
+    """NCHW to NHWC."""
+    return out.transpose(0, 2, 3, 1)
+
+
+def oihw(spec: ConvSpec, filter: Array) -> Array:
+    """The filter as (output channels, input channels of a group, height, width)."""
+    if spec.op == "conv2d":
+        return np.ascontiguousarray(filter.transpose(3, 2, 0, 1))
+    height, width, channels, multiplier = spec.filter_shape
+    turned = filter.transpose(2, 3, 0, 1)
+    return np.ascontiguousarray(turned.reshape(channels * multiplier, 1, height, width))

@@ -1,0 +1,95 @@
+"""One library in a process of its own: prepares layers, checks their values, times them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import statistics
+from time import perf_counter
+from types import ModuleType
+
+from tvmconv import hardware, oracle, roof_loops, runtime
+from tvmconv.errors import TuningError
+from tvmconv.peers import ours
+from tvmconv.peers.contender import Array, Prepared
+from tvmconv.roof import Probe, Roof
+from tvmconv.runtime import engine
+from tvmconv.spec import ConvSpec
+
+LIBRARIES = ("xnnpack", "onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
+
+# What Winograd's largest tiles are off by at most, on outputs of about 1; bfloat16 is off by 1e-2.
+_MOST_WRONG = 1e-3
+
+
+def module(name: str) -> ModuleType:
+    """The module of a library in `LIBRARIES`."""
+    return importlib.import_module(f"tvmconv.peers.{name}")
+
+
+def missing(name: str) -> list[str]:
+    """Packages of a library that are not installed."""
+    return [package for package in module(name).PACKAGES if version(package) is None]
+
+
+def version(package: str) -> str | None:
+    """Installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class Stand:
+    """What a timing process does; ``bundle`` is a path for our own kernels, None for a library."""
+
+    def __init__(self, name: str, threads: int, bundle: str | None) -> None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        self._threads = threads
+        self._library = runtime.load(bundle, threads=threads) if bundle else None
+        self._module = None if bundle else module(name)
+        self._layers: dict[str, Prepared] = {}
+
+    def prepare(self, key: str) -> bool:
+        """Make the layer ready and compare its values with the oracle's; raises if they are wrong."""
+        spec = ConvSpec.from_key(key)
+        arguments = oracle.random_arguments(spec, seed=0)
+        prepared = self._prepared(spec, arguments["data"], arguments["filter"])
+        prepared.call()
+        got = prepared.result()
+        bound = (_MOST_WRONG, _MOST_WRONG) if self._library is None else None
+        oracle.assert_close(spec, oracle.conv(spec, **arguments), got, bound)
+        self._layers[key] = prepared
+        return True
+
+    def seconds(self, key: str, least_ms: float) -> float:
+        """Median time of one call, of as many as fill ``least_ms``, after two that warm the caches."""
+        call = self._layers[key].call
+        call()
+        call()
+        times: list[float] = []
+        begin = now = perf_counter()
+        while now - begin < least_ms / 1e3 or len(times) < 3:
+            before = perf_counter()
+            call()
+            now = perf_counter()
+            times.append(now - before)
+        return statistics.median(times)
+
+    def roof(self) -> Roof:
+        """What this machine can do at most, with as many threads; for our own process."""
+        if self._library is None:
+            raise TuningError("only the process of our own kernels measures the roof")
+        machine, _ = hardware.find_machine(self._library.variant.machine)
+        engine.use_threads(self._threads)
+        loops = roof_loops.compiled(machine, self._threads)
+        return Probe(machine, self._threads, loops).roof()
+
+    def _prepared(self, spec: ConvSpec, data: Array, filter: Array) -> Prepared:
+        if self._library is not None:
+            return ours.prepare(self._library, spec, data, filter)
+        assert self._module is not None  # noqa: S101 - for the type checker
+        prepared: Prepared = self._module.prepare(spec, data, filter, self._threads)
+        return prepared
