@@ -18,6 +18,7 @@ from tvm import s_tir, te, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 from tvmconv.errors import BuildError
+from tvmconv.prefetching import prefetch_panels
 
 SPLIT_AT = "tvmconv.split_at"  # loop annotation: tile numbers at which the loop changes its nature
 _PIPELINE = "tvmconv"
@@ -133,6 +134,7 @@ def _cpu_passes() -> list[Any]:
         s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
+        prefetch_panels,
         specialise_tiles,
         tirx.transform.ConvertSSA(),
         tirx.transform.StmtSimplify(),

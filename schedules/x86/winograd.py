@@ -9,6 +9,9 @@ THE LOOPS, for tiles of m x m outputs, (m + 2)^2 products, bands of ``band`` row
         for product, tiles: multiply, add             for product, tiles: multiply, add
         for tile: transform, epilogue, store          for tile: transform, epilogue, store
 
+A panel of the filter for one product, in_channels x ``channels``, should fit the first-level cache: with
+256 input channels 64 x 5 takes 1.5 times as long as 32 x 14 (14x14, m = 2; Sapphire Rapids, 2026-11).
+
 "data_outer" keeps the transformed data of a band in the second-level cache and reads the whole filter
 for each band; "filter_outer" reads the filter once, and suits few tiles with many channels.
 
@@ -35,6 +38,7 @@ from tvmconv.compute import winograd
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.prefetching import PANEL, TILES
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
@@ -45,7 +49,7 @@ DATA_OUTER, FILTER_OUTER = "data_outer", "filter_outer"
 # element of a tile for the two transforms; bytes a cycle that one core streams.
 _DIRECT_RATE = 0.9
 _DATA, _OUT = 3.5, 2.5
-_L2_BYTES_PER_CYCLE, _FAR_BYTES_PER_CYCLE = 32, 5
+_L2_BYTES_PER_CYCLE, _FAR_BYTES_PER_CYCLE = 32, 3
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -80,7 +84,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
         Knob("band", tuple(sorted(bands))),
         Knob("order", (DATA_OUTER, FILTER_OUTER)),
-        Knob("unroll", tuple(u for u in (1, 2, 4) if spec.in_channels % u == 0)),
+        Knob("unroll", tuple(u for u in (4, 2, 1) if spec.in_channels % u == 0)),
     )
 
 
@@ -157,18 +161,29 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     fmas = count * size**2 * spec.in_channels * spec.out_channels / lanes
     useful = (3 + strip / tiles.rounded(strip, pixels)) / 4
     products = fmas * tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
+    panel = spec.in_channels * channels * ITEM_BYTES[spec.dtype]
+    if 4 * panel > 3 * machine.l1_bytes:  # every strip reads it from the second level
+        strips = count / pixels
+        products += strips * size**2 * panel * (spec.out_channels / channels) / _L2_BYTES_PER_CYCLE
     reads = spec.batch * cut.bands if decisions["order"] == DATA_OUTER else spec.batch
     filter_ = _filter_cycles(spec, machine, size**2, reads)
     transforms = count * size**2 * (_DATA * spec.in_channels + _OUT * spec.out_channels) / lanes
     transforms *= _spilled(spec, machine, decisions)
-    return float(max(products, filter_) + transforms)
+    # An eighth of the lesser breaks ties among tiles that all wait for memory.
+    return float(max(products, filter_) + min(products, filter_) / 8 + transforms)
 
 
 def _filter_cycles(spec: ConvSpec, machine: Machine, taps: int, reads: int) -> float:
     """Cycles of reading a filter with so many taps, from where it is found again."""
     size = taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
-    near = 2 * size <= machine.l2_bytes
-    return reads * size / (_L2_BYTES_PER_CYCLE if near else _FAR_BYTES_PER_CYCLE)
+    far = _is_far(spec, machine, taps)
+    return reads * size / (_FAR_BYTES_PER_CYCLE if far else _L2_BYTES_PER_CYCLE)
+
+
+def _is_far(spec: ConvSpec, machine: Machine, taps: int) -> bool:
+    """Whether a filter with so many taps is read from behind the second-level cache."""
+    weights = taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
+    return 2 * weights > machine.l2_bytes
 
 
 def _spilled(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
@@ -229,11 +244,16 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisio
     loops.compute_at(store, outer[2], preserve_unit_loops=True)
     transformed, rows = loops.get_sblock("transformed"), loops.get_sblock("rows")
     job = loops.fuse(*outer[:2])
-    _schedule_strips(loops, store, product, cut, int(decisions["pixels"]))
+    strip = _schedule_strips(loops, store, product, cut, int(decisions["pixels"]))
     if by_data:
         loops.compute_at(transformed, job, preserve_unit_loops=True)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    _schedule_tile(loops, product, int(decisions["unroll"]))
+    unroll = int(decisions["unroll"])
+    reduction = _schedule_tile(loops, product, unroll)
+    if not by_data and _is_far(spec, machine, (outputs + winograd.TAPS - 1) ** 2):
+        panel = g.in_channels * block
+        loops.annotate(strip, TILES, [1])
+        loops.annotate(reduction, PANEL, [panel, panel * (g.out_channels // block), unroll * block])
     _schedule_data(loops, transformed, rows, g, cut, outputs, lanes, by_data)
     loops.set_scope(columns, 0, "local")
     *_, ck, cj, cv = loops.get_loops(columns)
@@ -246,7 +266,7 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisio
         loops.annotate(y, SPLIT_AT, [g.out_height // outputs])
 
 
-def _schedule_strips(loops: Loops, store: Any, product: Any, cut: Any, pixels: int) -> None:
+def _schedule_strips(loops: Loops, store: Any, product: Any, cut: Any, pixels: int) -> Any:
     """For every product of the transform, tiles in strips as long as the registers hold."""
     p, i, j, o = loops.get_loops(store)[-4:]
     strip, m = loops.split(p, [None, pixels])
@@ -255,10 +275,11 @@ def _schedule_strips(loops: Loops, store: Any, product: Any, cut: Any, pixels: i
     loops.unroll(m)
     loops.vectorize(o)
     loops.annotate(strip, SPLIT_AT, [cut.strip // pixels])
+    return strip
 
 
-def _schedule_tile(loops: Loops, product: Any, unroll: int) -> None:
-    """Reduction outside, the whole register tile unrolled inside it, its channels one vector."""
+def _schedule_tile(loops: Loops, product: Any, unroll: int) -> Any:
+    """Reduction outside, returned; the whole register tile unrolled inside it, its channels one vector."""
     *tile, ci = loops.get_loops(product)[-5:]
     ci_outer, ci_inner = loops.split(ci, [None, unroll])
     loops.reorder(ci_outer, ci_inner, *tile)
@@ -270,6 +291,7 @@ def _schedule_tile(loops: Loops, product: Any, unroll: int) -> None:
     for loop in zeroed:
         loops.unroll(loop)
     loops.vectorize(vector)
+    return ci_outer
 
 
 def _schedule_data(

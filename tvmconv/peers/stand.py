@@ -46,6 +46,8 @@ class Stand:
     """What a timing process does; ``bundle`` is a path for our own kernels, None for a library."""
 
     def __init__(self, name: str, threads: int, bundle: str | None) -> None:
+        # The libraries greet, warn and log on stderr; what fails is said in the answer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         self._threads = threads
         self._library = runtime.load(bundle, threads=threads) if bundle else None
