@@ -19,7 +19,7 @@ TILES = "tvmconv.tiles"
 # Annotation of the innermost reduction loop: [elements of a panel, elements from it to the next in use,
 # elements that one step of the loop reads].
 PANEL = "tvmconv.panel"
-_LINE_BYTES = 64
+LINE_BYTES = 64
 _READ, _SECOND_LEVEL, _DATA = 0, 2, 1  # llvm.prefetch's arguments; locality 3 is the first level
 _FILTER = "filter"
 _ZERO = tirx.const(0, "int32")
@@ -64,9 +64,9 @@ def _with_prefetch(reduction: tirx.For, tiles: list[tirx.For]) -> tirx.For:
     done = first % panel
     start = first - done + distance + number * (panel // count) + done // count
     element_bytes = tvm.DataType(load.source.dtype).itemsize
-    lines = -(-step * element_bytes // (count * _LINE_BYTES))
+    lines = -(-step * element_bytes // (count * LINE_BYTES))
     fetches = [
-        tirx.Evaluate(_prefetch(load.source, start + line * (_LINE_BYTES // element_bytes)))
+        tirx.Evaluate(_prefetch(load.source, start + line * (LINE_BYTES // element_bytes)))
         for line in range(lines)
     ]
     return tirx.For(
