@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from tvmconv import cli, oracle, workloads
+from tvmconv.errors import BuildError
 from tvmconv.peers import contender, race, stand
 from tvmconv.peers.race import OURS, Raced
 from tvmconv.spec import ConvSpec
+from tvmconv.tuning.worker import Worker
 
 CONV = ConvSpec.conv2d((1, 9, 8, 6), (3, 3, 6, 16), strides=2)
 DEPTHWISE = ConvSpec.depthwise_conv2d((1, 9, 8, 16), (3, 3, 16, 1))
-EXPLICIT = ConvSpec.conv2d((1, 9, 9, 4), (3, 3, 4, 8), 2, [(0, 0), (1, 1), (1, 1), (0, 0)])
+EXPLICIT = ConvSpec.conv2d((1, 8, 8, 4), (3, 3, 4, 8), 2, [(0, 0), (1, 1), (1, 1), (0, 0)])
 POINTWISE = ConvSpec.conv2d((1, 7, 7, 8), (1, 1, 8, 8))
 INSTALLED = [
     pytest.param(
@@ -33,14 +35,29 @@ INSTALLED = [
 @pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("spec", [CONV, DEPTHWISE, EXPLICIT, POINTWISE], ids=lambda spec: spec.key)
 def test_a_librarys_values_are_the_oracles(name, spec):
-    arguments = oracle.random_arguments(spec, seed=1)
-    prepared = stand.module(name).prepare(spec, arguments["data"], arguments["filter"], 1)
+    worker = Worker(stand.Stand, (name, 1, None))  # a process of its own: threads are set but once
+    try:
+        assert worker.ask(100, "prepare", spec.key) is True
+        assert 0 < worker.ask(100, "seconds", spec.key, 1.0) < 1
+    finally:
+        worker.close()
 
-    prepared.call()
 
-    np.testing.assert_allclose(
-        prepared.result(), oracle.conv(spec, **arguments), rtol=1e-3, atol=1e-3
-    )
+@pytest.mark.slow
+def test_wrong_values_have_no_time(monkeypatch):
+    class Wrong:
+        @staticmethod
+        def prepare(spec, data, filter, threads):
+            out = oracle.conv(spec, data, filter).astype("float32")
+            out[0, 0, 0, 0] += 0.01  # what bfloat16 would do
+            return contender.Prepared(lambda: None, lambda: out)
+
+    monkeypatch.setattr(stand, "module", lambda name: Wrong)
+    monkeypatch.setattr(stand.os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(stand.os, "dup2", lambda *_: None)
+
+    with pytest.raises(BuildError, match="1 of"):
+        stand.Stand("wrong", 1, None).prepare(CONV.key)
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,8 @@ def build(
             then those shipped. An empty list builds the untuned defaults.
         progress: called with (what is being done, how far, of how much).
         winograd: whether 3x3 convolutions may be computed by Winograd's algorithm where that is
-            faster. It is up to three times as fast, and its largest error is at most 2e-5 of the
-            largest output, where the defining sum's is about 1e-6.
+            faster. It is up to three times as fast, and its largest error is within 2e-5 of the
+            largest output (measured: 1e-6 to 4e-6, where the defining sum's is 1e-6 to 3e-6).
 
     Returns:
         The absolute path of the bundle.

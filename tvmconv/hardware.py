@@ -100,8 +100,8 @@ class Schedule:
         default: decisions from the machine's facts alone; always legal.
         apply: the scheduled function for these decisions.
         preferred: whether its default is a good guess here; one that is not comes after all others.
-        winograd: whether it computes by Winograd's algorithm, which rounds several times as much as the
-            defining sum: users may do without.
+        winograd: whether it computes by Winograd's algorithm, which rounds otherwise than the defining
+            sum: users may do without.
     """
 
     name: str

@@ -112,7 +112,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
 
 
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """The tile fits the registers, and its code, nine times at the border, the instruction cache.
+    """The tile fits the registers, its code, nine times at the border, the cache; and there are jobs.
 
     Registers: accumulators, one vector per weight, one broadcast.
     """
@@ -121,9 +121,20 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     unrolled = taps * int(decisions["unroll"]) * pixels * vectors
     if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
         return False
-    if decisions.get("prefetch") and decisions["order"] != WEIGHTS_OUTER:
+    by_weights = decisions["order"] == WEIGHTS_OUTER
+    if (by_weights or decisions["pad"] == "rows") and _jobs(spec, decisions) < tiles.LEAST_JOBS:
+        return False
+    if decisions.get("prefetch") and not by_weights:
         return False
     return pixels == 1 or pixels * vectors + vectors + 1 <= machine.vector_registers
+
+
+def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+    """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
+    g = geometry(spec)
+    _, blocks = conv2d.filter_blocks(spec, int(decisions["channels"]))
+    bands = g.batch * (g.out_height // int(decisions["rows"]))
+    return bands if decisions["pad"] == "rows" else bands * g.groups * blocks
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -154,13 +165,20 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     }
     if "prefetch" in space:
         rest["prefetch"] = 0
-    best = min((p for p in points if _roomy(spec, machine, {**rest, **p})), key=cost)
+    roomy = [p for p in points if _roomy(spec, machine, {**rest, **p})]
+    if not roomy:  # too few blocks of channels to share out
+        rest["order"] = PIXELS_OUTER
+        roomy = [p for p in points if _roomy(spec, machine, {**rest, **p})]
+    best = min(roomy, key=cost)
     if "prefetch" in space:
         rest["prefetch"] = int(_waits_for_weights(spec, {**rest, **best}))
     if "rows" in space["pad"] and _is_stem(g, machine, spec):
         # Bands of rows that are still in the cache when they are read; each is a job.
-        bands = space["rows"][min(1, len(space["rows"]) - 1)]
-        return {**rest, **best, "pad": "rows", "rows": bands}
+        banded: dict[str, Choice] = {**rest, **best, "pad": "rows", "rows": space["rows"][-1]}
+        if len(space["rows"]) > 1:
+            banded["rows"] = space["rows"][1]
+        if legal(spec, machine, banded):
+            return banded
     unpadded: dict[str, Choice] = {**rest, **best, "pad": "none"}
     # Rows of several images have no number of their own to specialise by.
     worthwhile = "none" in space["pad"] and g.batch == 1 and legal(spec, machine, unpadded)

@@ -72,15 +72,12 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile of outputs, the register tile, the rows of tiles at a time, and what is outermost."""
-    lanes = machine.lanes("float32")
-    half = max(lanes // 2, 1)
-    blocks = [b for b in range(4 * lanes, 0, -half) if spec.out_channels % b == 0]
     outputs = [m for m in winograd.TILES[::-1] if m <= min(spec.out_height, spec.out_width)]
     bands = {band for m in outputs for band in _bands(spec, m)}
     most = max(_tiles(spec, m, winograd.tile_rows(spec, m)) for m in outputs)
     return (
         Knob("outputs", tuple(outputs)),
-        Knob("channels", tuple(blocks)),
+        Knob("channels", tuple(_blocks(spec, machine))),
         Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
         Knob("band", tuple(sorted(bands))),
         Knob("order", (DATA_OUTER, FILTER_OUTER)),
@@ -94,20 +91,34 @@ def _bands(spec: ConvSpec, outputs: int) -> list[int]:
     return [band for band in range(1, rows + 1) if rows % band == 0]
 
 
+def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+    """Parallel jobs: bands of rows, or blocks of output channels."""
+    if decisions["order"] == FILTER_OUTER:
+        return spec.batch * spec.out_channels // int(decisions["channels"])
+    rows = winograd.tile_rows(spec, int(decisions["outputs"]))
+    return spec.batch * rows // int(decisions["band"])
+
+
+def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Widths of the packed filter, up to four vectors, that divide the channels; whole vectors if any."""
+    lanes = machine.lanes("float32")
+    half = max(lanes // 2, 1)
+    exact = [b for b in range(4 * lanes, 0, -half) if spec.out_channels % b == 0]
+    return [b for b in exact if b % lanes == 0] or exact
+
+
 def _tiles(spec: ConvSpec, outputs: int, band: int) -> int:
     return winograd.tiling(spec, outputs, band).strip
 
 
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """Bands divide the rows, the register tile fits and is not too ragged, and there are jobs.
-
-    One band as the only job would be "filter_outer" without its parallel jobs.
-    """
+    """Bands divide the rows, the register tile fits and is not too ragged, and there are jobs."""
     outputs, band, pixels = (int(decisions[name]) for name in ("outputs", "band", "pixels"))
     bands = _bands(spec, outputs)
     if band not in bands:
         return False
-    if decisions["order"] == DATA_OUTER and band == bands[-1] and spec.batch == 1:
+    most = max(spec.batch * bands[-1], spec.out_channels // min(_blocks(spec, machine)))
+    if _jobs(spec, decisions) < min(most, tiles.LEAST_JOBS):
         return False
     vectors = tiles.vectors(int(decisions["channels"]), machine, "float32")
     if pixels > 1 and pixels * vectors + vectors + 1 > machine.vector_registers:

@@ -56,7 +56,7 @@ def add_winograd(parser: argparse.ArgumentParser) -> None:
         "--no-winograd",
         dest="winograd",
         action="store_false",
-        help="compute no 3x3 convolution by Winograd's algorithm: slower, and rounds less",
+        help="compute no 3x3 convolution by Winograd's algorithm, but by the defining sum: slower",
     )
 
 
