@@ -159,7 +159,7 @@ def found(shape, seed: int) -> tuple[float, float]:
 def test_it_finds_the_best_of_thousands_within_160_trials(seed):
     searched, by_chance = found(cost, seed)
 
-    assert searched < 1.03
+    assert searched < 1.05
     assert searched - 1 < (by_chance - 1) / 3
 
 
