@@ -37,19 +37,13 @@ def draw(raced: Race, title: str, path: str) -> None:
 
 def _roofline(axes: Any, raced: Race) -> None:
     peak = raced.roof.flops_per_second / 1e9
-    intensities = [0.5, 500.0]
+    low, high = 0.5, 500.0
     for level in raced.roof.bandwidths:
         rate = level.bytes_per_second / 1e9
-        axes.plot(
-            intensities,
-            [min(peak, x * rate) for x in intensities],
-            color="#bbbbbb",
-            linewidth=1,
-        )
         corner = peak / rate
-        axes.plot([corner, intensities[1]], [peak, peak], color="#bbbbbb", linewidth=1)
+        axes.plot([low, corner, high], [low * rate, peak, peak], color="#bbbbbb", linewidth=1)
         size = f"{level.working_set / 2**20:g} MiB"
-        axes.annotate(size, (0.6, 0.6 * rate), fontsize=7, color="#888888")
+        axes.annotate(size, (1.05 * low, 1.15 * low * rate), fontsize=7, color="#888888")
     seen = set()
     for row in raced.rows:
         kind, best = race.kind(row.spec), row.best_peer()

@@ -16,7 +16,7 @@ from tvmconv.errors import TvmconvError
 from tvmconv.peers import ours
 from tvmconv.peers.contender import plain
 from tvmconv.peers.stand import Stand
-from tvmconv.roof import Roof
+from tvmconv.roof import Bandwidth, Roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Failure
 from tvmconv.tuning.worker import Worker
@@ -130,11 +130,11 @@ def race(
     }
     try:
         rows = _prepared(workers, layers, progress)
-        roof = workers[OURS].ask(_TIMEOUT_SECONDS, "roof")
-        _require(roof, "measuring the roof")
+        roofs = []
         for worker in workers.values():
             worker.pause()
         for number in range(rounds):
+            roofs.append(_roof(workers[OURS]))
             for at, row in enumerate(rows):
                 done = number * len(rows) + at
                 progress(f"round {number + 1} of {rounds}", done, rounds * len(rows))
@@ -142,7 +142,30 @@ def race(
     finally:
         for worker in workers.values():
             worker.close()
-    return Race(tuple(rows), tuple(workers), roof, threads, rounds)
+    return Race(tuple(rows), tuple(workers), _median(roofs), threads, rounds)
+
+
+def _roof(worker: Worker) -> Roof:
+    worker.resume()
+    answer = worker.ask(_TIMEOUT_SECONDS, "roof")
+    _require(answer, "measuring the roof")
+    worker.pause()
+    roof: Roof = answer
+    return roof
+
+
+def _median(roofs: Sequence[Roof]) -> Roof:
+    """The median of each figure: a shared machine's roof moves as its kernels' times do."""
+    return Roof(
+        statistics.median(roof.flops_per_second for roof in roofs),
+        statistics.median(roof.fed_flops_per_second for roof in roofs),
+        tuple(
+            Bandwidth(
+                same[0].working_set, statistics.median(level.bytes_per_second for level in same)
+            )
+            for same in zip(*(roof.bandwidths for roof in roofs), strict=True)
+        ),
+    )
 
 
 def _environment(threads: int) -> dict[str, str]:
