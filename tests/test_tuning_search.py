@@ -155,12 +155,14 @@ def found(shape, seed: int) -> tuple[float, float]:
     return search.best.seconds / best, statistics.median(by_chance) / best
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_it_finds_the_best_of_thousands_within_160_trials(seed):
-    searched, by_chance = found(cost, seed)
+def test_it_finds_the_best_of_thousands_within_160_trials():
+    results = [found(cost, seed) for seed in range(6)]
 
-    assert searched < 1.05
-    assert searched - 1 < (by_chance - 1) / 3
+    excess = [searched - 1 for searched, _ in results]
+    by_chance = [chance - 1 for _, chance in results]
+    assert max(excess) < 0.05
+    assert statistics.median(excess) < 0.02
+    assert statistics.mean(excess) < statistics.mean(by_chance) / 3
 
 
 @pytest.mark.xfail(reason="batches of near equals stay in the basin where the first good one was")

@@ -24,7 +24,7 @@ THE TRANSFORMS take a vector of channels of one tile at a time: 36 loads, 12 sum
 stores for m = 4. A sixth to a third of the time, all of it from the first two caches.
 
 The filter is (m + 2)^2 / 9 times as large as TensorFlow's: 4 times for m = 4. Where it no longer fits the
-second-level cache and few tiles use it, direct convolution is faster; `pays` estimates that.
+second-level cache and few tiles use it, direct convolution is faster; `preferred` estimates that.
 """
 
 from __future__ import annotations
