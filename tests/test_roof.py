@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import numpy as np
@@ -23,13 +24,17 @@ def probe_of(machine: Machine, threads: int = 1) -> Probe:
     return Probe(machine, threads, roof_loops.compiled(machine, threads))
 
 
-def fastest_flops(machine_name: str) -> float:
-    """The best of several probes: another process may only slow one down."""
+def runnable_probe(machine_name: str) -> Probe:
     machine, _ = hardware.find_machine(machine_name)
     missing = sorted(set(machine.features) - host.cpu_features())
     if machine.architecture != host.architecture() or missing:
         pytest.skip(f"lacks {', '.join(missing) or machine.architecture}")
-    probe = probe_of(machine)
+    return probe_of(machine)
+
+
+def fastest_flops(machine_name: str) -> float:
+    """The best of several probes: another process may only slow one down."""
+    probe = runnable_probe(machine_name)
     return max(probe.flops_per_second() for _ in range(20))
 
 
@@ -38,9 +43,12 @@ def test_a_core_does_billions_of_operations_a_second():
 
 
 def test_wider_vectors_do_more():
-    if HERE.vector_bytes < 64:
-        pytest.skip("lacks avx512f")
-    assert fastest_flops("x86-64-v4") > 1.3 * fastest_flops("x86-64-v3")
+    """In turn, because the core's speed changes when another process has its other half."""
+    wide, narrow = runnable_probe("x86-64-v4"), runnable_probe("x86-64-v3")
+
+    ratios = [wide.flops_per_second() / narrow.flops_per_second() for _ in range(30)]
+
+    assert statistics.median(ratios) > 1.2
 
 
 def test_the_probe_reaches_the_ports_it_is_told_of():
