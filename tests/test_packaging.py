@@ -176,8 +176,9 @@ MAY_IMPORT = {
     "peers.onnx_model": "spec peers.contender",
     **{
         f"peers.{name}": "spec peers.contender peers.onnx_model"
-        for name in ("xnnpack", "onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
+        for name in ("onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
     },
+    "peers.xnnpack": "spec peers.contender peers.tensorflow",
     "peers.ours": "spec runtime peers.contender",
     "peers.stand": "errors spec hardware oracle runtime roof roof_loops peers peers.contender peers.ours",
     "peers.race": (

@@ -11,7 +11,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from tvmconv import contract, hardware, lowering
+from tvmconv import contract, hardware
 from tvmconv.contract import Case
 from tvmconv.prefetching import PANEL, TILES, prefetch_panels
 from tvmconv.spec import ConvSpec
@@ -120,4 +120,3 @@ def test_a_nest_without_annotations_is_left_alone():
     mod = tvm.IRModule({"main": func.with_body(bare)})
 
     assert tvm_ffi.structural_equal(prefetch_panels(mod)["main"].body, bare)
-    assert lowering.SPLIT_AT not in str(bare)

@@ -221,20 +221,20 @@ def _streams_weights(spec: ConvSpec, machine: Machine) -> bool:
 
 
 def _fetches_weights(spec: ConvSpec, machine: Machine) -> bool:
-    """Whether to fetch the next block of weights while one is used: a filter of half the second level.
+    """Whether to fetch the next block of weights while one is used.
 
-    ResNet-50's 7x7 layers, data and filter from memory (Sapphire Rapids, 2026-11): 1x1 512 -> 2048 takes
-    568 us in place of 753, 2048 -> 512 566 of 635, 3x3 1119 of 1212.
+    ResNet-50's 7x7 layers, in turn (Sapphire Rapids, 2026-11): 1x1 512 -> 2048 takes 568 us in place of 753,
+    2048 -> 512 566 of 635, 3x3 1119 of 1212.
     """
     weights = spec.reduction_length * spec.out_channels * ITEM_BYTES[spec.dtype]
-    return 2 * weights > machine.l2_bytes
+    return bool(tiles.is_far(weights, machine))
 
 
 def _waits_for_weights(spec: ConvSpec, decisions: Decisions) -> bool:
     """Whether few tiles use a block of weights, so that each step has a line of the next one to fetch.
 
-    With more tiles most of the requests are repetitions, which cost a load each: 1 to 12 % of ResNet-50's
-    14x14 layers with stride 2.
+    With more tiles most of the requests are repetitions, which cost a load each: tuning ResNet-50's layers
+    with stride 2 and 14x14 outputs chose to do without (2026-11).
     """
     images = spec.batch * spec.out_height * spec.out_width
     uses = -(-images // int(decisions["pixels"]))

@@ -27,9 +27,14 @@ def row_bands(extent: int) -> list[int]:
 
 
 # Parallel jobs that a kernel is made of where the layer allows it: a record serves any number of threads.
-# Tuned with one thread, a quarter of MobileNetV2's 1x1 layers ended as one job, up to 1.4 times as slow as
-# XNNPACK with two (Sapphire Rapids, 2026-11).
+# Tuned with one thread, three of MobileNetV2's 1x1 layers ended as one job; the worst ran at 0.71 of XNNPACK's
+# speed with two (Sapphire Rapids, 2026-11).
 LEAST_JOBS = 4
+
+
+def is_far(weights_bytes: int, machine: Machine) -> bool:
+    """Whether a filter of this size is read from behind the second-level cache, which data shares."""
+    return 2 * weights_bytes > machine.l2_bytes
 
 
 def cycles_per_fma(

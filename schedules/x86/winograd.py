@@ -21,7 +21,8 @@ THE REGISTER TILE is a dense convolution's: ``pixels`` tiles x ``channels`` outp
     AVX-512     14 x 2 vectors = 28 + 2 + 1 = 31 registers, 0.57 loads/FMA
 
 THE TRANSFORMS take a vector of channels of one tile at a time: 36 loads, 12 sums of 3 to 4 terms, 36
-stores for m = 4. A sixth to a third of the time, all of it from the first two caches.
+stores for m = 4, all of it in the first two caches. At the FMA peak the products of 56x56x64 alone would take
+283 of the 415 us measured.
 
 Measured, Sapphire Rapids, one thread, 2026-11-22 (docs/measured.md): ResNet-50's layers at 56, 28 and 14
 run at 192 to 246 % of the FMA peak in direct convolution's multiply-adds, at 7x7, where memory limits, at
@@ -49,10 +50,12 @@ from tvmconv.spec import ConvSpec
 
 DATA_OUTER, FILTER_OUTER = "data_outer", "filter_outer"
 
-# Sapphire Rapids, 2026-11. Share of the peak that direct 3x3 convolution reaches; cycles a vector and
-# element of a tile for the two transforms; bytes a cycle that one core streams.
-_DIRECT_RATE = 0.9
+_DIRECT_RATE = 0.9  # share of the peak that direct 3x3 convolution reaches (docs/measured.md)
+# Cycles a vector and element of a tile for the two transforms, by counting for m = 4: half a cycle a load,
+# one a store, the rest sums; the way back stores but 16 of 36.
 _DATA, _OUT = 3.5, 2.5
+# Bytes a cycle that one core streams: half a line from the second level; from behind it what 7x7x512
+# reached beside other work (9 GB/s; Sapphire Rapids, 2026-11).
 _L2_BYTES_PER_CYCLE, _FAR_BYTES_PER_CYCLE = 32, 3
 
 
@@ -190,15 +193,13 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
 
 def _filter_cycles(spec: ConvSpec, machine: Machine, taps: int, reads: int) -> float:
     """Cycles of reading a filter with so many taps, from where it is found again."""
-    size = taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
-    far = _is_far(spec, machine, taps)
+    size = _filter_bytes(spec, taps)
+    far = tiles.is_far(size, machine)
     return reads * size / (_FAR_BYTES_PER_CYCLE if far else _L2_BYTES_PER_CYCLE)
 
 
-def _is_far(spec: ConvSpec, machine: Machine, taps: int) -> bool:
-    """Whether a filter with so many taps is read from behind the second-level cache."""
-    weights = taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
-    return 2 * weights > machine.l2_bytes
+def _filter_bytes(spec: ConvSpec, taps: int) -> int:
+    return taps * spec.in_channels * spec.out_channels * ITEM_BYTES[spec.dtype]
 
 
 def _spilled(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
@@ -265,7 +266,8 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisio
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
     unroll = int(decisions["unroll"])
     reduction = _schedule_tile(loops, product, unroll)
-    if not by_data and _is_far(spec, machine, (outputs + winograd.TAPS - 1) ** 2):
+    far = tiles.is_far(_filter_bytes(spec, (outputs + winograd.TAPS - 1) ** 2), machine)
+    if far and not by_data:
         panel = g.in_channels * block
         loops.annotate(strip, TILES, [1])
         loops.annotate(reduction, PANEL, [panel, panel * (g.out_channels // block), unroll * block])

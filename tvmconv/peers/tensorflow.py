@@ -20,6 +20,15 @@ def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepare
         tf.config.threading.set_inter_op_parallelism_threads(1)
     if spec.op == "depthwise_conv2d" and len(set(spec.strides)) > 1:
         raise UnsupportedLayerError("depthwise strides that differ")
+    function, data = graph(spec, data, filter)
+    x = tf.constant(data)
+    return Prepared(lambda: function(x), lambda: function(x).numpy())
+
+
+def graph(spec: ConvSpec, data: Array, filter: Array) -> tuple[Any, Array]:
+    """Return the layer as a concrete function, and the data that it takes: padded, if it must be."""
+    import tensorflow as tf
+
     padding = padding_of(spec)
     if padding is None:
         data, padding = padded(spec, data), "VALID"
@@ -31,5 +40,4 @@ def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepare
         return tf.nn.depthwise_conv2d(x, weights, strides, padding, dilations=spec.dilations)
 
     function = tf.function(layer).get_concrete_function(tf.TensorSpec(data.shape, data.dtype))
-    x = tf.constant(data)
-    return Prepared(lambda: function(x), lambda: function(x).numpy())
+    return function, data
