@@ -27,8 +27,8 @@ def row_bands(extent: int) -> list[int]:
 
 
 # Parallel jobs that a kernel is made of where the layer allows it: a record serves any number of threads.
-# Tuned with one thread, three of MobileNetV2's 1x1 layers ended as one job; the worst ran at 0.71 of XNNPACK's
-# speed with two (Sapphire Rapids, 2026-11).
+# Tuned with one thread, three of MobileNetV2's 1x1 layers ended as one job; the worst ran at 0.71 of
+# XNNPACK's speed with two (Sapphire Rapids, 2026-11).
 LEAST_JOBS = 4
 
 

@@ -1,0 +1,168 @@
+"""What a hardware pack is made of: machines, schedules with their knobs, and what those give.
+
+`tvmconv.hardware` finds packs and hands on these names; packs import them from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from tvmconv.errors import HardwarePackError, UnknownNameError
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.spec import ConvSpec
+
+Choice = int | str
+Decisions = Mapping[str, Choice]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts of one kind of core, as published by its vendor or measured; schedules read nothing else.
+
+    Attributes:
+        name: what users call it; also the folder of its tuning records.
+        description: one line for people.
+        architecture: as ``platform.machine()`` spells it.
+        target: TVM's target, in its dict form.
+        features: the ``/proc/cpuinfo`` flags of every instruction set that ``target`` may use.
+        vector_bytes: width of a vector register.
+        vector_registers: architectural vector registers.
+        fma_ports: vector multiply-adds a cycle.
+        fma_latency: cycles from a multiply-add to one that uses its result.
+        load_ports: vector loads a cycle from the first-level cache.
+        l1_bytes, l2_bytes: data caches of one core.
+    """
+
+    name: str
+    description: str
+    architecture: str
+    target: Mapping[str, Any]
+    features: tuple[str, ...]
+    vector_bytes: int
+    vector_registers: int
+    fma_ports: int
+    fma_latency: int
+    load_ports: int
+    l1_bytes: int
+    l2_bytes: int
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of ``dtype`` in one vector register."""
+        return self.vector_bytes // ITEM_BYTES[dtype]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One decision of a schedule: its name and the values worth trying, the likelier first."""
+
+    name: str
+    candidates: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A scheduled TVM function and the filter layout it wants.
+
+    Attributes:
+        main: scheduled PrimFunc (data, filter, bias?, residual?, out).
+        pack: PrimFunc (filter, packed), or None when ``main`` takes TensorFlow's layout.
+        packed_shape: shape of the filter that ``main`` takes; its dtype is the spec's.
+    """
+
+    main: Any
+    pack: Any | None = None
+    packed_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One algorithm's way onto one hardware family: a space of decisions and what they make.
+
+    Attributes:
+        name: ``family.operator.algorithm``, the family being the pack's name: unique over all packs.
+        accepts: whether it can compute this spec on this machine.
+        knobs: the space, as named decisions with their candidates.
+        legal: whether these decisions go together (registers, divisibility).
+        default: decisions from the machine's facts alone; always legal.
+        apply: the scheduled function for these decisions.
+        preferred: whether its default is a good guess here; one that is not comes after all others.
+        winograd: whether it computes by Winograd's algorithm, which rounds otherwise than the defining
+            sum: users may do without.
+    """
+
+    name: str
+    accepts: Callable[[ConvSpec, Machine], bool]
+    knobs: Callable[[ConvSpec, Machine], tuple[Knob, ...]]
+    legal: Callable[[ConvSpec, Machine, Decisions], bool]
+    default: Callable[[ConvSpec, Machine], dict[str, Choice]]
+    apply: Callable[[ConvSpec, Machine, Decisions], Function]
+    preferred: Callable[[ConvSpec, Machine], bool] = lambda _spec, _machine: True
+    winograd: bool = False
+
+
+@dataclass(frozen=True)
+class HardwarePack:
+    """Everything one hardware family contributes; schedules are listed best first.
+
+    ``detect`` names the machine it runs on, the most specific it knows, or None.
+    """
+
+    name: str
+    machines: tuple[Machine, ...]
+    schedules: tuple[Schedule, ...]
+    detect: Callable[[], Machine | None] = field(default=lambda: None)
+
+    def __post_init__(self) -> None:
+        self._check("machine", Machine, self.machines)
+        self._check("schedule", Schedule, self.schedules)
+
+    def _check(self, what: str, kind: type[Machine | Schedule], things: tuple[Any, ...]) -> None:
+        """Raise HardwarePackError unless all ``things`` are of that kind, under names of their own."""
+        for thing in things:
+            if not isinstance(thing, kind) or not isinstance(thing.name, str):
+                raise HardwarePackError(f"pack {self.name!r} lists {thing!r}, which is no {what}")
+        names = [thing.name for thing in things]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise HardwarePackError(f"pack {self.name!r} has two {what}s named {twice[0]!r}")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message for a name that does not exist: the near ones, then all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def check_decisions(
+    schedule: Schedule, spec: ConvSpec, machine: Machine, decisions: Decisions
+) -> None:
+    """Raise UnknownNameError or ValueError unless ``decisions`` are complete and legal."""
+    candidates = {knob.name: knob.candidates for knob in schedule.knobs(spec, machine)}
+    for name, value in decisions.items():
+        if name not in candidates:
+            raise UnknownNameError(unknown(f"knob of {schedule.name}", name, candidates))
+        if value not in candidates[name]:
+            raise ValueError(f"{name} of {schedule.name} is {value!r}, not of {candidates[name]}")
+    missing = [name for name in candidates if name not in decisions]
+    if missing:
+        raise ValueError(f"{schedule.name} for {spec.key} needs a decision for {missing}")
+    if not schedule.legal(spec, machine, decisions):
+        raise ValueError(
+            f"{schedule.name} cannot compute {spec.key} on {machine.name} with {dict(decisions)}"
+        )
+
+
+def space(schedule: Schedule, spec: ConvSpec, machine: Machine) -> list[dict[str, Choice]]:
+    """Every legal combination of a schedule's knobs, in a fixed order."""
+    knobs = schedule.knobs(spec, machine)
+    combinations = product(*(knob.candidates for knob in knobs))
+    points = (
+        dict(zip((knob.name for knob in knobs), values, strict=True)) for values in combinations
+    )
+    return [point for point in points if schedule.legal(spec, machine, point)]
