@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from tvmconv.rules import ACTIVATIONS, INT32_ACTIVATIONS, OP_DTYPES
+from tvmconv.rules import ACTIVATIONS, INTEGER_ACTIVATIONS, OP_DTYPES
 from tvmconv.spec import ConvSpec
 
 # Explicit padding as ((top, bottom), (left, right)).
@@ -103,7 +103,7 @@ def legal_calls(
         extents = [(kernel[i] - 1) * dilations[i] + 1 for i in (0, 1)]
         smallest = [max(extents[i] - pads[i], smallest[i]) for i in (0, 1)]
     size = tuple(draw(st.integers(least, least + max_size)) for least in smallest)
-    activations = INT32_ACTIVATIONS if dtype == "int32" else ACTIVATIONS
+    activations = INTEGER_ACTIVATIONS if "int" in dtype else ACTIVATIONS
     return Call(
         op=op,
         leading=leading,

@@ -100,7 +100,7 @@ def test_activation_values(activation, values):
 @settings(max_examples=40, deadline=None)
 @given(legal_specs())
 def test_nchw_and_leading_dimensions_are_views_of_the_same_problem(spec: ConvSpec):
-    spec = dataclasses.replace(spec, dtype="float64") if spec.dtype != "int32" else spec
+    spec = dataclasses.replace(spec, dtype="float64") if spec.out_dtype != "int32" else spec
     arguments = random_arguments(spec, seed=2)
     axes = (0, 2, 3, 1) if spec.data_format == "NCHW" else (0, 1, 2, 3)
     flat = {
@@ -113,7 +113,7 @@ def test_nchw_and_leading_dimensions_are_views_of_the_same_problem(spec: ConvSpe
     expected = conv(four, **flat)
     got = conv(spec, **arguments)
     assert got.shape == spec.output_shape
-    assert got.dtype == (np.int32 if spec.dtype == "int32" else np.float64)
+    assert got.dtype == (np.int32 if spec.out_dtype == "int32" else np.float64)
     got = got.reshape(spec.batch, *spec.output_shape[-3:]).transpose(axes)
     np.testing.assert_array_equal(got, expected)
 
@@ -207,12 +207,13 @@ def test_oracle_refuses_arrays_that_do_not_fit(arguments, names):
         conv(BY_HAND, **{"data": DATA, "filter": FILTER, **arguments})
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8"])
 def test_what_lies_within_the_bounds_is_right_and_what_is_wrong_does_not(dtype):
     spec = ConvSpec.conv2d((1, 6, 6, 8), (3, 3, 8, 8), dtype=dtype)
     expected = conv(spec, **random_arguments(spec, 0))
     low, high = within(spec, expected)
 
+    dtype = spec.out_dtype
     assert low.dtype == high.dtype == numpy_dtype(dtype)
     if dtype != "float16":  # whose bounds are hardly wider than its rounding
         assert (low <= expected.astype(dtype)).all()

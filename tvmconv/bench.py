@@ -10,7 +10,7 @@ from typing import Any
 from tvmconv import oracle, roof, roof_loops, timing
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
-from tvmconv.runtime import Library, arrays, engine
+from tvmconv.runtime import Library, arrays, engine, tensors
 from tvmconv.spec import ConvSpec
 from tvmconv.workloads import Layer
 
@@ -80,7 +80,7 @@ class _Prepared:
         data = arrays.aligned_copy(arguments["data"])
         residual = arrays.aligned_copy(arguments["residual"]) if spec.residual else None
         bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
-        out = arrays.empty_aligned(spec.output_shape, data.dtype)
+        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         bound(data, residual, out=out)
         oracle.assert_close(spec, oracle.conv(spec, **arguments), out)
         self.pointers = bound.pointers(data, residual, out)

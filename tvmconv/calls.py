@@ -12,7 +12,7 @@ from tvmconv.arguments import (
     strict_depthwise_dilations,
     strict_depthwise_strides,
 )
-from tvmconv.rules import OP_DTYPES
+from tvmconv.rules import TENSORFLOW_DTYPES
 from tvmconv.spec import ConvSpec
 
 
@@ -92,8 +92,8 @@ def spec_of_depthwise_call(
 
 
 def _common_dtype(op: str, input_dtype: object, filter_dtype: object) -> str:
-    name = dtype_name(input_dtype, OP_DTYPES[op], f"{op}'s input")
-    filter_name = dtype_name(filter_dtype, OP_DTYPES[op], f"{op}'s filter")
+    name = dtype_name(input_dtype, TENSORFLOW_DTYPES[op], f"{op}'s input")
+    filter_name = dtype_name(filter_dtype, TENSORFLOW_DTYPES[op], f"{op}'s filter")
     if name != filter_name:
         raise TypeError(
             f"Input and filter of {op} must have the same dtype, but got {name} and "

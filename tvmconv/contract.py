@@ -332,7 +332,7 @@ class _Kernel:
         engine.use_threads(threads)
         spec = self.spec
         placed = {name: _placed(array) for name, array in arguments.items() if name != "filter"}
-        out, edges = _guarded(spec.output_shape, tensors.numpy_dtype(spec.dtype))
+        out, edges = _guarded(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         names = [name for name in ("bias", "residual") if name in placed]
         called = [placed["data"], self._weights(arguments["filter"])]
         called += [*(placed[name] for name in names), out]

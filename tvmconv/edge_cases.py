@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tvmconv.rules import ACTIVATIONS, FLOAT_DTYPES, INT32_ACTIVATIONS
+from tvmconv.rules import ACTIVATIONS, FLOAT_DTYPES, INTEGER_ACTIVATIONS
 from tvmconv.spec import ConvSpec
 
 EdgeCase = tuple[str, ConvSpec, tuple[str, ...]]
@@ -189,8 +189,54 @@ _DTYPES = (
             residual=True,
             activation=activation,
         )
-        for activation in INT32_ACTIVATIONS
+        for activation in INTEGER_ACTIVATIONS
     ),
+)
+
+# Words of four bytes or two halves, cut from channels or from rows of the kernel; and what has none.
+_WORDS = (
+    _conv("int8", "dtype", (1, 7, 9, 16), (3, 3, 16, 32), dtype="int8"),
+    _conv("uint8", "dtype", (1, 7, 9, 16), (3, 3, 16, 24), dtype="uint8", padding="VALID"),
+    _conv("int8_1x1", "dtype", (2, 5, 7, 24), (1, 1, 24, 40), dtype="int8", bias=True),
+    _conv("uint8_1x1", "dtype", (1, 6, 9, 32), (1, 1, 32, 16), dtype="uint8", activation="relu"),
+    _conv("int8_stem", "dtype stride", (1, 13, 15, 3), (3, 3, 3, 16), dtype="int8", strides=2),
+    _conv("uint8_stem", "dtype stride", (2, 9, 11, 3), (7, 7, 3, 20), dtype="uint8", strides=2),
+    _conv("uint8_channels7", "dtype", (1, 6, 5, 7), (2, 3, 7, 9), dtype="uint8"),
+    _conv(
+        "int8_dilation", "dtype dilation", (1, 9, 8, 8), (3, 3, 8, 12), dtype="int8", dilations=2
+    ),
+    _conv(
+        "int8_channels5_dilation",
+        "dtype dilation",
+        (1, 9, 8, 5),
+        (3, 3, 5, 12),
+        dtype="int8",
+        dilations=2,
+    ),
+    _conv("int8_groups", "dtype groups", (1, 6, 7, 16), (3, 3, 4, 32), dtype="int8"),
+    _conv("uint8_groups_of_3", "dtype groups", (1, 6, 7, 6), (3, 3, 3, 8), dtype="uint8"),
+    _conv("int8_nchw", "dtype nchw", (1, 8, 6, 7), (3, 3, 8, 16), dtype="int8", data_format="NCHW"),
+    _conv(
+        "int8_epilogue",
+        "dtype epilogue",
+        (1, 6, 13, 12),
+        (3, 3, 12, 16),
+        dtype="int8",
+        bias=True,
+        residual=True,
+        activation="relu6",
+    ),
+    _depthwise("depthwise_int8", "dtype", (1, 8, 9, 48), (3, 3, 48, 1), dtype="int8"),
+    _depthwise(
+        "depthwise_uint8", "dtype stride", (1, 9, 9, 32), (5, 5, 32, 1), dtype="uint8", strides=2
+    ),
+    _depthwise("depthwise_int8_channels19", "dtype", (1, 6, 7, 19), (3, 3, 19, 1), dtype="int8"),
+    _depthwise("multiplier2_uint8", "dtype multiplier", (1, 6, 7, 8), (3, 3, 8, 2), dtype="uint8"),
+    _conv("bfloat16_1x1", "dtype", (1, 5, 9, 24), (1, 1, 24, 40), dtype="bfloat16", residual=True),
+    _conv(
+        "bfloat16_stem", "dtype stride", (1, 9, 11, 3), (7, 4, 3, 16), dtype="bfloat16", strides=2
+    ),
+    _conv("float16_1x1", "dtype", (2, 5, 9, 24), (1, 1, 24, 40), dtype="float16", bias=True),
 )
 
 _ACTIVATIONS = (
@@ -239,6 +285,7 @@ EDGE_CASES: Final[tuple[EdgeCase, ...]] = (
     *_CONV2D,
     *_DEPTHWISE,
     *_DTYPES,
+    *_WORDS,
     *_ACTIVATIONS,
     *_WINOGRAD,
 )

@@ -93,5 +93,5 @@ def depthwise_conv2d(
 
 def _compute(spec: ConvSpec, data: object, window: object) -> Any:
     if spec.is_empty:  # needs neither a kernel nor TVM's runtime
-        return tensors.like(data, np.empty(spec.output_shape, tensors.numpy_dtype(spec.dtype)))
+        return tensors.like(data, np.empty(spec.output_shape, tensors.numpy_dtype(spec.out_dtype)))
     return kernel_cache.kernel(spec)(data, window)

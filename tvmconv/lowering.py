@@ -17,9 +17,11 @@ import tvm_ffi
 from tvm import s_tir, te, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvmconv.dot_words import call_dot_products
 from tvmconv.errors import BuildError
 from tvmconv.prefetching import prefetch_panels
 
+LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls
 SPLIT_AT = "tvmconv.split_at"  # loop annotation: tile numbers at which the loop changes its nature
 _PIPELINE = "tvmconv"
 # Longer border pieces stay loops: unrolled ones would only grow the code.
@@ -117,6 +119,17 @@ def accumulators_on_stack(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) ->
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _on_stack)))
 
 
+@tirx.transform.prim_func_pass(opt_level=0)
+def import_llvm_ir(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
+    """Have LLVM link, and inline, the definitions that a function brings along."""
+    if func.attrs is None or LLVM_IR not in func.attrs:
+        return func
+    zero = tirx.IntImm("int32", 0)
+    return func.with_body(
+        tirx.AttrStmt(zero, "pragma_import_llvm", func.attrs[LLVM_IR], func.body)
+    ).without_attr(LLVM_IR)
+
+
 def _cpu_passes() -> list[Any]:
     """TVM's own s_tir pipeline less its GPU passes and LoopPartition, plus `specialise_tiles`.
 
@@ -125,6 +138,7 @@ def _cpu_passes() -> list[Any]:
     the 54 layers of two networks on average the same (interleaved, Sapphire Rapids, 2026-11-22).
     """
     return [
+        import_llvm_ir,
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
@@ -135,6 +149,7 @@ def _cpu_passes() -> list[Any]:
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
         prefetch_panels,
+        call_dot_products,
         specialise_tiles,
         tirx.transform.ConvertSSA(),
         tirx.transform.StmtSimplify(),
@@ -176,14 +191,18 @@ def prim_func(arguments: list[te.Tensor]) -> tirx.PrimFunc:
 
 
 def with_interface(
-    func: tirx.PrimFunc, shapes: Mapping[str, tuple[int, ...]], aligned: frozenset[str]
+    func: tirx.PrimFunc,
+    shapes: Mapping[str, tuple[int, ...]],
+    aligned: frozenset[str],
+    dtypes: Mapping[str, str] | None = None,
 ) -> tirx.PrimFunc:
-    """Give a scheduled function the shapes and alignments that its callers see.
+    """Give a scheduled function the shapes, dtypes and alignments that its callers see.
 
-    ``shapes`` are the callers' shapes by buffer name where they differ from the loops' (the same
-    elements in the same order). Buffers that are not in ``aligned`` may lie at any multiple of their
-    element size: NumPy hardly ever aligns to the 64 bytes that TVM assumes and does not check, and an
-    unaligned vector load costs nothing extra where the address happens to be aligned.
+    ``shapes`` are the callers' shapes by buffer name where they differ from the loops' (the same bytes in
+    the same order), and ``dtypes`` the callers' dtypes of those. Buffers that are not in ``aligned`` may
+    lie at any multiple of their element size: NumPy hardly ever aligns to the 64 bytes that TVM assumes
+    and does not check, and an unaligned vector load costs nothing extra where the address happens to be
+    aligned.
     """
     params, views, renamed = [], [], {}
     for inner in func.params:
@@ -191,10 +210,10 @@ def with_interface(
         alignment = 64 if inner.name in aligned else element_bytes
         view = tirx.decl_buffer(inner.shape, inner.dtype, inner.name, data_alignment=alignment)
         renamed[inner] = view
-        if inner.name in shapes:
-            outer = tirx.decl_buffer(
-                shapes[inner.name], inner.dtype, inner.name, data_alignment=alignment
-            )
+        shape = shapes.get(inner.name, inner.shape)
+        dtype = (dtypes or {}).get(inner.name, inner.dtype)
+        if dtype != inner.dtype or list(shape) != list(inner.shape):
+            outer = tirx.decl_buffer(shape, dtype, inner.name, data_alignment=alignment)
             views.append(tirx.DeclBuffer(view, data=tirx.buffer.buffer_data(outer)))
             params.append(outer)
         else:

@@ -41,7 +41,7 @@ def conv(
     """Compute ``spec`` on arrays of its shapes.
 
     Returns:
-        An array of ``spec.output_shape``, float64; for int32 the exact result, wrapped, as int32.
+        An array of ``spec.output_shape``, float64; for integers the exact result, wrapped, as int32.
 
     Raises:
         ValueError: an array of a wrong shape, or a bias or residual too many or missing.
@@ -49,14 +49,14 @@ def conv(
     """
     _check_shapes(spec, {"data": data, "filter": filter, "bias": bias, "residual": residual})
     # int64 wraps too, and modulo 2**64 implies modulo 2**32.
-    wide = np.int64 if spec.dtype == "int32" else np.float64
+    wide = np.int64 if spec.out_dtype == "int32" else np.float64
     images = _to_nhwc(spec, data).astype(wide)
     out = _sum_of_taps(spec, images, filter.astype(wide))
     if bias is not None:
         out += bias.astype(wide)
     if residual is not None:
         out += _to_nhwc(spec, residual).astype(wide)
-    if spec.dtype == "int32":
+    if spec.out_dtype == "int32":
         out = out.astype(np.int32)
     out = activate(spec.activation, out)
     if spec.data_format == "NCHW":
@@ -83,7 +83,7 @@ def activate(activation: str | None, x: Array) -> Array:
 
 
 def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
-    """Return (rtol, atol) for a kernel, on arguments scaled as `random_arguments` does.
+    """Return (rtol, atol) for a kernel with outputs of ``dtype``, on `random_arguments`.
 
     Rounding a sum of n terms, each of standard deviation 1 / sqrt(n), is a random walk: partial
     sum k has magnitude sqrt(k / n) and is off by up to half an epsilon of that, which adds up to a
@@ -111,13 +111,13 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str, Array]:
-    """Draw arrays of ``spec.dtype`` for `conv`: data, filter and, where present, bias and residual.
+    """Draw arrays of the spec's dtypes for `conv`: data, filter and, where present, bias and residual.
 
     No value is zero or near it, so that no product hides a wrong index. Data, bias and residual
     have magnitudes in [0.5, 1.5] and random signs; the filter is scaled by 1 / sqrt(reduction
     length), and by 3 under an activation that saturates, so that outputs are O(1) and reach both
-    ends of it. int32 values are in [-9, 9], or with ``wrap`` from the whole range, so that sums
-    overflow.
+    ends of it. Values of 8 bits are from their whole range; those of int32 from [-9, 9], or with
+    ``wrap`` from the whole range too, so that sums overflow.
     """
     rng = np.random.default_rng(seed)
     scale = 3.0 if spec.activation in _SATURATING else 1.0
@@ -129,12 +129,10 @@ def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str,
         shapes["bias"] = (spec.bias_shape, 1.0)
     if spec.residual:
         shapes["residual"] = (spec.output_shape, 1.0)
-    if spec.dtype == "int32":
-        largest = 2**31 - 1 if wrap else 9
+    dtypes = {"data": spec.dtype, "filter": spec.filter_dtype}
+    if spec.out_dtype == "int32":
         return {
-            name: (
-                rng.integers(1, largest, shape, endpoint=True) * rng.choice((-1, 1), shape)
-            ).astype(np.int32)
+            name: _integers(rng, shape, dtypes.get(name, "int32"), wrap)
             for name, (shape, _) in shapes.items()
         }
     return {
@@ -143,6 +141,14 @@ def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str,
         )
         for name, (shape, size) in shapes.items()
     }
+
+
+def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, wrap: bool) -> Array:
+    """Draw values other than 0: the whole range of 8 bits, of int32 [-9, 9] or with ``wrap`` all."""
+    limits = np.iinfo(dtype)
+    low, high = (-9, 9) if dtype == "int32" and not wrap else (limits.min, limits.max)
+    drawn = rng.integers(low, high, shape)  # without the highest, which stands in for 0
+    return np.where(drawn == 0, high, drawn).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -185,12 +191,12 @@ def max_error(
         BuildError: ``out`` has another shape or dtype than ``spec`` says.
 
     """
-    if out.shape != spec.output_shape or out.dtype.name != spec.dtype:
+    if out.shape != spec.output_shape or out.dtype.name != spec.out_dtype:
         raise BuildError(
             f"{spec.key}: the output is {out.dtype.name} of shape {out.shape}, expected "
-            f"{spec.dtype} of shape {spec.output_shape}. The kernel or its wrapper is wrong."
+            f"{spec.out_dtype} of shape {spec.output_shape}. The kernel or its wrapper is wrong."
         )
-    rtol, atol = bound or tolerance(spec.dtype, spec.reduction_length)
+    rtol, atol = bound or tolerance(spec.out_dtype, spec.reduction_length)
     if out.size == 0:
         return Difference((), 0.0, 0.0, 0.0, atol, 0)
     got, wanted = out.astype(np.float64), expected.astype(np.float64)
@@ -231,11 +237,11 @@ def assert_close(
 
 
 def within(spec: ConvSpec, expected: Array) -> tuple[Array, Array]:
-    """Return the lowest and the highest right output of each element, in the spec's dtype.
+    """Return the lowest and the highest right output of each element, in the output's dtype.
 
     Rounded inward: what lies between is right for `max_error` too, and little else is.
     """
-    if spec.dtype == "int32":
+    if spec.out_dtype == "int32":
         return expected, expected
     rtol, atol = tolerance(spec.dtype, spec.reduction_length)
     allowed = atol + rtol * np.abs(expected)

@@ -70,7 +70,7 @@ class Function:
     Attributes:
         main: scheduled PrimFunc (data, filter, bias?, residual?, out).
         pack: PrimFunc (filter, packed), or None when ``main`` takes TensorFlow's layout.
-        packed_shape: shape of the filter that ``main`` takes; its dtype is the spec's.
+        packed_shape: shape of the filter that ``main`` takes; its dtype is that of the spec's filter.
     """
 
     main: Any

@@ -27,10 +27,21 @@ if TYPE_CHECKING:
 
 FLOAT_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 # int32 is undocumented in TensorFlow, but its conv2d has it and its own tests use it.
-OP_DTYPES: Final = {"conv2d": (*FLOAT_DTYPES, "int32"), "depthwise_conv2d": FLOAT_DTYPES}
-ITEM_BYTES: Final = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int32": 4}
+TENSORFLOW_DTYPES: Final = {"conv2d": (*FLOAT_DTYPES, "int32"), "depthwise_conv2d": FLOAT_DTYPES}
+# Beyond TensorFlow: an input of 8 bits has a filter of int8 and an output of int32.
+BYTE_DTYPES: Final = ("int8", "uint8")
+OP_DTYPES: Final = {op: (*dtypes, *BYTE_DTYPES) for op, dtypes in TENSORFLOW_DTYPES.items()}
+ITEM_BYTES: Final = {
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "int32": 4,
+    "int8": 1,
+    "uint8": 1,
+}
 ACTIVATIONS: Final = ("relu", "relu6", "hard_swish", "silu", "sigmoid", "hard_sigmoid")
-INT32_ACTIVATIONS: Final = ("relu", "relu6")
+INTEGER_ACTIVATIONS: Final = ("relu", "relu6")
 # Fits in int64 with room for sums, and in the 18 digits that a key has for it.
 MAX_INTEGER: Final = 10**18 - 1
 
@@ -180,7 +191,7 @@ def _check_epilogue(spec: ConvSpec) -> None:
                 f"{field} must be True or False, whether there is one, but got "
                 f"{getattr(spec, field)!r}. The array itself is passed to the kernel."
             )
-    allowed = INT32_ACTIVATIONS if spec.dtype == "int32" else ACTIVATIONS
+    allowed = INTEGER_ACTIVATIONS if spec.out_dtype == "int32" else ACTIVATIONS
     if spec.activation is not None and spec.activation not in allowed:
         raise ValueError(
             f"activation of a {spec.dtype} {spec.op} must be None or one of {', '.join(allowed)}, "

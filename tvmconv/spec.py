@@ -8,6 +8,7 @@ from math import prod
 from tvmconv.arguments import Pads, window_extent
 from tvmconv.keys import KEY_FORM, parse_key, spell_key
 from tvmconv.rules import (
+    BYTE_DTYPES,
     ITEM_BYTES,
     FilterShape,
     Pair,
@@ -35,7 +36,7 @@ class ConvSpec:
     output channel), then the residual (shape of the output), then the activation: relu, relu6,
     hard_swish (x * relu6(x + 3) / 6), silu (x * sigmoid(x)), sigmoid, or hard_sigmoid
     (relu6(x + 3) / 6). float16 and bfloat16 accumulate and run their epilogue in float32 and round
-    once, at the end. int32 wraps on overflow and has only relu and relu6.
+    once, at the end. Integers wrap on overflow and have only relu and relu6.
 
     Padding is stored resolved: SAME and the explicit padding equal to it are the same problem, so
     the same spec with the same key.
@@ -52,7 +53,8 @@ class ConvSpec:
         dilations: (height, width) in pixels.
         data_format: ``"NHWC"`` or ``"NCHW"``; int32 has only NHWC.
         dtype: of input, filter, bias, residual and output: float16, bfloat16, float32, float64 or,
-            for conv2d, int32.
+            for conv2d, int32. An int8 or uint8 input has an int8 filter; bias, residual and output
+            are int32.
         bias: whether a bias of `bias_shape` is added.
         activation: one of ``tvmconv.rules.ACTIVATIONS`` or None.
         residual: whether a residual of `output_shape` is added.
@@ -126,7 +128,7 @@ class ConvSpec:
         """Describe ``tf.nn.depthwise_conv2d``, with the keywords and forms of `conv2d`.
 
         The differences: the input has rank 4, the filter is (height, width, in_channels,
-        multiplier), there is no int32, and a stride above 1 together with a dilation above 1 is a
+        multiplier), there is no int32 input, and a stride above 1 together with a dilation above 1 is a
         ``ValueError`` (TensorFlow warns and computes something else).
         """
         op = "depthwise_conv2d"
@@ -244,9 +246,19 @@ class ConvSpec:
         return prod(self.output_shape) == 0
 
     @property
+    def filter_dtype(self) -> str:
+        """The dtype of the filter: int8 for an input of 8 bits, else ``dtype``."""
+        return "int8" if self.dtype in BYTE_DTYPES else self.dtype
+
+    @property
+    def out_dtype(self) -> str:
+        """The dtype of bias, residual and output: int32 for an input of 8 bits, else ``dtype``."""
+        return "int32" if self.dtype in BYTE_DTYPES else self.dtype
+
+    @property
     def accumulator_dtype(self) -> str:
-        """The dtype of sums and epilogue: float32 for the half precisions, else ``dtype``."""
-        return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
+        """The dtype of sums and epilogue: float32 for the half precisions, else ``out_dtype``."""
+        return "float32" if self.dtype in ("float16", "bfloat16") else self.out_dtype
 
     @property
     def reduction_length(self) -> int:
@@ -269,6 +281,9 @@ class ConvSpec:
     def bytes(self) -> int:
         """Bytes of input, filter, output and, where present, bias and residual, each once."""
         output = prod(self.output_shape)
-        elements = prod(self.input_shape) + prod(self.filter_shape) + output
-        elements += self.bias * self.out_channels + self.residual * output
-        return elements * ITEM_BYTES[self.dtype]
+        results = output + self.bias * self.out_channels + self.residual * output
+        return (
+            prod(self.input_shape) * ITEM_BYTES[self.dtype]
+            + prod(self.filter_shape) * ITEM_BYTES[self.filter_dtype]
+            + results * ITEM_BYTES[self.out_dtype]
+        )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, machines, winograd
+from tvmconv.schedules.x86 import conv2d, depthwise_conv2d, dot_conv2d, machines, winograd
 
 PACK = HardwarePack(
     name="x86",
     machines=machines.MACHINES,
-    schedules=(*winograd.SCHEDULES, *conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    schedules=(
+        *winograd.SCHEDULES,
+        *dot_conv2d.SCHEDULES,
+        *conv2d.SCHEDULES,
+        *depthwise_conv2d.SCHEDULES,
+    ),
     detect=machines.detect,
 )

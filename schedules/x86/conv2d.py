@@ -46,6 +46,7 @@ channels padded and ``out`` is a loop nest of its own: one more pass over the ou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -99,13 +100,12 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     unrolls = [u for u in (1, 2, 4) if group_in % u == 0]
     if group_in <= 4:
         unrolls = [group_in]  # a stem's channels: a loop of three would be all overhead
-    pads: tuple[Choice, ...] = ("image", "rows", "none") if _pads_image(g) else ("image",)
     return (
         Knob("channels", tuple(channel_blocks(spec, machine))),
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
         Knob("order", (WEIGHTS_OUTER, PIXELS_OUTER)),
         Knob("unroll", tuple(unrolls)),
-        Knob("pad", pads),
+        Knob("pad", _pads(spec, g)),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
         *((Knob("prefetch", (1, 0)),) if _fetches_weights(spec, machine) else ()),
     )
@@ -122,14 +122,14 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
         return False
     by_weights = decisions["order"] == WEIGHTS_OUTER
-    if (by_weights or decisions["pad"] == "rows") and _jobs(spec, decisions) < tiles.LEAST_JOBS:
+    if (by_weights or decisions["pad"] == "rows") and jobs(spec, decisions) < tiles.LEAST_JOBS:
         return False
     if decisions.get("prefetch") and not by_weights:
         return False
     return pixels == 1 or pixels * vectors + vectors + 1 <= machine.vector_registers
 
 
-def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+def jobs(spec: ConvSpec, decisions: Decisions) -> int:
     """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
     g = geometry(spec)
     _, blocks = conv2d.filter_blocks(spec, int(decisions["channels"]))
@@ -141,16 +141,11 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
     g = geometry(spec)
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    group, _ = conv2d.filter_blocks(spec, 1)
     lanes = machine.lanes(spec.accumulator_dtype)
 
     def cost(point: Decisions) -> float:
-        pixels, channels = int(point["pixels"]), int(point["channels"])
-        vectors = -(-channels // lanes)
-        # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
-        useful = group / tiles.rounded(group, channels)
-        useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
-        return float(tiles.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful)
+        channels = int(point["channels"])
+        return tile_cost(spec, machine, int(point["pixels"]), channels, -(-channels // lanes))
 
     points: list[dict[str, Choice]] = [
         {"channels": channels, "pixels": pixels}
@@ -158,7 +153,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         for pixels in space["pixels"]
     ]
     rest: dict[str, Choice] = {
-        "order": WEIGHTS_OUTER if _streams_weights(spec, machine) else PIXELS_OUTER,
+        "order": WEIGHTS_OUTER if streams_weights(spec, machine) else PIXELS_OUTER,
         "unroll": space["unroll"][-1],
         "pad": "image",
         "rows": space["rows"][0],
@@ -185,6 +180,16 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     return unpadded if worthwhile else {**rest, **best}
 
 
+def tile_cost(spec: ConvSpec, machine: Machine, pixels: int, channels: int, vectors: int) -> float:
+    """Estimate cycles per useful vector multiply-add of a tile whose channels take ``vectors``."""
+    g, (group, _) = geometry(spec), conv2d.filter_blocks(spec, 1)
+    # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
+    useful = group / tiles.rounded(group, channels)
+    useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
+    whole = channels / machine.lanes(spec.accumulator_dtype)
+    return float(tiles.cycles_per_fma(machine, pixels, vectors, whole) / useful)
+
+
 def _is_stem(g: Geometry, machine: Machine, spec: ConvSpec) -> bool:
     """Few input channels: columns and channels are unrolled together."""
     return g.in_channels // g.groups < machine.lanes(spec.accumulator_dtype)
@@ -209,14 +214,14 @@ def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     return (roomy or pixels == 1) and legal(spec, machine, decisions)
 
 
-def _streams_weights(spec: ConvSpec, machine: Machine) -> bool:
+def streams_weights(spec: ConvSpec, machine: Machine) -> bool:
     """Whether the filter of a group is too large to be read again for every tile of pixels.
 
     While it fits three quarters of the second-level cache, "pixels_outer" is 3 to 10 % faster on
     ResNet-50's 1x1 layers (Sapphire Rapids, 2026-11): the data of a tile stays in the first level.
     """
     group, _ = conv2d.filter_blocks(spec, 1)
-    weights = spec.reduction_length * group * ITEM_BYTES[spec.dtype]
+    weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
     return 4 * weights > 3 * machine.l2_bytes
 
 
@@ -226,7 +231,7 @@ def _fetches_weights(spec: ConvSpec, machine: Machine) -> bool:
     ResNet-50's 7x7 layers, in turn (Sapphire Rapids, 2026-11): 1x1 512 -> 2048 takes 568 us in place of 753,
     2048 -> 512 566 of 635, 3x3 1119 of 1212.
     """
-    weights = spec.reduction_length * spec.out_channels * ITEM_BYTES[spec.dtype]
+    weights = spec.reduction_length * spec.out_channels * ITEM_BYTES[spec.filter_dtype]
     return bool(tiles.is_far(weights, machine))
 
 
@@ -238,23 +243,49 @@ def _waits_for_weights(spec: ConvSpec, decisions: Decisions) -> bool:
     """
     images = spec.batch * spec.out_height * spec.out_width
     uses = -(-images // int(decisions["pixels"]))
-    step_bytes = int(decisions["unroll"]) * int(decisions["channels"]) * ITEM_BYTES[spec.dtype]
+    step_bytes = (
+        int(decisions["unroll"]) * int(decisions["channels"]) * ITEM_BYTES[spec.filter_dtype]
+    )
     return decisions["order"] == WEIGHTS_OUTER and step_bytes >= 0.75 * LINE_BYTES * uses
 
 
-def _pads_image(g: Geometry) -> bool:
-    return g.needs_padding and g.channels_last and 0 not in (g.in_height, g.in_width)
+def _pads(spec: ConvSpec, g: Geometry) -> tuple[Choice, ...]:
+    """Ways to pad; what is converted on the way cannot be left where it is."""
+    if not g.channels_last or 0 in (g.in_height, g.in_width):
+        return ("image",)
+    if conv2d.is_half(spec):
+        return ("image", "rows") if g.out_height > 1 else ("image",)
+    return ("image", "rows", "none") if g.needs_padding else ("image",)
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
-    _schedule(loops, g, decisions, fused=_is_fused(spec, g, block))
+    copied = g.needs_padding or not g.channels_last or conv2d.is_half(spec)
+    unroll_kernel = decisions["pad"] == "none"
+
+    tile = loops.get_sblock("conv")
+
+    def reduction() -> Any:
+        return _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel)
+
+    schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    packed = conv2d.stored_shape(spec, conv2d.packed_filter_shape(spec, block))
     return Function(
-        with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"})),
-        with_interface(prim_func(conv2d.pack(spec, block)), {}, aligned=frozenset({"packed"})),
-        conv2d.packed_filter_shape(spec, block),
+        with_interface(
+            loops.mod["main"],
+            {**caller_shapes(spec, g), "filter": packed},
+            aligned=frozenset({"filter"}),
+            dtypes={"filter": spec.filter_dtype},
+        ),
+        with_interface(
+            prim_func(conv2d.pack(spec, block)),
+            {"packed": packed},
+            aligned=frozenset({"packed"}),
+            dtypes={"packed": spec.filter_dtype},
+        ),
+        packed,
     )
 
 
@@ -264,11 +295,23 @@ def _is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
     return g.channels_last and group % block == 0
 
 
-def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> None:
+def schedule_tiles(
+    loops: Loops,
+    tile: Any,
+    spec: ConvSpec,
+    g: Geometry,
+    decisions: Decisions,
+    copied: bool,
+    schedule_reduction: Callable[[], Any],
+) -> None:
+    """Schedule everything around the sums, which block ``tile`` computes: tiles, jobs, padding, epilogue.
+
+    ``copied`` says whether there is a stage ``padded``; ``schedule_reduction`` arranges the loops of one
+    tile and returns the innermost loop of the reduction that is not unrolled.
+    """
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll = int(decisions["unroll"])
-    pad = str(decisions["pad"]) if _pads_image(g) else "image"
-    tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    unroll, fused = int(decisions["unroll"]), _is_fused(spec, g, int(decisions["channels"]))
+    pad, out = str(decisions["pad"]), loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
         _schedule_out(loops, out)
@@ -290,10 +333,10 @@ def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> N
     one_row = g.out_height == 1 and g.batch == 1 and not by_weights
     jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
     job = loops.fuse(*jobs)
-    if pad != "none" and (g.needs_padding or not g.channels_last):
+    if pad != "none" and copied:
         _schedule_padding(loops, g, at=job if pad == "rows" else None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    reduction = _schedule_tile(loops, tile, unroll, g, unroll_kernel=pad == "none")
+    reduction = schedule_reduction()
     if by_weights and decisions.get("prefetch"):
         block = int(decisions["channels"])
         panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
@@ -353,8 +396,8 @@ def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
     padded = loops.get_sblock("padded")
     if at is not None:
         loops.compute_at(padded, at, preserve_unit_loops=True)
-    n, h, w, c = loops.get_loops(padded)[-4:]
-    row = loops.fuse(w, c)
+    n, h, *columns = loops.get_loops(padded)[-len(loops.get(padded).iter_vars) :]
+    row = loops.fuse(*columns) if len(columns) > 1 else columns[0]
     left = g.pads[1]
     if g.channels_last:
         loops.annotate(row, SPLIT_AT, [left * g.in_channels, (left + g.in_width) * g.in_channels])
@@ -368,7 +411,7 @@ def _schedule_out(loops: Loops, out: Any) -> None:
     loops.parallel(loops.fuse(first, second))
 
 
-def _caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
+def caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
     """Images for the caller where the loops see one row of pixels."""
     if not is_pointwise(spec):
         return {}

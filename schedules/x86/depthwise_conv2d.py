@@ -45,10 +45,12 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
+from tvmconv.compute.conv2d import stored_shape
 from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.dot_words import DOT
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.schedules.x86 import tiles
+from tvmconv.lowering import LLVM_IR, SPLIT_AT, prim_func, with_interface
+from tvmconv.schedules.x86 import dot_products, tiles
 from tvmconv.spec import ConvSpec
 
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
@@ -181,7 +183,10 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
     loops.parallel(nest[1])
     unrolled = int(decisions["rows"]) * int(decisions["columns"]) * multiplier
-    _schedule_tile(loops, conv, unrolled * g.kernel_height * g.kernel_width <= _MOST_UNROLLED)
+    whole = _whole_vector(spec, machine, decisions)
+    function = dot_products.multiply_add(spec.dtype, machine, whole)
+    unroll_taps = unrolled * g.kernel_height * g.kernel_width <= _MOST_UNROLLED
+    _schedule_tile(loops, conv, unroll_taps, whole, None if function is None else function[0])
     for loop in (r, c, q):
         loops.unroll(loop)
     loops.vectorize(v)
@@ -190,9 +195,22 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     loops.annotate(column_tiles, SPLIT_AT, columns)
     if g.in_channels % int(decisions["channels"]):
         loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
-    main = with_interface(loops.mod["main"], {}, aligned=frozenset({"filter"}))
-    pack = with_interface(prim_func(depthwise_conv2d.pack(spec)), {}, aligned=frozenset({"packed"}))
-    return Function(main, pack, depthwise_conv2d.packed_filter_shape(spec))
+    packed = stored_shape(spec, depthwise_conv2d.packed_filter_shape(spec))
+    main = with_interface(
+        loops.mod["main"],
+        {"filter": packed},
+        aligned=frozenset({"filter"}),
+        dtypes={"filter": spec.filter_dtype},
+    )
+    if function is not None:
+        main = main.with_attr(LLVM_IR, function[1])
+    pack = with_interface(
+        prim_func(depthwise_conv2d.pack(spec)),
+        {"packed": packed},
+        aligned=frozenset({"packed"}),
+        dtypes={"packed": spec.filter_dtype},
+    )
+    return Function(main, pack, packed)
 
 
 def _inline_padding(loops: Loops, g: Geometry) -> None:
@@ -207,18 +225,34 @@ def _transpose_outside(loops: Loops, out: Any) -> None:
         loops.parallel(loops.fuse(first, second))
 
 
-def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool) -> None:
+def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
+    """Lanes of a vector that whole tiles of channels consist of; 0 where a tile is ragged."""
+    channels, whole = int(decisions["channels"]), machine.lanes(spec.accumulator_dtype)
+    if spec.in_channels % channels:
+        return 0
+    return next((lanes for lanes in (whole, whole // 2) if lanes and channels % lanes == 0), 0)
+
+
+def _schedule_tile(
+    loops: Loops, tile: Any, unroll_taps: bool, lanes: int, function: str | None
+) -> None:
     """Taps outside, the outputs of the tile inside, everything unrolled, channels one vector."""
     n, h, w, q, k, kh, kw = loops.get_loops(tile)[-7:]
     loops.reorder(kh, kw, n, h, w, q, k)
     for loop in (n, h, w, q, *((kh, kw) if unroll_taps else ())):
         loops.unroll(loop)
-    loops.vectorize(k)
+    if function is None:
+        loops.vectorize(k)
+    else:
+        vectors, lane = loops.split(k, [None, lanes])
+        loops.unroll(vectors)
     init = loops.decompose_reduction(tile, kh)
-    *zeroed, lanes = loops.get_loops(init)[-5:]
+    *zeroed, zeros = loops.get_loops(init)[-5:] if function is None else loops.get_loops(init)[-6:]
     for loop in zeroed:
         loops.unroll(loop)
-    loops.vectorize(lanes)
+    loops.vectorize(zeros)
+    if function is not None:
+        loops.annotate(lane, DOT, function)  # not before: the zeros would inherit it
 
 
 def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:

@@ -105,6 +105,11 @@ AMD = (
     _machine("znver2", "AMD Zen 2", (*_V3, *_SSE4A), 256, 32, 512, fma_latency=5),
 )
 
+# Where vdpbf16ps, two multiply-adds a lane, takes two cycles of both ports and so half the time of float32's
+# multiply-add: 109 GFLOP/s of 219 (Sapphire Rapids, 2026-11-23; Granite Rapids has the same core). AMD's
+# take as long as a multiply-add (uops.info).
+SLOW_BFLOAT16 = ("graniterapids", "sapphirerapids")
+
 MACHINES = (*INTEL, *AMD, *GENERIC)
 
 _BY_VENDOR = {"GenuineIntel": INTEL, "AuthenticAMD": AMD}

@@ -64,11 +64,11 @@ def check(kernel: Any) -> Result:
 
     spec = kernel.spec
     try:
-        arguments = oracle.random_arguments(spec, seed=0, wrap=spec.dtype == "int32")
+        arguments = oracle.random_arguments(spec, seed=0, wrap=spec.out_dtype == "int32")
         expected = oracle.conv(spec, **arguments)
         first = oracle.assert_close(spec, expected, _call(kernel, arguments))
         shifted = {name: _misaligned(array) for name, array in arguments.items()}
-        out = _misaligned(expected.astype(oracle.numpy_dtype(spec.dtype)))
+        out = _misaligned(expected.astype(oracle.numpy_dtype(spec.out_dtype)))
         out[...] = 0
         second = oracle.assert_close(spec, expected, _call(kernel, shifted, out))
     except TvmconvError as error:

@@ -9,13 +9,25 @@ from tvm import te, tirx
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
+from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
+
+
+def is_half(spec: ConvSpec) -> bool:
+    """Whether numbers have 16 bits and are summed in 32."""
+    return spec.dtype in ("float16", "bfloat16")
 
 
 def filter_blocks(spec: ConvSpec, block: int) -> tuple[int, int]:
     """Return (output channels of one group, blocks of ``block`` channels that hold them)."""
     group_channels = spec.out_channels // spec.groups
     return group_channels, -(-group_channels // block)
+
+
+def stored_shape(spec: ConvSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a packed filter, which is in the accumulator's dtype, in elements of the filter's own."""
+    ratio = ITEM_BYTES[spec.accumulator_dtype] // ITEM_BYTES[spec.filter_dtype]
+    return (*shape[:-1], shape[-1] * ratio)
 
 
 def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int, int]:
@@ -28,18 +40,19 @@ def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int,
 def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
     """Rearrange the filter so that the ``block`` channels of one tile lie side by side.
 
-    packed[b, i, j, q, v] = filter[i, j, q, channel], where block b and lane v name the channel;
-    lanes beyond a group's last channel are zero.
+    packed[b, i, j, q, v] = filter[i, j, q, channel], in the accumulator's dtype, where block b and lane v
+    name the channel; lanes beyond a group's last channel are zero.
     """
     group_channels, blocks = filter_blocks(spec, block)
-    source = te.placeholder(spec.filter_shape, spec.dtype, name="filter")
+    source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
+    dtype = spec.accumulator_dtype
 
     def read(b: Any, i: Any, j: Any, q: Any, v: Any) -> Any:
         lane = b % blocks * block + v
-        value = source[i, j, q, b // blocks * group_channels + lane]
+        value = source[i, j, q, b // blocks * group_channels + lane].astype(dtype)
         if group_channels % block == 0:
             return value
-        return te.if_then_else(lane < group_channels, value, tirx.const(0, spec.dtype))
+        return te.if_then_else(lane < group_channels, value, tirx.const(0, dtype))
 
     return [source, te.compute(packed_filter_shape(spec, block), read, name="packed")]
 
@@ -47,17 +60,19 @@ def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
 def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
     """The defining sum, over a filter packed in blocks of ``block`` output channels.
 
-    Stages: ``padded`` (where needed), ``conv`` in NHWC order with every group padded to whole
-    blocks, ``out`` with the epilogue in the layout of the spec. Returns the kernel's arguments:
-    data, filter, bias and residual where the spec has them, out.
+    Stages: ``padded`` (where needed; always for the half precisions, as float32), ``conv`` in NHWC
+    order with every group padded to whole blocks, ``out`` with the epilogue in the layout of the
+    spec. Returns the kernel's arguments: data, filter, bias and residual where the spec has them, out.
     """
     g = geometry(spec)
     group_channels, blocks = filter_blocks(spec, block)
     group_in = g.in_channels // g.groups
     lanes = blocks * block
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    weights = te.placeholder(packed_filter_shape(spec, block), spec.dtype, name="filter")
-    source = padded(data, g)
+    weights = te.placeholder(
+        packed_filter_shape(spec, block), spec.accumulator_dtype, name="filter"
+    )
+    source = padded(data, g, "float32" if is_half(spec) else spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")

@@ -10,6 +10,7 @@ from tvmconv.compute.conv2d import in_layout
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import geometry
 from tvmconv.compute.padding import padded
+from tvmconv.rules import BYTE_DTYPES
 from tvmconv.spec import ConvSpec
 
 
@@ -20,12 +21,27 @@ def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:
 
 
 def pack(spec: ConvSpec) -> list[te.Tensor]:
-    """Put the input channels innermost: packed[i, j, q, k] = filter[i, j, k, q]."""
-    source = te.placeholder(spec.filter_shape, spec.dtype, name="filter")
+    """Put the input channels innermost: packed[i, j, q, k] = filter[i, j, k, q].
+
+    In the accumulator's dtype; bytes as 16 bits in the lower half of 32, what vpmaddwd multiplies by.
+    """
+    source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     packed = te.compute(
-        packed_filter_shape(spec), lambda i, j, q, k: source[i, j, k, q], name="packed"
+        packed_filter_shape(spec),
+        lambda i, j, q, k: _widened(source[i, j, k, q], spec),
+        name="packed",
     )
     return [source, packed]
+
+
+def _widened(value: Any, spec: ConvSpec) -> Any:
+    if spec.dtype in BYTE_DTYPES:
+        return value.astype("int16").astype("uint16").astype("int32")
+    return value.astype(spec.accumulator_dtype)
+
+
+def _number(weight: Any, spec: ConvSpec) -> Any:
+    return weight.astype("int16").astype("int32") if spec.dtype in BYTE_DTYPES else weight
 
 
 def direct(spec: ConvSpec) -> list[te.Tensor]:
@@ -39,8 +55,8 @@ def direct(spec: ConvSpec) -> list[te.Tensor]:
     g = geometry(spec)
     m = spec.multiplier
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    weights = te.placeholder(packed_filter_shape(spec), spec.dtype, name="filter")
-    source = padded(data, g)
+    weights = te.placeholder(packed_filter_shape(spec), spec.accumulator_dtype, name="filter")
+    source = padded(data, g, spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")
@@ -48,7 +64,7 @@ def direct(spec: ConvSpec) -> list[te.Tensor]:
         (g.batch, g.out_height, g.out_width, m, g.in_channels),
         lambda n, h, w, q, k: te.sum(
             source[n, h * sh + kh * dh, w * sw + kw * dw, k].astype(dtype)
-            * weights[kh, kw, q, k].astype(dtype),
+            * _number(weights[kh, kw, q, k], spec),
             axis=[kh, kw],
         ),
         name="conv",

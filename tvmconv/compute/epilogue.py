@@ -44,8 +44,8 @@ ACTIVATIONS: dict[str | None, Callable[[Any, str], Any]] = {
 
 def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.Tensor, ...]:
     """Return the placeholders (bias, residual) that ``spec`` asks for, in the kernel's order."""
-    bias = [te.placeholder(spec.bias_shape, spec.dtype, name="bias")] if spec.bias else []
-    residual = [te.placeholder(out_shape, spec.dtype, name="residual")] if spec.residual else []
+    bias = [te.placeholder(spec.bias_shape, spec.out_dtype, name="bias")] if spec.bias else []
+    residual = [te.placeholder(out_shape, spec.out_dtype, name="residual")] if spec.residual else []
     return (*bias, *residual)
 
 
@@ -56,7 +56,7 @@ def epilogue(
     position: tuple[Any, ...],
     extra: tuple[te.Tensor, ...],
 ) -> Any:
-    """Return activation(value + bias[channel] + residual[position]) in the spec's dtype.
+    """Return activation(value + bias[channel] + residual[position]) in the output's dtype.
 
     ``value`` is in the accumulator's dtype; everything up to the last rounding stays in it.
     """
@@ -65,4 +65,4 @@ def epilogue(
         value = value + tensors.pop(0)[channel].astype(spec.accumulator_dtype)
     if spec.residual:
         value = value + tensors.pop(0)[position].astype(spec.accumulator_dtype)
-    return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.dtype)
+    return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.out_dtype)

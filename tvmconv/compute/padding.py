@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
 
 from tvmconv.compute.geometry import Geometry
 
+Read = Callable[[Any, Any, Any, Any], Any]
 
-def padded(data: te.Tensor, g: Geometry) -> te.Tensor:
+
+def padded(data: te.Tensor, g: Geometry, dtype: str) -> te.Tensor:
     """Return data as (batch, padded_height, padded_width, in_channels) with zeros where padding is.
 
     A stage of its own, named ``padded``: a schedule inlines it, computes it once, or row by row.
-    When data is NHWC and no window leaves it, data itself is returned.
+    When data is NHWC, of that dtype, and no window leaves it, data itself is returned.
     """
-    top, left = g.pads
-    if g.channels_last and not g.needs_padding:
+    if g.channels_last and not g.needs_padding and data.dtype == dtype:
         return data
+    shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
+    read = reader(data, g, lambda value: value.astype(dtype))
+    return te.compute(shape, read, name="padded")
+
+
+def reader(
+    data: te.Tensor, g: Geometry, convert: Callable[[Any], Any] = lambda value: value
+) -> Read:
+    """Return the function of (image, row, column, channel) in the padded image: ``convert`` of it."""
+    top, left = g.pads
+    zero = convert(tirx.const(0, data.dtype))
+    if 0 in (g.in_height, g.in_width):
+        return lambda *_: zero
 
     def read(n: Any, h: Any, w: Any, c: Any) -> Any:
         value = data[n, h - top, w - left, c] if g.channels_last else data[n, c, h - top, w - left]
@@ -28,10 +43,7 @@ def padded(data: te.Tensor, g: Geometry) -> te.Tensor:
             *([w < g.in_width + left] if g.padded_width > g.in_width + left else []),
         ]
         if not inside:
-            return value
-        return te.if_then_else(tirx.all(*inside), value, tirx.const(0, data.dtype))
+            return convert(value)
+        return te.if_then_else(tirx.all(*inside), convert(value), zero)
 
-    shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
-    if 0 in (g.in_height, g.in_width):
-        return te.compute(shape, lambda *_: tirx.const(0, data.dtype), name="padded")
-    return te.compute(shape, read, name="padded")
+    return read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvmconv.peers.contender import Array, Prepared
-from tvmconv.runtime import Library, arrays
+from tvmconv.runtime import Library, arrays, tensors
 from tvmconv.spec import ConvSpec
 
 NAME = "tvmconv"
@@ -13,5 +13,5 @@ def prepare(library: Library, spec: ConvSpec, data: Array, filter: Array) -> Pre
     """Weights bound, output given."""
     bound = library[spec.key].bind(filter)
     x = arrays.aligned_copy(data)
-    out = arrays.empty_aligned(spec.output_shape, x.dtype)
+    out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
     return Prepared(lambda: bound(x, out=out), lambda: out)

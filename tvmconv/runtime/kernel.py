@@ -88,25 +88,27 @@ class BoundKernel:
     """A convolution layer: a kernel with its weights packed. `Kernel.bind` makes it."""
 
     __slots__ = (
-        "_constants", "_dtype", "_frames", "_function", "_has_residual", "_out", "_residual",
-        "_threads", "_x", "_x_bytes", "_y_bytes", "kernel",
+        "_constants", "_dtype", "_frames", "_function", "_has_residual", "_out", "_out_dtype",
+        "_residual", "_threads", "_x", "_x_bytes", "_y_bytes", "kernel",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, w: object, bias: object) -> None:
         spec, key = kernel.spec, kernel.key
-        dtype = tensors.numpy_dtype(spec.dtype)
+        dtype, out_dtype = tensors.numpy_dtype(spec.dtype), tensors.numpy_dtype(spec.out_dtype)
         self.kernel = kernel
         self._dtype = dtype
+        self._out_dtype = out_dtype
         self._threads = kernel.threads
         self._function = kernel.function or _compute_nothing
         self._has_residual = spec.residual
         self._x = arrays.Argument("x", key, spec.input_shape, dtype)
-        self._residual = arrays.Argument("residual", key, spec.output_shape, dtype)
-        self._out = arrays.Argument("out", key, spec.output_shape, dtype)
+        self._residual = arrays.Argument("residual", key, spec.output_shape, out_dtype)
+        self._out = arrays.Argument("out", key, spec.output_shape, out_dtype)
         self._x_bytes = math.prod(spec.input_shape) * dtype.itemsize
-        self._y_bytes = math.prod(spec.output_shape) * dtype.itemsize
-        filter_ = arrays.Argument("w", key, spec.filter_shape, dtype).readable(w)
-        bias_argument = arrays.Argument("bias", key, spec.bias_shape, dtype)
+        self._y_bytes = math.prod(spec.output_shape) * out_dtype.itemsize
+        filter_dtype = tensors.numpy_dtype(spec.filter_dtype)
+        filter_ = arrays.Argument("w", key, spec.filter_shape, filter_dtype).readable(w)
+        bias_argument = arrays.Argument("bias", key, spec.bias_shape, out_dtype)
         constants = [_packed(kernel, filter_)]
         if spec.bias:
             constants.append(arrays.aligned_copy(bias_argument.readable(bias)))
@@ -123,12 +125,13 @@ class BoundKernel:
         """Compute the layer's output.
 
         Args:
-            x: array of shape ``spec.input_shape`` and the spec's dtype: a NumPy array, or a CPU
+            x: array of shape ``spec.input_shape`` and ``spec.dtype``: a NumPy array, or a CPU
                 tensor of a framework with DLPack (torch, JAX, TensorFlow), taken without a copy. An
                 array that is not C-contiguous, aligned and in native byte order is copied first.
-            residual: array of shape ``spec.output_shape``, if and only if the spec has a residual.
-            out: NumPy array or torch tensor of shape ``spec.output_shape`` to write to, of any
-                strides; it may overlap the inputs. Passing a C-contiguous one saves an allocation.
+            residual: array of shape ``spec.output_shape`` and ``spec.out_dtype``, if and only if the
+                spec has a residual.
+            out: NumPy array or torch tensor of that shape and dtype to write to, of any strides; it
+                may overlap the inputs. Passing a C-contiguous one saves an allocation.
 
         Returns:
             ``out`` if given; else a new array of the same kind as ``x``, 64-byte aligned.
@@ -139,8 +142,8 @@ class BoundKernel:
             TypeError: not an array, or one of another dtype.
 
         """
-        dtype, shape = self._dtype, self._out.shape
-        source = arrays.address(x, self._x.shape, dtype, arrays.READABLE)
+        dtype, shape = self._out_dtype, self._out.shape
+        source = arrays.address(x, self._x.shape, self._dtype, arrays.READABLE)
         addend = 0
         if self._has_residual:
             addend = arrays.address(residual, shape, dtype, arrays.READABLE)
@@ -192,11 +195,11 @@ class BoundKernel:
         result = None if out is None else self._out.writable(out)
         direct = (
             result is not None
-            and arrays.address(result, self._out.shape, self._dtype, arrays.WRITABLE)
+            and arrays.address(result, self._out.shape, self._out_dtype, arrays.WRITABLE)
             and not np.may_share_memory(result, source)
             and not (addend is not None and np.may_share_memory(result, addend))
         )
-        target = result if direct else arrays.empty_aligned(self._out.shape, self._dtype)
+        target = result if direct else arrays.empty_aligned(self._out.shape, self._out_dtype)
         assert target is not None  # noqa: S101 - for the type checker
         self._run(
             arrays.data_address(source),
@@ -231,8 +234,8 @@ class BoundKernel:
         image = (spec.batch, *spec.input_shape[-3:])
         result = (spec.batch, *spec.output_shape[-3:])
         data = arrays.tensor(image, self._dtype)
-        residual = arrays.tensor(result, self._dtype) if spec.residual else None
-        out = arrays.tensor(result, self._dtype)
+        residual = arrays.tensor(result, self._out_dtype) if spec.residual else None
+        out = arrays.tensor(result, self._out_dtype)
         structs = [data, *(struct for struct, _ in self._constants)]
         structs += [out] if residual is None else [residual, out]
         return data, residual, out, tuple(arrays.pointer(struct) for struct in structs)

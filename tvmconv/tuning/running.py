@@ -251,7 +251,7 @@ class _Stand:
         arguments = oracle.random_arguments(spec, seed=0)
         expected = oracle.conv(spec, **arguments)
         aligned = {name: arrays.aligned_copy(array) for name, array in arguments.items()}
-        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.dtype))
+        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         self._layers[key] = _Layer(spec, aligned, expected, out, oracle.within(spec, expected))
         while len(self._layers) > _LAYERS_KEPT:
             old, _ = self._layers.popitem(last=False)
@@ -275,7 +275,9 @@ class _Stand:
         called += [images["residual"]] if spec.residual else []
         called += [out.reshape((spec.batch, *out.shape[-3:]))]
         pointers = tuple(arrays.array_pointer(array) for array in called)
-        out.view(np.uint8)[...] = 0xFF  # NaN in every float format: an element never written shows
+        out.view(np.uint8)[...] = (
+            0xFF  # NaN in every float format, -1 in int32: an element never written shows
+        )
         module[built.symbol](*pointers)
         layer.check()
         return module, built.symbol, pointers

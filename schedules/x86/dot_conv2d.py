@@ -1,0 +1,184 @@
+"""Dense convolution of bytes and bfloat16 on x86: conv2d.py's tiles over dot products of words.
+
+The tile, the loops around it and its registers are those of conv2d.py. A step of the reduction takes one
+word of each pixel, four bytes or two bfloat16, in place of one number; a vector of weights has one word
+for each of its lanes' channels:
+
+    AVX-512, bytes    12 x 2 vectors: 24 vpdpbusd = 1536 multiply-adds for 14 loads
+    AVX2, bytes        4 x 2 vectors: 16 pmaddwd = 256 for 6 loads, 6 widenings of weights, 8 of data
+
+What of the data has to be changed, padded or made unsigned, is copied once: bytes are a quarter of
+float32's traffic. A block of channels is a multiple of whole vectors or of halves, 24 being three halves:
+the instruction must cover the tile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import conv2d as dense
+from tvmconv.compute import dot_conv2d
+from tvmconv.compute.geometry import geometry
+from tvmconv.dot_words import DOT
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import LLVM_IR, prim_func, with_interface
+from tvmconv.rules import BYTE_DTYPES
+from tvmconv.schedules.x86 import conv2d, dot_products, machines, tiles
+from tvmconv.spec import ConvSpec
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Bytes and bfloat16 that the machine has an instruction for, cut into words."""
+    return (
+        conv2d.accepts(spec, machine)
+        and bool(dot_products.vector_sizes(spec.dtype, machine))
+        and dot_conv2d.words(spec) is not None
+    )
+
+
+def preferred(spec: ConvSpec, machine: Machine) -> bool:
+    """Where the instruction is faster than float32's multiply-add on what was converted before."""
+    return spec.dtype in BYTE_DTYPES or machine.name not in machines.SLOW_BFLOAT16
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, the order of its two outer loops, how much is unrolled, and where the copy goes."""
+    g, cut = geometry(spec), dot_conv2d.cut(spec)
+    banded = dot_conv2d.is_copied(spec, g) and g.channels_last and g.out_height > 1
+    pads: tuple[Choice, ...] = ("image", "rows") if banded else ("image",)
+    return (
+        Knob("channels", tuple(_channel_blocks(spec, machine))),
+        Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
+        Knob("order", (conv2d.WEIGHTS_OUTER, conv2d.PIXELS_OUTER)),
+        Knob("unroll", tuple(u for u in (1, 2, 4) if cut.words % u == 0)),
+        Knob("pad", pads),
+        Knob("rows", tuple(tiles.row_bands(g.out_height))),
+    )
+
+
+def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Up to four vectors, or an odd number of halves where that divides the channels and vectors don't."""
+    group, _ = dense.filter_blocks(spec, 1)
+    sizes = dot_products.vector_sizes(spec.dtype, machine)
+    widest = 4 * sizes[0]
+    blocks = {block for size in sizes for block in range(size, widest + 1, size)}
+    exact = sorted((block for block in blocks if group % block == 0), reverse=True)
+    return exact or [min(size for size in sizes if size >= min(group, sizes[0]))]
+
+
+def _lanes(machine: Machine, decisions: Decisions) -> int:
+    """Lanes of the vectors, of one size, that make up a block of channels."""
+    whole = machine.lanes("int32")
+    return whole if int(decisions["channels"]) % whole == 0 else whole // 2
+
+
+def _vectors(machine: Machine, decisions: Decisions) -> int:
+    return int(decisions["channels"]) // _lanes(machine, decisions)
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """The tile fits the registers, and there are jobs.
+
+    Registers: accumulators, one vector per weight, one broadcast; where bytes are widened, twice as many
+    of these two and a mask.
+    """
+    pixels, vectors = int(decisions["pixels"]), _vectors(machine, decisions)
+    by_weights = decisions["order"] == conv2d.WEIGHTS_OUTER
+    few = conv2d.jobs(spec, decisions) < tiles.LEAST_JOBS
+    if few and (by_weights or decisions["pad"] == "rows"):
+        return False
+    others = vectors + 1
+    if dot_products.is_widening(spec.dtype, machine):
+        others = 2 * others + 1
+    return pixels == 1 or pixels * vectors + others <= machine.vector_registers
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    streams = conv2d.streams_weights(spec, machine)
+    rest: dict[str, Choice] = {
+        "order": conv2d.WEIGHTS_OUTER if streams else conv2d.PIXELS_OUTER,
+        "unroll": space["unroll"][-1],
+        "pad": "image",
+        "rows": space["rows"][0],
+    }
+    points: list[dict[str, Choice]] = [
+        {**rest, "channels": channels, "pixels": pixels}
+        for channels in space["channels"]
+        for pixels in space["pixels"]
+    ]
+    if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
+        points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
+
+    def cost(point: Decisions) -> float:
+        vectors = _vectors(machine, point)
+        pixels, channels = int(point["pixels"]), int(point["channels"])
+        return float(conv2d.tile_cost(spec, machine, pixels, channels, vectors))
+
+    return min((point for point in points if legal(spec, machine, point)), key=cost)
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
+    block, g = int(decisions["channels"]), geometry(spec)
+    lanes = _lanes(machine, decisions)
+    function = dot_products.dot(spec.dtype, machine, lanes)
+    loops = Loops(tvm.IRModule({"main": prim_func(dot_conv2d.direct(spec, block))}))
+
+    tile = loops.get_sblock("conv")
+
+    def reduction() -> Any:
+        name = None if function is None else function[0]
+        return _schedule_tile(loops, tile, int(decisions["unroll"]), lanes, name)
+
+    copied = dot_conv2d.is_copied(spec, g)
+    conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    packed = dot_conv2d.packed_filter_shape(spec, block)
+    main = with_interface(
+        loops.mod["main"],
+        {"data": g.data_shape, **conv2d.caller_shapes(spec, g), "filter": packed},
+        aligned=frozenset({"filter"}),
+        dtypes={"data": spec.dtype, "filter": spec.filter_dtype},
+    )
+    pack = with_interface(
+        prim_func(dot_conv2d.pack(spec, block)),
+        {"packed": packed},
+        aligned=frozenset({"packed"}),
+        dtypes={"packed": spec.filter_dtype},
+    )
+    if function is not None:
+        main = main.with_attr(LLVM_IR, function[1])
+    return Function(main, pack, packed)
+
+
+def _schedule_tile(loops: Loops, tile: Any, unroll: int, lanes: int, function: str | None) -> Any:
+    """Reduction outside, the whole tile unrolled inside it, one dot product for each vector.
+
+    Without a function, on a rehearsal's machine, the products are computed one by one.
+    """
+    n, h, w, o, kh, kw, ki, r = loops.get_loops(tile)[-8:]
+    outer, inner = loops.split(ki, [None, unroll])
+    vector, lane = loops.split(o, [None, lanes])
+    loops.reorder(kh, kw, outer, inner, n, h, w, vector, lane, r)
+    for loop in (inner, n, h, w, vector):
+        loops.unroll(loop)
+    if function is None:
+        loops.reorder(r, lane)
+        loops.unroll(r)
+        loops.vectorize(lane)
+    init = loops.decompose_reduction(tile, kh)
+    *zeroed, zeros = loops.get_loops(init)[-5:]
+    for loop in zeroed:
+        loops.unroll(loop)
+    loops.vectorize(zeros)
+    if function is not None:
+        loops.annotate(lane, DOT, function)  # not before: the zeros would inherit it
+    return outer
+
+
+WORDS = Schedule("x86.conv2d.dot", accepts, knobs, legal, default, apply, preferred)
+SCHEDULES = (WORDS,)

@@ -1,0 +1,234 @@
+"""Dense convolution by sums of short dot products, for instructions that multiply words of small numbers.
+
+A word is 32 bits: four values of 8 bits or two of 16. The filter is stored in words, of consecutive
+input channels or, where pixels have an odd number of channels, of a row of the kernel.
+
+The instructions multiply unsigned by signed bytes. int8 data d becomes d + 128, also in the padding, and
+
+    sum(d * f) = sum((d + 128) * f) - 128 * sum(f)
+
+where the last term, one number per output channel, is stored behind the filter's words.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import te, tirx
+
+from tvmconv.compute.conv2d import filter_blocks, in_layout
+from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.compute.padding import padded, reader
+from tvmconv.rules import BYTE_DTYPES, ITEM_BYTES
+from tvmconv.spec import ConvSpec
+
+WORD_BYTES = 4
+_OFFSET = 128  # what makes an int8 an uint8
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the reduction of a spec is cut into words.
+
+    Attributes:
+        values: of a word: 4 or 2.
+        rows: whether a run is a row of the kernel and not one tap: then runs overlap pixels.
+        taps: runs of one sum, (down, across).
+        run: values next to each other in the data that one run takes.
+    """
+
+    values: int
+    rows: bool
+    taps: tuple[int, int]
+    run: int
+
+    @property
+    def words(self) -> int:
+        """Words of a run; the last may be padded with zeros in the filter."""
+        return -(-self.run // self.values)
+
+    @property
+    def total(self) -> int:
+        """Words of one sum."""
+        return self.taps[0] * self.taps[1] * self.words
+
+
+def words(spec: ConvSpec) -> Words | None:
+    """Cut the reduction of ``spec`` into words; None where it has a wrong dtype or does not fit.
+
+    A row of the kernel may end in the middle of a word, whose other values then meet zeros in the
+    filter: right for integers, wrong for an infinite float.
+    """
+    if spec.op != "conv2d" or spec.dtype not in (*BYTE_DTYPES, "bfloat16"):
+        return None
+    values = WORD_BYTES // ITEM_BYTES[spec.dtype]
+    kernel_height, kernel_width, group_in, _ = spec.filter_shape
+    if group_in % values == 0:
+        return Words(values, False, (kernel_height, kernel_width), group_in)
+    row = kernel_width * group_in
+    contiguous = spec.groups == 1 and spec.dilations[1] == 1
+    if contiguous and (spec.dtype in BYTE_DTYPES or row % values == 0):
+        return Words(values, True, (kernel_height, 1), row)
+    return None
+
+
+def cut(spec: ConvSpec) -> Words:
+    """Return `words` of a spec that has them."""
+    found = words(spec)
+    assert found is not None, spec.key  # noqa: S101 - schedules accept what `words` knows
+    return found
+
+
+def is_copied(spec: ConvSpec, g: Geometry) -> bool:
+    """Whether data is copied, padded and made unsigned, before it is used."""
+    return cut(spec).rows or spec.dtype == "int8" or g.needs_padding or not g.channels_last
+
+
+def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int]:
+    """Return (groups * blocks, words of a sum, and one of signs for int8, block, values of a word)."""
+    by = cut(spec)
+    _, blocks = filter_blocks(spec, block)
+    return (spec.groups * blocks, by.total + (spec.dtype == "int8"), block, by.values)
+
+
+def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
+    """Rearrange the filter: packed[b, k, v] is word k of the sum of channel v of block b."""
+    by, (group_channels, blocks) = cut(spec), filter_blocks(spec, block)
+    source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
+    _, kernel_width, group_in, _ = spec.filter_shape
+
+    def value(b: Any, run: Any, at: Any, v: Any) -> Any:
+        """Value ``at`` of a run, 0 where there is none."""
+        lane = b % blocks * block + v
+        channel = b // blocks * group_channels + lane
+        if by.rows:
+            read = source[run, at // group_in, at % group_in, channel]
+        else:
+            read = source[run // kernel_width, run % kernel_width, at, channel]
+        inside = tirx.all(lane < group_channels, at < by.run)
+        return te.if_then_else(inside, read, tirx.const(0, spec.filter_dtype))
+
+    def word(b: Any, k: Any, v: Any) -> Any:
+        run, at = k // by.words, k % by.words * by.values
+        parts = [_bits(value(b, run, at + r, v), r, spec) for r in range(by.values)]
+        return functools.reduce(operator.or_, parts)
+
+    if spec.dtype != "int8":
+        shape = packed_filter_shape(spec, block)[:3]
+        return [source, te.compute(shape, word, name="packed")]
+    at = te.reduce_axis((0, by.words * by.values), "at")
+    run = te.reduce_axis((0, by.taps[0] * by.taps[1]), "run")
+    signs = te.compute(
+        (spec.groups * blocks, block),
+        lambda b, v: te.sum(value(b, run, at, v).astype("int32") * -_OFFSET, axis=[run, at]),
+        name="signs",
+    )
+    packed = te.compute(
+        packed_filter_shape(spec, block)[:3],
+        lambda b, k, v: te.if_then_else(k < by.total, word(b, k, v), signs[b, v]),
+        name="packed",
+    )
+    return [source, packed]
+
+
+def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
+    """The sum of dot products, over a filter from `pack`; `words` must know the spec.
+
+    Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word).
+    """
+    g, by = geometry(spec), cut(spec)
+    group_channels, blocks = filter_blocks(spec, block)
+    lanes = blocks * block
+    data = te.placeholder(g.data_shape, data_dtype(spec), name="data")
+    shape = packed_filter_shape(spec, block)[:3]
+    weights = te.placeholder(shape, "int32", name="filter")
+    source = _source(spec, g, by, data)
+    (sh, sw), (dh, dw) = g.strides, g.dilations
+    kh = te.reduce_axis((0, by.taps[0]), "kh")
+    kw = te.reduce_axis((0, by.taps[1]), "kw")
+    ki = te.reduce_axis((0, by.words), "ki")
+    r = te.reduce_axis((0, by.values), "r")
+
+    def product(n: Any, h: Any, w: Any, o: Any) -> Any:
+        row, at = h * sh + kh * dh, ki * by.values + r
+        if by.rows:
+            value = source[n, row, w * sw * g.in_channels + at]
+        else:
+            first = 0 if g.groups == 1 else o // lanes * by.run
+            value = source[n, row, w * sw + kw * dw, first + at]
+        k = (kh * by.taps[1] + kw) * by.words + ki
+        return _number(value, spec) * _factor(weights[o // block, k, o % block], r, spec)
+
+    conv = te.compute(
+        (g.batch, g.out_height, g.out_width, g.groups * lanes),
+        lambda n, h, w, o: te.sum(product(n, h, w, o), axis=[kh, kw, ki, r]),
+        name="conv",
+    )
+    extra = epilogue_arguments(spec, g.out_shape)
+
+    def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
+        lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels
+        value = conv[n, h, w, lane]
+        if spec.dtype == "int8":
+            value = value + weights[lane // block, by.total, lane % block]
+        return epilogue(spec, value, o, position, extra)
+
+    return [data, weights, *extra, in_layout(g, finish)]
+
+
+def data_dtype(spec: ConvSpec) -> str:
+    """The dtype of data in `direct`: the bits of bfloat16, so that TVM does not turn copies to float32."""
+    return "uint16" if spec.dtype == "bfloat16" else spec.dtype
+
+
+def _number(value: Any, spec: ConvSpec) -> Any:
+    """A value of the data in the accumulator's dtype."""
+    if spec.dtype == "bfloat16":
+        return tirx.reinterpret("float32", value.astype("uint32") << tirx.const(16, "uint32"))
+    return value.astype("int32")
+
+
+def _factor(word: Any, r: Any, spec: ConvSpec) -> Any:
+    """Value r of a word of the filter in the accumulator's dtype."""
+    if spec.dtype == "bfloat16":
+        return tirx.reinterpret("float32", (word >> (16 * r)) << 16)
+    return (word >> (8 * r)).astype("int8").astype("int32")
+
+
+def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
+    """A value of the filter at its place in a word."""
+    if spec.dtype == "bfloat16":
+        upper = tirx.reinterpret("uint32", value.astype("float32")) >> tirx.const(16, "uint32")
+        return (upper << tirx.const(16 * r, "uint32")).astype("int32")
+    return value.astype("uint8").astype("int32") << (8 * r)
+
+
+def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor) -> te.Tensor:
+    """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
+    if not is_copied(spec, g):
+        return data
+
+    def unsigned(value: Any) -> Any:
+        return value.astype("uint8") ^ tirx.const(_OFFSET, "uint8")
+
+    read = reader(data, g, unsigned) if spec.dtype == "int8" else reader(data, g)
+    if not by.rows:
+        if spec.dtype != "int8":
+            return padded(data, g, data.dtype)
+        shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
+        return te.compute(shape, read, name="padded")
+    # The last word of the last run may reach behind the row.
+    row = g.padded_width * g.in_channels
+    reach = row + by.words * by.values - by.run
+    zero = tirx.const(0, "uint8" if spec.dtype == "int8" else data.dtype)
+    return te.compute(
+        (g.batch, g.padded_height, reach),
+        lambda n, h, at: te.if_then_else(
+            at < row, read(n, h, at // g.in_channels, at % g.in_channels), zero
+        ),
+        name="padded",
+    )

@@ -1,0 +1,118 @@
+"""A lowering pass: loops over a vector's lanes, and a word's values, become one call of a function.
+
+TVM's tensorize would do, were it not that the last tile of a row is ragged: its block has a predicate,
+which tensorize (0.27) takes for a mismatch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from tvmconv.errors import BuildError
+
+# Annotation of the loop over lanes: the function to call, with accumulators, data and filter. Where the
+# loop holds another, over the values of a word, data is one word in every lane, as int32.
+DOT = "tvmconv.dot"
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def call_dot_products(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
+    """Replace every annotated nest; wants flat buffers."""
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _in_nest)))
+
+
+def _in_nest(lanes: tirx.For) -> tirx.Stmt:
+    if DOT not in lanes.annotations:
+        return lanes
+    store, conditions, values = lanes.body, [], None
+    while not isinstance(store, tirx.BufferStore):
+        if isinstance(store, tirx.IfThenElse):
+            conditions.append(store.condition)
+            store = store.then_case
+        else:
+            values, store = store, store.body
+    name = str(lanes.annotations[DOT])
+    call = _products(name, lanes, store) if values is None else _dot(name, lanes, values, store)
+    return tirx.IfThenElse(tirx.all(*conditions), call, None) if conditions else call
+
+
+def _dot(function: str, lanes: tirx.For, values: tirx.For, store: Any) -> tirx.Stmt:
+    """``store`` adds the product of one value to one lane; returns the store of all lanes."""
+    loads = _loads(store.value, store.buffer)
+    data = _run(loads, values.loop_var, lanes.loop_var, int(values.extent))
+    count = int(lanes.extent)
+    words = tirx.Broadcast(tirx.reinterpret("int32", data), count)
+    weights = _run(loads, lanes.loop_var, values.loop_var, count)
+    place = _start(store.indices[0], lanes.loop_var, values.loop_var)
+    return _stored(function, store.buffer, place, count, words, weights)
+
+
+def _products(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
+    """``store`` adds one product to one lane; returns the store of all lanes."""
+    count, lane = int(lanes.extent), lanes.loop_var
+    product = store.value.b
+    data = _vector(product.a, lane, count)
+    weights = _run(_loads(product.b, store.buffer), lane, lane, count)
+    return _stored(function, store.buffer, _start(store.indices[0], lane), count, data, weights)
+
+
+def _vector(value: Any, lane: Any, count: int) -> Any:
+    """All lanes of the data, before it is widened; where it is padding is the same in all of them."""
+    if isinstance(value, tirx.Cast):
+        return _vector(value.value, lane, count)
+    if isinstance(value, tvm.ir.TensorLoad):
+        return _run([value], lane, lane, count)
+    if isinstance(value, tirx.IntImm):
+        return tirx.Broadcast(value, count)
+    inside, there, zero = value.args
+    return tirx.if_then_else(inside, _vector(there, lane, count), _vector(zero, lane, count))
+
+
+def _loads(value: Any, sums: Any) -> list[Any]:
+    """Loads in ``value`` of anything but the sums."""
+    loads: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, tvm.ir.TensorLoad) and not node.source.same_as(sums):
+            loads.append(node)
+
+    tvm_ffi.structural_walk(value, visit)
+    return loads
+
+
+def _stored(function: str, sums: Any, place: Any, count: int, data: Any, weights: Any) -> tirx.Stmt:
+    lanes = tirx.Ramp(place, 1, count)
+    dtype = f"{sums.dtype}x{count}"
+    call = tirx.call_pure_extern(dtype, function, sums[lanes], data, weights)
+    return tirx.BufferStore(sums, call, [lanes])
+
+
+def _run(loads: list[Any], moving: Any, still: Any, count: int) -> Any:
+    """The one load that moves with ``moving`` alone, ``count`` elements of it at once."""
+    for load in loads:
+        first = _start(load.indices[0], moving, still)
+        second = tvm_ffi.structural_map(load.indices[0], (tvm.ir.Var, _at(moving, 1, still)))
+        step = tvm.sym.Analyzer().simplify(second - first)
+        if isinstance(step, tirx.IntImm) and int(step) == 1:
+            return load.source[tirx.Ramp(first, 1, count)]
+    raise BuildError(f"no operand of a dot product lies next to itself along {moving.name}")
+
+
+def _start(index: Any, *variables: Any) -> Any:
+    """``index`` with all ``variables`` at 0."""
+    for variable in variables:
+        index = tvm_ffi.structural_map(index, (tvm.ir.Var, _at(variable, 0)))
+    return index
+
+
+def _at(variable: Any, value: int, still: Any = None) -> Any:
+    def replaced(v: Any) -> Any:
+        if v.same_as(variable):
+            return tirx.const(value, "int32")
+        return tirx.const(0, "int32") if still is not None and v.same_as(still) else v
+
+    return replaced
