@@ -51,14 +51,13 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.arguments import window_extent
 from tvmconv.compute import conv2d
-from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
+from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.nests import dense, tiles
 from tvmconv.prefetching import LINE_BYTES, PANEL, TILES
 from tvmconv.rules import ITEM_BYTES
-from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
@@ -99,7 +98,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     unrolls = [u for u in (1, 2, 4) if group_in % u == 0]
     if group_in <= 4:
         unrolls = [group_in]  # a stem's channels: a loop of three would be all overhead
-    pads: tuple[Choice, ...] = ("image", "rows", "none") if _pads_image(g) else ("image",)
+    pads: tuple[Choice, ...] = ("image", "rows", "none") if dense.pads_image(g) else ("image",)
     return (
         Knob("channels", tuple(channel_blocks(spec, machine))),
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
@@ -242,36 +241,28 @@ def _waits_for_weights(spec: ConvSpec, decisions: Decisions) -> bool:
     return decisions["order"] == WEIGHTS_OUTER and step_bytes >= 0.75 * LINE_BYTES * uses
 
 
-def _pads_image(g: Geometry) -> bool:
-    return g.needs_padding and g.channels_last and 0 not in (g.in_height, g.in_width)
-
-
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
-    _schedule(loops, g, decisions, fused=_is_fused(spec, g, block))
+    _schedule(loops, g, decisions, fused=dense.is_fused(spec, g, block))
     return Function(
-        with_interface(loops.mod["main"], _caller_shapes(spec, g), aligned=frozenset({"filter"})),
+        with_interface(
+            loops.mod["main"], dense.caller_shapes(spec, g), aligned=frozenset({"filter"})
+        ),
         with_interface(prim_func(conv2d.pack(spec, block)), {}, aligned=frozenset({"packed"})),
         conv2d.packed_filter_shape(spec, block),
     )
 
 
-def _is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
-    """Whether the epilogue can store a tile where it belongs."""
-    group, _ = conv2d.filter_blocks(spec, block)
-    return g.channels_last and group % block == 0
-
-
 def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> None:
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
     unroll = int(decisions["unroll"])
-    pad = str(decisions["pad"]) if _pads_image(g) else "image"
+    pad = str(decisions["pad"]) if dense.pads_image(g) else "image"
     tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
-        _schedule_out(loops, out)
+        dense.schedule_out(loops, out)
     if pad == "none":
         loops.compute_inline(loops.get_sblock("padded"))
 
@@ -291,7 +282,7 @@ def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> N
     jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
     job = loops.fuse(*jobs)
     if pad != "none" and (g.needs_padding or not g.channels_last):
-        _schedule_padding(loops, g, at=job if pad == "rows" else None)
+        dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
     reduction = _schedule_tile(loops, tile, unroll, g, unroll_kernel=pad == "none")
     if by_weights and decisions.get("prefetch"):
@@ -302,24 +293,12 @@ def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool) -> N
     loops.vectorize(v)
     loops.unroll(m)
 
-    row_points, column_points = _split_points(g, pixels, pad == "none")
+    row_points, column_points = dense.split_points(g, pixels, pad == "none")
     loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
     # A job is a row of its own number only where nothing else is fused into it.
     job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
     if by_weights or (job_is_row and pad != "rows"):
         loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
-
-
-def _split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], list[int]]:
-    """Where rows and tiles of pixels change their nature: at the border, or at the ragged last tile."""
-    if not unpadded:
-        return [0], [g.out_width // pixels]
-    high = window_extent(g.kernel_height, g.dilations[0])
-    wide = window_extent(g.kernel_width, g.dilations[1])
-    return (
-        tiles.interior(g.out_height, 1, g.in_height, g.pads[0], g.strides[0], high),
-        tiles.interior(g.out_width, pixels, g.in_width, g.pads[1], g.strides[1], wide),
-    )
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> Any:
@@ -343,38 +322,6 @@ def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_ker
         loops.unroll(loop)
     loops.vectorize(lanes)
     return ci_outer
-
-
-def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
-    """Copy rows with one contiguous inner loop over (column, channel), free of tests inside the image.
-
-    Copying costs 2 bytes of cache traffic per byte of data: 1-3 % of a 3x3 layer with 64 channels.
-    """
-    padded = loops.get_sblock("padded")
-    if at is not None:
-        loops.compute_at(padded, at, preserve_unit_loops=True)
-    n, h, w, c = loops.get_loops(padded)[-4:]
-    row = loops.fuse(w, c)
-    left = g.pads[1]
-    if g.channels_last:
-        loops.annotate(row, SPLIT_AT, [left * g.in_channels, (left + g.in_width) * g.in_channels])
-    if at is None:
-        loops.parallel(loops.fuse(n, h))
-
-
-def _schedule_out(loops: Loops, out: Any) -> None:
-    """The separate last pass: parallel over the outer two loops, LLVM vectorises the rest."""
-    first, second, _, _ = loops.get_loops(out)
-    loops.parallel(loops.fuse(first, second))
-
-
-def _caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
-    """Images for the caller where the loops see one row of pixels."""
-    if not is_pointwise(spec):
-        return {}
-    images = (spec.batch, spec.in_height, spec.in_width)
-    data, out = (*images, g.in_channels), (*images, g.out_channels)
-    return {"data": data, "residual": out, "out": out}
 
 
 DIRECT = Schedule("x86.conv2d.direct", accepts, knobs, legal, default, apply)
