@@ -50,7 +50,7 @@ from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.nests import dense, tiles
+from tvmconv.nests import dense, start, tiles
 from tvmconv.prefetching import PANEL, TILES
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
@@ -195,8 +195,11 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
-    loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
-    _schedule(loops, g, decisions, dense.is_fused(spec, g, block), is_stem(spec, machine))
+    func, fused = prim_func(conv2d.direct(spec, block)), dense.is_fused(spec, g, block)
+    if spec.bias and fused:
+        func = start.at_bias(func, lambda n, h, w, channel: channel)
+    loops = Loops(tvm.IRModule({"main": func}))
+    _schedule(loops, g, decisions, fused, is_stem(spec, machine))
     return Function(
         with_interface(
             loops.mod["main"], dense.caller_shapes(spec, g), aligned=frozenset({"filter"})

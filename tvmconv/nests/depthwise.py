@@ -1,6 +1,10 @@
 """The loop nest of a depthwise convolution on any CPU: rows x columns of outputs, a vector of channels.
 
-Its decisions are "channels", "rows" and "columns" of a tile, and the "order" of the loops over tiles.
+Its decisions are "channels", "rows" and "columns" of a tile, the "order" of the loops over tiles, and
+"taps", if the hardware leaves it open: which way the unrolled multiply-adds of a tile follow each other.
+
+    outside   a tap for all outputs, then the next: many accumulators in flight, inputs live from tap to tap
+    inside    an output's taps, then the next output: a row of outputs needs few inputs at a time
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Decisions, Function, Machine
 from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.nests import tiles
+from tvmconv.nests import start, tiles
 from tvmconv.spec import ConvSpec
 
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
+OUTSIDE, INSIDE = "outside", "inside"
 
 # Unrolled multiply-adds of one tile: beyond this the nine copies outgrow the instruction cache
 # (400 FMAs of 6 to 10 bytes with their loads are about 4 KiB a copy, the cache has 32).
@@ -27,8 +32,21 @@ MOST_UNROLLED = 400
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
+    return nest(spec, prim_func(depthwise_conv2d.direct(spec)), decisions)
+
+
+def apply_from_bias(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """As `apply`, with sums that start at the bias."""
+    func = prim_func(depthwise_conv2d.direct(spec))
+    if spec.bias:
+        func = start.at_bias(func, lambda n, h, w, q, k: k * spec.multiplier + q)
+    return nest(spec, func, decisions)
+
+
+def nest(spec: ConvSpec, func: Any, decisions: Decisions) -> Function:
+    """Schedule a function of stages ``padded``, ``conv`` and ``out``."""
     g, multiplier = geometry(spec), spec.multiplier
-    loops = Loops(tvm.IRModule({"main": prim_func(depthwise_conv2d.direct(spec))}))
+    loops = Loops(tvm.IRModule({"main": func}))
     conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
     if g.channels_last:
         _inline_padding(loops, g)
@@ -56,7 +74,8 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
     loops.parallel(nest[1])
     unrolled = int(decisions["rows"]) * int(decisions["columns"]) * multiplier
-    _schedule_tile(loops, conv, unrolled * g.kernel_height * g.kernel_width <= MOST_UNROLLED)
+    unroll_taps = unrolled * g.kernel_height * g.kernel_width <= MOST_UNROLLED
+    _schedule_tile(loops, conv, unroll_taps, decisions.get("taps") == INSIDE)
     for loop in (r, c, q):
         loops.unroll(loop)
     loops.vectorize(v)
@@ -82,10 +101,13 @@ def _transpose_outside(loops: Loops, out: Any) -> None:
         loops.parallel(loops.fuse(first, second))
 
 
-def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool) -> None:
-    """Taps outside, the outputs of the tile inside, everything unrolled, channels one vector."""
+def _schedule_tile(loops: Loops, tile: Any, unroll_taps: bool, taps_inside: bool) -> None:
+    """Taps and the outputs of the tile, in the order of "taps", everything unrolled, channels one vector."""
     n, h, w, q, k, kh, kw = loops.get_loops(tile)[-7:]
-    loops.reorder(kh, kw, n, h, w, q, k)
+    if taps_inside:
+        loops.reorder(n, h, w, q, kh, kw, k)
+    else:
+        loops.reorder(kh, kw, n, h, w, q, k)
     for loop in (n, h, w, q, *((kh, kw) if unroll_taps else ())):
         loops.unroll(loop)
     loops.vectorize(k)
