@@ -127,7 +127,10 @@ MAY_IMPORT = {
     "dot_words": "errors",
     "lowering": "errors prefetching dot_words",
     "compute": "arguments rules spec",
-    "schedules": "errors arguments rules spec host hardware compute lowering prefetching dot_words",
+    "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
+    "schedules": (
+        "errors arguments rules spec host hardware compute lowering prefetching dot_words nests"
+    ),
     "tuning_logs": "",
     "tuning": "",
     "tuning.log": "errors toolchain spec",
@@ -167,6 +170,7 @@ MAY_IMPORT = {
         "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.running"
     ),
     "contract": "errors rules spec host hardware oracle lowering runtime workloads",
+    "simulate": "errors spec hardware lowering",
     "roof": "hardware timing runtime",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware oracle timing workloads runtime roof roof_loops",

@@ -233,10 +233,10 @@ def _broken(case: Case, what: str) -> NoReturn:
 
 
 def _check_names(pack: HardwarePack) -> None:
-    for machine in pack.machines:
-        if not _NAME.fullmatch(machine.name) or machine.name == "host":
+    for name in pack.machine_names():
+        if not _NAME.fullmatch(name) or name == "host":
             raise HardwarePackError(
-                f"pack {pack.name!r}: {machine.name!r} is no name for a machine: it must be lower "
+                f"pack {pack.name!r}: {name!r} is no name for a machine: it must be lower "
                 "case letters, digits, '.', '_' and '-', and `host` is taken"
             )
     for schedule in pack.schedules:
@@ -248,8 +248,8 @@ def _check_names(pack: HardwarePack) -> None:
                 f"{pack.name}.OPERATOR.ALGORITHM with an operator of {', '.join(OP_DTYPES)}"
             )
     for other in hardware.working_packs()[0]:
-        names = {machine.name for machine in other.machines if other.name != pack.name}
-        taken = sorted(names & {machine.name for machine in pack.machines})
+        names = set(other.machine_names()) if other.name != pack.name else set()
+        taken = sorted(names & set(pack.machine_names()))
         if taken:
             raise HardwarePackError(f"{', '.join(taken)} are also machines of pack {other.name!r}")
 

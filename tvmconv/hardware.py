@@ -171,7 +171,7 @@ def _installed() -> _Installed:
         except HardwarePackError as error:
             taken = point.name in broken
             broken[f"{point.name} of {_owner(point)}" if taken else point.name] = str(error)
-    machines = _contested(loaded, lambda each: [machine.name for machine in each.pack.machines])
+    machines = _contested(loaded, lambda each: each.pack.machine_names())
     schedules = _contested(loaded, lambda each: each.written)
     # One schedule that two packs list is no contradiction.
     schedules = {
@@ -267,7 +267,7 @@ def _detected_by(loaded: _Loaded) -> Machine | None:
 
 
 def find_machine(name: str) -> tuple[Machine, HardwarePack]:
-    """Return a machine by name (``host`` detects it) and the pack that brings it.
+    """Return a machine by name or alias (``host`` detects it) and the pack that brings it.
 
     Raises UnknownNameError, or HardwarePackError when several packs bring a machine of that name:
     their facts, and so records and kernels, differ.
@@ -277,11 +277,12 @@ def find_machine(name: str) -> tuple[Machine, HardwarePack]:
     if wanted in installed.machines:
         raise HardwarePackError(_contest("machine", wanted, installed.machines[wanted]))
     for each in installed.loaded:
+        own = each.pack.aliases.get(wanted, wanted)
         for machine in each.pack.machines:
-            if machine.name == wanted:
+            if machine.name == own:
                 return machine, each.pack
     details = "".join(f" {message}" for message in installed.broken.values())
-    known = [machine.name for each in installed.loaded for machine in each.pack.machines]
+    known = [name for each in installed.loaded for name in each.pack.machine_names()]
     raise UnknownNameError(unknown("machine", name, [*known, "host"]) + details)
 
 

@@ -37,7 +37,7 @@ _ARM_PARTS = {
     "0xd49": "Neoverse-N2",
     "0xd4f": "Neoverse-V2",
 }
-_ARM_LIMITED = "0x41"  # the only implementer whose part numbers the table above lists
+ARM_LIMITED = "0x41"  # the only implementer whose part numbers the table above lists
 
 
 def architecture() -> str:
@@ -80,19 +80,30 @@ def cpu_name() -> str:
 
     On ARM a board may mix cores: their distinct names are joined with `` + ``.
     """
-    implementer = ""
-    arm_cores: list[str] = []
     for name, value in _cpuinfo_fields():
         if name == "model name":
             return value
+    cores = [
+        (_ARM_PARTS.get(part) if implementer == ARM_LIMITED else None)
+        or f"ARM implementer {implementer} part {part}"
+        for implementer, part in cpu_parts()
+    ]
+    return " + ".join(cores) or "unknown CPU"
+
+
+def cpu_parts() -> list[tuple[str, str]]:
+    """Return ARM's (implementer, part number) of each kind of core, as written in ``/proc/cpuinfo``.
+
+    In the order in which they come there; empty on other architectures.
+    """
+    implementer = ""
+    parts: list[tuple[str, str]] = []
+    for name, value in _cpuinfo_fields():
         if name == "CPU implementer":
             implementer = value
-        elif name == "CPU part":
-            known = _ARM_PARTS.get(value) if implementer == _ARM_LIMITED else None
-            core = known or f"ARM implementer {implementer} part {value}"
-            if core not in arm_cores:
-                arm_cores.append(core)
-    return " + ".join(arm_cores) or "unknown CPU"
+        elif name == "CPU part" and (implementer, value) not in parts:
+            parts.append((implementer, value))
+    return parts
 
 
 def cpu_vendor() -> str:

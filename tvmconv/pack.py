@@ -108,17 +108,30 @@ class Schedule:
 class HardwarePack:
     """Everything one hardware family contributes; schedules are listed best first.
 
-    ``detect`` names the machine it runs on, the most specific it knows, or None.
+    ``detect`` names the machine it runs on, the most specific it knows, or None. ``aliases`` are other
+    names, of boards for example, for machines: what is made and recorded goes under the machine's own.
     """
 
     name: str
     machines: tuple[Machine, ...]
     schedules: tuple[Schedule, ...]
     detect: Callable[[], Machine | None] = field(default=lambda: None)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check("machine", Machine, self.machines)
         self._check("schedule", Schedule, self.schedules)
+        own = {machine.name for machine in self.machines}
+        for alias, name in self.aliases.items():
+            if name not in own or alias in own:
+                raise HardwarePackError(
+                    f"pack {self.name!r} has an alias {alias!r} for {name!r}: an alias is a new name for "
+                    f"one of {', '.join(sorted(own))}"
+                )
+
+    def machine_names(self) -> list[str]:
+        """Every name that finds a machine of this pack, aliases last."""
+        return [*(machine.name for machine in self.machines), *self.aliases]
 
     def _check(self, what: str, kind: type[Machine | Schedule], things: tuple[Any, ...]) -> None:
         """Raise HardwarePackError unless all ``things`` are of that kind, under names of their own."""

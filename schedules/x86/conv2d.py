@@ -52,14 +52,14 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.arguments import window_extent
 from tvmconv.compute import conv2d
-from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
+from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
+from tvmconv.lowering import SPLIT_AT, prim_func
+from tvmconv.nests import dense, tiles
+from tvmconv.nests.interface import function
 from tvmconv.prefetching import LINE_BYTES, PANEL, TILES
 from tvmconv.rules import ITEM_BYTES
-from tvmconv.schedules.x86 import tiles
 from tvmconv.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
@@ -105,7 +105,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
         Knob("order", (WEIGHTS_OUTER, PIXELS_OUTER)),
         Knob("unroll", tuple(unrolls)),
-        Knob("pad", _pads(spec, g)),
+        Knob("pad", dense.pads(spec, g)),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
         *((Knob("prefetch", (1, 0)),) if _fetches_weights(spec, machine) else ()),
     )
@@ -249,50 +249,20 @@ def _waits_for_weights(spec: ConvSpec, decisions: Decisions) -> bool:
     return decisions["order"] == WEIGHTS_OUTER and step_bytes >= 0.75 * LINE_BYTES * uses
 
 
-def _pads(spec: ConvSpec, g: Geometry) -> tuple[Choice, ...]:
-    """Ways to pad; what is converted on the way cannot be left where it is."""
-    if not g.channels_last or 0 in (g.in_height, g.in_width):
-        return ("image",)
-    if conv2d.is_half(spec):
-        return ("image", "rows") if g.out_height > 1 else ("image",)
-    return ("image", "rows", "none") if g.needs_padding else ("image",)
-
-
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
-    copied = g.needs_padding or not g.channels_last or conv2d.is_half(spec)
-    unroll_kernel = decisions["pad"] == "none"
-
     tile = loops.get_sblock("conv")
 
     def reduction() -> Any:
+        unroll_kernel = decisions["pad"] == "none"
         return _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel)
 
-    schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    schedule_tiles(loops, tile, spec, g, decisions, dense.is_copied(spec, g), reduction)
     packed = conv2d.stored_shape(spec, conv2d.packed_filter_shape(spec, block))
-    return Function(
-        with_interface(
-            loops.mod["main"],
-            {**caller_shapes(spec, g), "filter": packed},
-            aligned=frozenset({"filter"}),
-            dtypes={"filter": spec.filter_dtype},
-        ),
-        with_interface(
-            prim_func(conv2d.pack(spec, block)),
-            {"packed": packed},
-            aligned=frozenset({"packed"}),
-            dtypes={"packed": spec.filter_dtype},
-        ),
-        packed,
-    )
-
-
-def _is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
-    """Whether the epilogue can store a tile where it belongs."""
-    group, _ = conv2d.filter_blocks(spec, block)
-    return g.channels_last and group % block == 0
+    pack = prim_func(conv2d.pack(spec, block))
+    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
 
 
 def schedule_tiles(
@@ -310,11 +280,11 @@ def schedule_tiles(
     tile and returns the innermost loop of the reduction that is not unrolled.
     """
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll, fused = int(decisions["unroll"]), _is_fused(spec, g, int(decisions["channels"]))
+    unroll, fused = int(decisions["unroll"]), dense.is_fused(spec, g, int(decisions["channels"]))
     pad, out = str(decisions["pad"]), loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
-        _schedule_out(loops, out)
+        dense.schedule_out(loops, out)
     if pad == "none":
         loops.compute_inline(loops.get_sblock("padded"))
 
@@ -334,7 +304,7 @@ def schedule_tiles(
     jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
     job = loops.fuse(*jobs)
     if pad != "none" and copied:
-        _schedule_padding(loops, g, at=job if pad == "rows" else None)
+        dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
     reduction = schedule_reduction()
     if by_weights and decisions.get("prefetch"):
@@ -345,24 +315,12 @@ def schedule_tiles(
     loops.vectorize(v)
     loops.unroll(m)
 
-    row_points, column_points = _split_points(g, pixels, pad == "none")
+    row_points, column_points = dense.split_points(g, pixels, pad == "none")
     loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
     # A job is a row of its own number only where nothing else is fused into it.
     job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
     if by_weights or (job_is_row and pad != "rows"):
         loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
-
-
-def _split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], list[int]]:
-    """Where rows and tiles of pixels change their nature: at the border, or at the ragged last tile."""
-    if not unpadded:
-        return [0], [g.out_width // pixels]
-    high = window_extent(g.kernel_height, g.dilations[0])
-    wide = window_extent(g.kernel_width, g.dilations[1])
-    return (
-        tiles.interior(g.out_height, 1, g.in_height, g.pads[0], g.strides[0], high),
-        tiles.interior(g.out_width, pixels, g.in_width, g.pads[1], g.strides[1], wide),
-    )
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> Any:
@@ -386,38 +344,6 @@ def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_ker
         loops.unroll(loop)
     loops.vectorize(lanes)
     return ci_outer
-
-
-def _schedule_padding(loops: Loops, g: Geometry, at: Any | None) -> None:
-    """Copy rows with one contiguous inner loop over (column, channel), free of tests inside the image.
-
-    Copying costs 2 bytes of cache traffic per byte of data: 1-3 % of a 3x3 layer with 64 channels.
-    """
-    padded = loops.get_sblock("padded")
-    if at is not None:
-        loops.compute_at(padded, at, preserve_unit_loops=True)
-    n, h, *columns = loops.get_loops(padded)[-len(loops.get(padded).iter_vars) :]
-    row = loops.fuse(*columns) if len(columns) > 1 else columns[0]
-    left = g.pads[1]
-    if g.channels_last:
-        loops.annotate(row, SPLIT_AT, [left * g.in_channels, (left + g.in_width) * g.in_channels])
-    if at is None:
-        loops.parallel(loops.fuse(n, h))
-
-
-def _schedule_out(loops: Loops, out: Any) -> None:
-    """The separate last pass: parallel over the outer two loops, LLVM vectorises the rest."""
-    first, second, _, _ = loops.get_loops(out)
-    loops.parallel(loops.fuse(first, second))
-
-
-def caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
-    """Images for the caller where the loops see one row of pixels."""
-    if not is_pointwise(spec):
-        return {}
-    images = (spec.batch, spec.in_height, spec.in_width)
-    data, out = (*images, g.in_channels), (*images, g.out_channels)
-    return {"data": data, "residual": out, "out": out}
 
 
 DIRECT = Schedule("x86.conv2d.direct", accepts, knobs, legal, default, apply)

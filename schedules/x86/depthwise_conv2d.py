@@ -38,26 +38,14 @@ THE ORDER of the tile loops; n is always outside
 
 from __future__ import annotations
 
-from typing import Any
-
-import tvm
-from tvm.s_tir import Schedule as Loops
-
 from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
-from tvmconv.compute.conv2d import stored_shape
-from tvmconv.compute.geometry import Geometry, geometry
-from tvmconv.dot_words import DOT
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import LLVM_IR, SPLIT_AT, prim_func, with_interface
-from tvmconv.schedules.x86 import dot_products, tiles
+from tvmconv.lowering import prim_func
+from tvmconv.nests import tiles
+from tvmconv.nests.depthwise import INNER, MIDDLE, MOST_UNROLLED, OUTER, nest
+from tvmconv.schedules.x86 import dot_products
 from tvmconv.spec import ConvSpec
-
-INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
-
-# Unrolled multiply-adds of one tile: beyond this the nine copies outgrow the instruction cache
-# (400 FMAs of 6 to 10 bytes with their loads are about 4 KiB a copy, the cache has 32).
-_MOST_UNROLLED = 400
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -94,7 +82,7 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     live = outputs * vectors + spec.kernel_height + 2
     return (
         8 * live <= 7 * machine.vector_registers
-        and outputs * spec.kernel_height * spec.kernel_width <= _MOST_UNROLLED
+        and outputs * spec.kernel_height * spec.kernel_width <= MOST_UNROLLED
     )
 
 
@@ -154,75 +142,9 @@ def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
-    g, multiplier = geometry(spec), spec.multiplier
-    loops = Loops(tvm.IRModule({"main": prim_func(depthwise_conv2d.direct(spec))}))
-    conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
-    if g.channels_last:
-        _inline_padding(loops, g)
-        n, h, w, o = loops.get_loops(out)
-        channel_tiles, v, q = loops.split(o, [None, int(decisions["channels"]), multiplier])
-        store, lanes = out, [v, q]
-    else:
-        _transpose_outside(loops, out)
-        store = loops.cache_write(conv, 0, "local")
-        n, h, w, q, k = loops.get_loops(store)
-        channel_tiles, v = loops.split(k, [None, int(decisions["channels"])])
-        lanes = [q, v]
-    row_tiles, r = loops.split(h, [None, int(decisions["rows"])])
-    column_tiles, c = loops.split(w, [None, int(decisions["columns"])])
-    nest = {
-        INNER: [n, row_tiles, column_tiles, channel_tiles],
-        MIDDLE: [n, row_tiles, channel_tiles, column_tiles],
-        OUTER: [n, channel_tiles, row_tiles, column_tiles],
-    }[str(decisions["order"])]
-    loops.reorder(*nest, r, c, *lanes)
-    loops.compute_at(conv, nest[-1], preserve_unit_loops=True)
-    if g.channels_last:
-        loops.set_scope(conv, 0, "local")
-    # The second loop and not the fused first two: a fused tile number has no simple border test.
-    # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
-    loops.parallel(nest[1])
-    unrolled = int(decisions["rows"]) * int(decisions["columns"]) * multiplier
-    whole = _whole_vector(spec, machine, decisions)
-    function = dot_products.multiply_add(spec.dtype, machine, whole)
-    unroll_taps = unrolled * g.kernel_height * g.kernel_width <= _MOST_UNROLLED
-    _schedule_tile(loops, conv, unroll_taps, whole, None if function is None else function[0])
-    for loop in (r, c, q):
-        loops.unroll(loop)
-    loops.vectorize(v)
-    rows, columns = _split_points(g, decisions)
-    loops.annotate(row_tiles, SPLIT_AT, rows)
-    loops.annotate(column_tiles, SPLIT_AT, columns)
-    if g.in_channels % int(decisions["channels"]):
-        loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
-    packed = stored_shape(spec, depthwise_conv2d.packed_filter_shape(spec))
-    main = with_interface(
-        loops.mod["main"],
-        {"filter": packed},
-        aligned=frozenset({"filter"}),
-        dtypes={"filter": spec.filter_dtype},
-    )
-    if function is not None:
-        main = main.with_attr(LLVM_IR, function[1])
-    pack = with_interface(
-        prim_func(depthwise_conv2d.pack(spec)),
-        {"packed": packed},
-        aligned=frozenset({"packed"}),
-        dtypes={"packed": spec.filter_dtype},
-    )
-    return Function(main, pack, packed)
-
-
-def _inline_padding(loops: Loops, g: Geometry) -> None:
-    if g.needs_padding:
-        loops.compute_inline(loops.get_sblock("padded"))
-
-
-def _transpose_outside(loops: Loops, out: Any) -> None:
-    """NCHW: two passes of their own bring the data to NHWC and the result back."""
-    for block in (loops.get_sblock("padded"), out):
-        first, second, _, _ = loops.get_loops(block)
-        loops.parallel(loops.fuse(first, second))
+    lanes = _whole_vector(spec, machine, decisions)
+    products = dot_products.multiply_add(spec.dtype, machine, lanes)
+    return nest(spec, prim_func(depthwise_conv2d.direct(spec)), decisions, products, lanes)
 
 
 def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
@@ -231,39 +153,6 @@ def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int
     if spec.in_channels % channels:
         return 0
     return next((lanes for lanes in (whole, whole // 2) if lanes and channels % lanes == 0), 0)
-
-
-def _schedule_tile(
-    loops: Loops, tile: Any, unroll_taps: bool, lanes: int, function: str | None
-) -> None:
-    """Taps outside, the outputs of the tile inside, everything unrolled, channels one vector."""
-    n, h, w, q, k, kh, kw = loops.get_loops(tile)[-7:]
-    loops.reorder(kh, kw, n, h, w, q, k)
-    for loop in (n, h, w, q, *((kh, kw) if unroll_taps else ())):
-        loops.unroll(loop)
-    if function is None:
-        loops.vectorize(k)
-    else:
-        vectors, lane = loops.split(k, [None, lanes])
-        loops.unroll(vectors)
-    init = loops.decompose_reduction(tile, kh)
-    *zeroed, zeros = loops.get_loops(init)[-5:] if function is None else loops.get_loops(init)[-6:]
-    for loop in zeroed:
-        loops.unroll(loop)
-    loops.vectorize(zeros)
-    if function is not None:
-        loops.annotate(lane, DOT, function)  # not before: the zeros would inherit it
-
-
-def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:
-    """Tile numbers where the interior begins and ends, for rows and for columns."""
-    rows, columns = int(decisions["rows"]), int(decisions["columns"])
-    high = window_extent(g.kernel_height, g.dilations[0])
-    wide = window_extent(g.kernel_width, g.dilations[1])
-    return (
-        tiles.interior(g.out_height, rows, g.in_height, g.pads[0], g.strides[0], high),
-        tiles.interior(g.out_width, columns, g.in_width, g.pads[1], g.strides[1], wide),
-    )
 
 
 TILED = Schedule("x86.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply)

@@ -19,14 +19,16 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.compute import conv2d as dense
 from tvmconv.compute import dot_conv2d
+from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry
 from tvmconv.dot_words import DOT
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import LLVM_IR, prim_func, with_interface
+from tvmconv.lowering import prim_func
+from tvmconv.nests import dense, tiles
+from tvmconv.nests.interface import function
 from tvmconv.rules import BYTE_DTYPES
-from tvmconv.schedules.x86 import conv2d, dot_products, machines, tiles
+from tvmconv.schedules.x86 import conv2d, dot_products, machines
 from tvmconv.spec import ConvSpec
 
 
@@ -61,7 +63,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
 
 def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     """Up to four vectors, or an odd number of halves where that divides the channels and vectors don't."""
-    group, _ = dense.filter_blocks(spec, 1)
+    group, _ = filter_blocks(spec, 1)
     sizes = dot_products.vector_sizes(spec.dtype, machine)
     widest = 4 * sizes[0]
     blocks = {block for size in sizes for block in range(size, widest + 1, size)}
@@ -126,33 +128,20 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
     lanes = _lanes(machine, decisions)
-    function = dot_products.dot(spec.dtype, machine, lanes)
+    dot = dot_products.dot(spec.dtype, machine, lanes)
     loops = Loops(tvm.IRModule({"main": prim_func(dot_conv2d.direct(spec, block))}))
-
     tile = loops.get_sblock("conv")
 
     def reduction() -> Any:
-        name = None if function is None else function[0]
+        name = None if dot is None else dot[0]
         return _schedule_tile(loops, tile, int(decisions["unroll"]), lanes, name)
 
     copied = dot_conv2d.is_copied(spec, g)
     conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
     packed = dot_conv2d.packed_filter_shape(spec, block)
-    main = with_interface(
-        loops.mod["main"],
-        {"data": g.data_shape, **conv2d.caller_shapes(spec, g), "filter": packed},
-        aligned=frozenset({"filter"}),
-        dtypes={"data": spec.dtype, "filter": spec.filter_dtype},
-    )
-    pack = with_interface(
-        prim_func(dot_conv2d.pack(spec, block)),
-        {"packed": packed},
-        aligned=frozenset({"packed"}),
-        dtypes={"packed": spec.filter_dtype},
-    )
-    if function is not None:
-        main = main.with_attr(LLVM_IR, function[1])
-    return Function(main, pack, packed)
+    pack = prim_func(dot_conv2d.pack(spec, block))
+    definition = None if dot is None else dot[1]
+    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition)
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, lanes: int, function: str | None) -> Any:

@@ -8,15 +8,16 @@ from typing import Any
 
 from tvmconv import hardware, host, tables
 from tvmconv.errors import HardwarePackError, RecordError
-from tvmconv.hardware import Machine
+from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import log
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A machine, its shipped tuning records (None: damaged), and whether it is this one."""
+    """A machine, its other names, its shipped records (None: damaged), and whether it is this one."""
 
     machine: Machine
+    aliases: tuple[str, ...]
     records: int | None
     is_host: bool
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     packs, broken = hardware.working_packs()
     name = _detected()
     rows = [
-        _Row(machine, _shipped_records(machine.name), machine.name == name)
+        _Row(machine, _aliases(pack, machine), _shipped_records(machine.name), machine.name == name)
         for pack in packs
         for machine in pack.machines
     ]
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         tables.show_json(_as_json(rows, name, broken))
         return 0
     tables.show_table(
-        ("", "machine", "description", "architecture", "vector bits", "records"),
+        ("", "machine", "description", "also", "architecture", "vector bits", "records"),
         [_cells(row) for row in rows],
     )
     print(f"\nThis machine is {name or 'not one of these'}: {host.cpu_name()}, ", end="")
@@ -56,6 +57,10 @@ def _detected() -> str | None:
         return None
 
 
+def _aliases(pack: HardwarePack, machine: Machine) -> tuple[str, ...]:
+    return tuple(alias for alias, name in pack.aliases.items() if name == machine.name)
+
+
 def _shipped_records(machine: str) -> int | None:
     folder = log.shipped_directory() / machine
     try:
@@ -70,6 +75,7 @@ def _cells(row: _Row) -> tuple[object, ...]:
         "*" if row.is_host else "",
         machine.name,
         machine.description,
+        ", ".join(row.aliases),
         machine.architecture,
         8 * machine.vector_bytes,
         "damaged: see tvmconv doctor" if row.records is None else row.records,
@@ -88,6 +94,7 @@ def _as_json(rows: list[_Row], name: str | None, broken: dict[str, str]) -> dict
             {
                 "name": row.machine.name,
                 "description": row.machine.description,
+                "aliases": list(row.aliases),
                 "architecture": row.machine.architecture,
                 "vector_bits": 8 * row.machine.vector_bytes,
                 "features": list(row.machine.features),

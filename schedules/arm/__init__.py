@@ -1,0 +1,14 @@
+"""64-bit ARM: NEON, with the machines and the boards that have them as data."""
+
+from __future__ import annotations
+
+from tvmconv.hardware import HardwarePack
+from tvmconv.schedules.arm import conv2d, depthwise_conv2d, machines
+
+PACK = HardwarePack(
+    name="arm",
+    machines=machines.MACHINES,
+    schedules=(*conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    detect=machines.detect,
+    aliases=machines.BOARDS,
+)

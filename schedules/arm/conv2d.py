@@ -1,0 +1,301 @@
+"""Dense convolution on ARM: one register tile of pixels x channels, multiplied by lanes.
+
+THE TILE
+
+A tile holds ``pixels`` output pixels x ``channels`` output channels in registers. Four input channels of a
+pixel come with one load, and each of them multiplies the weights' vectors from its lane (``fmla v0.4s,
+v1.4s, v2.s[3]``), so nothing is broadcast. With nv = channels / 4, for four steps of the reduction:
+
+    registers     pixels * nv accumulators + pixels of data + nv weights
+    instructions  4 * pixels * nv multiply-adds, pixels loads, 2 * nv pair loads of weights, 4 of loop
+
+    7 x 12     21 + 7 + 3 = 31 registers, 84 of 84 + 7 + 6 + 4 = 83 % multiply-adds
+    5 x 16     20 + 5 + 4 = 29            80 of 80 + 5 + 8 + 4 = 82 %
+    8 x  8     16 + 8 + 2 = 26            64 of 64 + 8 + 4 + 4 = 80 %
+
+and 1 to 2 % more where the loop is unrolled by eight.
+
+The last tile of a row may be ragged: it is compiled for itself and computes nothing in vain. A 1x1
+convolution of stride 1 has one long row of all pixels.
+
+A STEM has too few channels to fill a vector; there the columns and channels of a tile's window, which lie
+side by side, are loaded together, once for each row of the window.
+
+THE LOOPS
+
+    for job (image, band of rows)            parallel
+      for block of channels | pixel tile     "weights_outer": a panel of weights stays in cache
+        for pixel tile | block of channels   "pixels_outer": a strip of pixels does
+          for kh, kw, ci                     the tile's accumulators never leave their registers
+          epilogue, store
+
+With "prefetch" each step of the reduction also asks for a share of the next block's weights
+(prefetching.py); for filters that are read from behind the second-level cache.
+
+THE PADDING, knob "pad"
+
+    image    data is copied into a padded image first: two instructions for eight values
+    rows     every job copies its band of rows, so that it is still in the cache when it is read
+    none     nothing is copied: tiles at the border are compiled for themselves
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import conv2d
+from tvmconv.compute.geometry import geometry
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import SPLIT_AT, prim_func
+from tvmconv.nests import dense, start, tiles
+from tvmconv.nests.interface import function
+from tvmconv.prefetching import PANEL, TILES
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.spec import ConvSpec
+
+WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
+
+# Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024.
+_MOST_UNROLLED = 1024
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Every conv2d with an output."""
+    return spec.op == "conv2d" and not spec.is_empty
+
+
+def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Widths of the packed filter worth trying: one to five vectors, exact divisors where there are any."""
+    group, _ = conv2d.filter_blocks(spec, 1)
+    lanes = machine.lanes(spec.accumulator_dtype)
+    exact = [w for w in range(5 * lanes, 0, -lanes) if group % w == 0]
+    halves = [w for w in range(5 * lanes, 0, -max(lanes // 2, 1)) if group % w == 0]
+    whole = [group] if group <= 2 * lanes else []
+    return exact or halves or whole or [2 * lanes, lanes]
+
+
+def unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Input channels a step: whole vectors of data, so that each comes with one load, where they divide."""
+    group_in = spec.filter_shape[2]
+    lanes = machine.lanes(spec.accumulator_dtype)
+    if is_stem(spec, machine):
+        return [group_in]
+    return [u for u in (2 * lanes, lanes, lanes // 2, 1) if u and group_in % u == 0][:2]
+
+
+def is_stem(spec: ConvSpec, machine: Machine) -> bool:
+    """Few input channels: columns and channels are unrolled together."""
+    return spec.filter_shape[2] < machine.lanes(spec.accumulator_dtype)
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, the order of its two outer loops, how much is unrolled, and where padding goes."""
+    g = geometry(spec)
+    far = tiles.is_far(
+        spec.reduction_length * spec.out_channels * ITEM_BYTES[spec.filter_dtype], machine
+    )
+    return (
+        Knob("channels", tuple(channel_blocks(spec, machine))),
+        Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 8))),
+        Knob("order", (WEIGHTS_OUTER, PIXELS_OUTER)),
+        Knob("unroll", tuple(unrolls(spec, machine))),
+        Knob("pad", dense.pads(spec, g)),
+        Knob("rows", tuple(tiles.row_bands(g.out_height))),
+        *((Knob("prefetch", (1, 0)),) if far else ()),
+    )
+
+
+def registers(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
+    """Vector registers that a tile wants: accumulators, the data of its pixels, the weights of a step."""
+    vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    pixels = int(decisions["pixels"])
+    data = pixels
+    if is_stem(spec, machine):  # overlapping windows, one row of them
+        values = ((pixels - 1) * spec.strides[1] + spec.kernel_width) * spec.filter_shape[2]
+        data = min(pixels, tiles.vectors(values, machine, spec.accumulator_dtype))
+    return pixels * vectors + data + vectors
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """The tile fits the registers, its code, nine times at the border, the cache; and there are jobs."""
+    vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    pixels, taps = int(decisions["pixels"]), spec.kernel_height * spec.kernel_width
+    unrolled = taps * int(decisions["unroll"]) * pixels * vectors
+    if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
+        return False
+    by_weights = decisions["order"] == WEIGHTS_OUTER
+    if (by_weights or decisions["pad"] == "rows") and _jobs(spec, decisions) < tiles.LEAST_JOBS:
+        return False
+    if decisions.get("prefetch") and not by_weights:
+        return False
+    return pixels == 1 or registers(spec, machine, decisions) <= machine.vector_registers
+
+
+def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+    """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
+    g = geometry(spec)
+    _, blocks = conv2d.filter_blocks(spec, int(decisions["channels"]))
+    bands = g.batch * (g.out_height // int(decisions["rows"]))
+    return bands if decisions["pad"] == "rows" else bands * g.groups * blocks
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    points: list[dict[str, Choice]] = [
+        {"channels": channels, "pixels": pixels}
+        for channels in space["channels"]
+        for pixels in space["pixels"]
+    ]
+    group, _ = conv2d.filter_blocks(spec, 1)
+    weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
+    rest: dict[str, Choice] = {
+        "order": WEIGHTS_OUTER if 4 * weights > 3 * machine.l2_bytes else PIXELS_OUTER,
+        "unroll": space["unroll"][0],
+        "pad": "image",
+        "rows": space["rows"][0],
+    }
+    if "prefetch" in space:
+        rest["prefetch"] = int(rest["order"] == WEIGHTS_OUTER)
+    fitting = [p for p in points if legal(spec, machine, {**rest, **p})]
+    if not fitting:  # too few blocks of channels to share out
+        rest["order"] = PIXELS_OUTER
+        if "prefetch" in space:
+            rest["prefetch"] = 0
+        fitting = [p for p in points if legal(spec, machine, {**rest, **p})]
+    best = min(fitting, key=lambda p: cycles_per_fma(spec, machine, {**rest, **p}))
+    return {**rest, **best}
+
+
+def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
+
+    Every instruction that is no multiply-add also takes a share of the core's width: an eighth of a
+    cycle each, which breaks ties toward larger and squarer tiles.
+    """
+    g, unroll = geometry(spec), int(decisions["unroll"])
+    pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
+    lanes = machine.lanes(spec.accumulator_dtype)
+    vectors = -(-channels // lanes)
+    fmas = unroll * pixels * vectors
+    data, weights = pixels * -(-unroll // lanes), unroll * vectors
+    cycles = max(
+        fmas / machine.fma_ports,
+        (data + weights) / machine.load_ports,
+        unroll * machine.fma_latency,
+    )
+    cycles += (data + weights / 2 + 4) / 8
+    group, _ = conv2d.filter_blocks(spec, 1)
+    useful = group / tiles.rounded(group, channels) * channels / lanes / vectors
+    useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
+    return float(cycles / fmas / useful)
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
+    block, g = int(decisions["channels"]), geometry(spec)
+    func, fused = prim_func(conv2d.direct(spec, block)), dense.is_fused(spec, g, block)
+    if spec.bias and fused:
+        func = start.at_bias(func, lambda n, h, w, channel: channel)
+    loops = Loops(tvm.IRModule({"main": func}))
+    _schedule(loops, spec, machine, decisions, fused)
+    packed = conv2d.stored_shape(spec, conv2d.packed_filter_shape(spec, block))
+    pack = prim_func(conv2d.pack(spec, block))
+    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
+
+
+def _schedule(
+    loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions, fused: bool
+) -> None:
+    g, stem = geometry(spec), is_stem(spec, machine)
+    pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
+    unroll = int(decisions["unroll"])
+    pad = str(decisions["pad"])
+    tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    # Before anything has a predicate: TVM caches reads of complete blocks only.
+    data = loops.get_sblock("padded") if pad == "none" else loops.cache_read(tile, 0, "local")
+    store = out if fused else loops.cache_write(tile, 0, "local")
+    if not fused:
+        dense.schedule_out(loops, out)
+
+    n, h, w, o = loops.get_loops(store)
+    bands, rows = loops.split(h, [None, int(decisions["rows"])])
+    pixel_tiles, m = loops.split(w, [None, pixels])
+    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
+    inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
+    nest = [n, bands, *inner]
+    loops.reorder(*nest, m, v)
+    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
+    if fused:
+        loops.set_scope(tile, 0, "local")
+
+    # A padded band belongs to one job; one long row of pixels is cut into jobs tile by tile.
+    one_row = g.out_height == 1 and g.batch == 1 and not by_weights
+    jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
+    job = loops.fuse(*jobs)
+    reduction = _schedule_tile(loops, tile, data, unroll, stem, unroll_kernel=pad == "none")
+    if pad == "none":
+        loops.set_scope(data, 0, "local")
+    elif dense.is_copied(spec, g):
+        dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
+    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    _zero_outside(loops, tile, reduction[0])
+    if by_weights and decisions.get("prefetch"):
+        block = int(decisions["channels"])
+        panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
+        loops.annotate(rows, TILES, [2])
+        loops.annotate(reduction[-1], PANEL, [panel, panel, unroll * block])
+    loops.vectorize(v)
+    loops.unroll(m)
+
+    row_points, column_points = dense.split_points(g, pixels, pad == "none")
+    loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
+    # A job is a row of its own number only where nothing else is fused into it.
+    job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
+    if by_weights or (job_is_row and pad != "rows"):
+        loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
+
+
+def _schedule_tile(
+    loops: Loops, tile: Any, data: Any, unroll: int, stem: bool, unroll_kernel: bool
+) -> list[Any]:
+    """Reduction outside, the whole tile unrolled inside it, its channels one vector.
+
+    ``data`` is loaded in vectors where a step, or a row of a stem's window, begins. Returns the loops of
+    the reduction: the outermost and the innermost that is not unrolled.
+    """
+    n, h, w, o, kh, kw, ci = loops.get_loops(tile)[-7:]
+    ci_outer, ci_inner = loops.split(ci, [None, unroll])
+    loops.reorder(kh, kw, ci_outer, ci_inner, n, h, w, o)
+    loops.compute_at(data, kh if stem else ci_outer, preserve_unit_loops=True)
+    for loop in (ci_inner, n, h, w):
+        loops.unroll(loop)
+    if unroll_kernel:
+        loops.unroll(kh)  # every tap by its number, so that those in the padding vanish
+    if unroll_kernel or stem:
+        loops.unroll(kw)
+    loops.vectorize(o)
+    *outer, column, channel = loops.get_loops(data)[-4:]
+    if stem and not unroll_kernel:
+        channel = loops.fuse(column, channel)
+    else:
+        outer.append(column)
+    for loop in outer:
+        loops.unroll(loop)
+    loops.vectorize(channel)
+    return [kh, kh if stem else ci_outer]
+
+
+def _zero_outside(loops: Loops, tile: Any, reduction: Any) -> None:
+    init = loops.decompose_reduction(tile, reduction)
+    *zeroed, lanes = loops.get_loops(init)[-4:]
+    for loop in zeroed:
+        loops.unroll(loop)
+    loops.vectorize(lanes)
+
+
+DIRECT = Schedule("arm.conv2d.direct", accepts, knobs, legal, default, apply)
+SCHEDULES = (DIRECT,)

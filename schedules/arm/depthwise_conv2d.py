@@ -1,0 +1,115 @@
+"""Depthwise convolution on ARM: a register tile of rows x columns for one vector of channels."""
+
+from __future__ import annotations
+
+from tvmconv.arguments import window_extent
+from tvmconv.hardware import Choice, Decisions, Knob, Machine, Schedule
+from tvmconv.nests import tiles
+from tvmconv.nests.depthwise import INNER, INSIDE, MIDDLE, OUTER, OUTSIDE, apply_from_bias
+from tvmconv.spec import ConvSpec
+
+# Weights of a channel that stay in registers beside a tile; a 5x5 kernel's are loaded for each tile.
+_MOST_RESIDENT = 16
+# Instructions around a tile: addresses, the loop.
+_LOOP = 10
+# Unrolled multiply-adds of one tile: 4x4 outputs of a 5x5 kernel, 1.6 KiB of code in each of nine copies.
+_MOST_UNROLLED = 400
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Every depthwise_conv2d with an output."""
+    return spec.op == "depthwise_conv2d" and not spec.is_empty
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile and the order of the loops over tiles."""
+    lanes = machine.lanes(spec.accumulator_dtype)
+    widths = [w for w in (lanes, 2 * lanes, lanes // 2) if w and spec.in_channels % w == 0]
+    if spec.in_channels <= 2 * lanes and spec.in_channels not in widths:
+        widths.append(spec.in_channels)
+    return (
+        Knob("channels", tuple(widths) or (lanes,)),
+        Knob("columns", tuple(t for t in (4, 3, 2, 5, 6, 7, 1) if t <= spec.out_width)),
+        Knob("rows", tuple(t for t in (4, 2, 3, 1) if t <= spec.out_height)),
+        Knob("order", (MIDDLE, INNER, OUTER)),
+        Knob("taps", (INSIDE, OUTSIDE)),
+    )
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Accumulators, one column of inputs and a row of weights fit; so does the unrolled code."""
+    vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    outputs = int(decisions["rows"]) * int(decisions["columns"]) * spec.multiplier
+    if outputs == spec.multiplier:
+        return True
+    taps = spec.kernel_height * spec.kernel_width
+    live = outputs * vectors + spec.kernel_height + 2
+    return 8 * live <= 7 * machine.vector_registers and outputs * taps <= _MOST_UNROLLED
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal tile of one vector with the fewest estimated cycles per multiply-add."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    points: list[dict[str, Choice]] = [
+        {
+            "channels": space["channels"][0],
+            "columns": columns,
+            "rows": rows,
+            "order": MIDDLE,
+            "taps": INSIDE,
+        }
+        for columns in space["columns"]
+        for rows in space["rows"]
+    ]
+    return min(
+        (point for point in points if legal(spec, machine, point)),
+        key=lambda point: cycles_per_fma(spec, machine, int(point["rows"]), int(point["columns"])),
+    )
+
+
+def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
+    """Estimate cycles per useful vector multiply-add of a rows x columns tile.
+
+    The largest of arithmetic, loads and the latency of the taps' chain, and a third of a cycle for every
+    instruction that is none of them (cores here start two to eight in a cycle).
+    """
+    (sh, sw), (dh, dw) = spec.strides, spec.dilations
+    taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
+    window_rows = (rows - 1) * sh + window_extent(spec.kernel_height, dh)
+    window_columns = (columns - 1) * sw + window_extent(spec.kernel_width, dw)
+    # With dilation neighbouring windows may share nothing.
+    inputs = min(window_rows * window_columns, rows * columns * taps)
+    resident = taps * spec.multiplier <= _MOST_RESIDENT
+    # What LLVM keeps alive, fitted to counts: at stride 2 it loads further ahead than at stride 1.
+    live = accumulators + (taps * spec.multiplier if resident else 2)
+    live += min(window_rows, rows * spec.kernel_height) * sw**2
+    excess = max(0, live - machine.vector_registers)
+    loads = inputs + (0 if resident else taps * spec.multiplier) + 6 * excess
+    fmas = accumulators * taps
+    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
+    cycles += (loads + 4 * accumulators + _LOOP) / 3
+    return float(cycles / fmas / _useful(spec, rows, columns))
+
+
+def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
+    """Share of a tile's efficiency that is left with ragged tiles at the edges, and with few tiles.
+
+    A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
+    """
+    computed = tiles.rounded(spec.out_height, rows) * tiles.rounded(spec.out_width, columns)
+    ragged = (3 + spec.out_height * spec.out_width / computed) / 4
+    first, end = _interior(spec, columns)
+    # Two interior tiles are unrolled into one piece of code, which LLVM spills: 46 in place of 51 % of
+    # the instructions of a 2 x 7 tile are work, 48 in place of 54 of a 4 x 4 tile.
+    return ragged * (0.9 if end - first == 2 else 1.0)
+
+
+def _interior(spec: ConvSpec, columns: int) -> list[int]:
+    window = window_extent(spec.kernel_width, spec.dilations[1])
+    return tiles.interior(
+        spec.out_width, columns, spec.in_width, spec.pads[2], spec.strides[1], window
+    )
+
+
+TILED = Schedule("arm.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply_from_bias)
+SCHEDULES = (TILED,)

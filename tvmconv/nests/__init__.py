@@ -1,0 +1,1 @@
+"""Loop nests, and the arithmetic of their tiles, that packs for several kinds of CPU share."""

@@ -1,0 +1,1 @@
+"""Runs a kernel for another core instruction by instruction, and counts them: cost without a board."""
