@@ -125,11 +125,13 @@ MAY_IMPORT = {
     "hardware": "errors spec host pack",
     "prefetching": "",
     "dot_words": "errors",
-    "lowering": "errors prefetching dot_words",
+    "matrix_tiles": "errors",
+    "lowering": "errors prefetching dot_words matrix_tiles",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
-        "errors arguments rules spec host hardware compute lowering prefetching dot_words nests"
+        "errors arguments rules spec host hardware compute lowering prefetching dot_words matrix_tiles "
+        "nests"
     ),
     "tuning_logs": "",
     "tuning": "",

@@ -5,6 +5,8 @@ Standard library only: the inference machine imports it before anything else is 
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import platform
 import sys
@@ -15,6 +17,7 @@ CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS_CGROUPS = Path("/proc/self/cgroup")
 
+_TILE_FEATURES = {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "amx_complex"}
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 # A 32-bit process under a 64-bit kernel (Raspberry Pi OS does this) cannot open 64-bit libraries.
 _NARROW = {"x86_64": "i686", "aarch64": "armv7l"}
@@ -66,7 +69,20 @@ def cpu_features() -> frozenset[str]:
             cores.append(frozenset(value.split()))
         elif name == "isa":
             cores.append(_riscv_extensions(value))
-    return frozenset.intersection(*cores) if cores else frozenset()
+    found = frozenset.intersection(*cores) if cores else frozenset()
+    return found if "amx_tile" not in found or _may_use_tiles() else found - _TILE_FEATURES
+
+
+@functools.cache
+def _may_use_tiles() -> bool:
+    """Ask Linux for AMX's tile registers, which a process must do once; True if it may have them.
+
+    arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): see the kernel's Documentation/arch/x86/xstate.rst.
+    It fails under a seccomp filter that does not know it, and beside alternative signal stacks that are
+    too small for the tiles.
+    """
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
 
 
 def _riscv_extensions(isa: str) -> frozenset[str]:

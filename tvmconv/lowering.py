@@ -19,6 +19,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 from tvmconv.dot_words import call_dot_products
 from tvmconv.errors import BuildError
+from tvmconv.matrix_tiles import call_tiles
 from tvmconv.prefetching import prefetch_panels
 
 LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls
@@ -150,6 +151,7 @@ def _cpu_passes() -> list[Any]:
         tirx.transform.FlattenBuffer(),
         prefetch_panels,
         call_dot_products,
+        call_tiles,
         specialise_tiles,
         tirx.transform.ConvertSSA(),
         tirx.transform.StmtSimplify(),

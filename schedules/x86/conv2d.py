@@ -255,7 +255,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
     tile = loops.get_sblock("conv")
 
-    def reduction() -> Any:
+    def reduction(_job: Any) -> Any:
         unroll_kernel = decisions["pad"] == "none"
         return _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel)
 
@@ -272,15 +272,15 @@ def schedule_tiles(
     g: Geometry,
     decisions: Decisions,
     copied: bool,
-    schedule_reduction: Callable[[], Any],
+    schedule_reduction: Callable[[Any], Any],
 ) -> None:
     """Schedule everything around the sums, which block ``tile`` computes: tiles, jobs, padding, epilogue.
 
-    ``copied`` says whether there is a stage ``padded``; ``schedule_reduction`` arranges the loops of one
-    tile and returns the innermost loop of the reduction that is not unrolled.
+    ``copied`` says whether there is a stage ``padded``; ``schedule_reduction``, given the loop over
+    jobs, arranges the loops of one tile and returns the innermost loop of the reduction that is not unrolled.
     """
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll, fused = int(decisions["unroll"]), dense.is_fused(spec, g, int(decisions["channels"]))
+    unroll, fused = int(decisions.get("unroll", 1)), dense.is_fused(spec, g, int(decisions["channels"]))
     pad, out = str(decisions["pad"]), loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
@@ -306,7 +306,7 @@ def schedule_tiles(
     if pad != "none" and copied:
         dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    reduction = schedule_reduction()
+    reduction = schedule_reduction(job)
     if by_weights and decisions.get("prefetch"):
         block = int(decisions["channels"])
         panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block

@@ -49,7 +49,7 @@ def preferred(spec: ConvSpec, machine: Machine) -> bool:
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, how much is unrolled, and where the copy goes."""
     g, cut = geometry(spec), dot_conv2d.cut(spec)
-    banded = dot_conv2d.is_copied(spec, g) and g.channels_last and g.out_height > 1
+    banded = dot_conv2d.is_copied(spec, g, offset=True) and g.channels_last and g.out_height > 1
     pads: tuple[Choice, ...] = ("image", "rows") if banded else ("image",)
     return (
         Knob("channels", tuple(_channel_blocks(spec, machine))),
@@ -129,17 +129,17 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     block, g = int(decisions["channels"]), geometry(spec)
     lanes = _lanes(machine, decisions)
     dot = dot_products.dot(spec.dtype, machine, lanes)
-    loops = Loops(tvm.IRModule({"main": prim_func(dot_conv2d.direct(spec, block))}))
+    loops = Loops(tvm.IRModule({"main": prim_func(dot_conv2d.direct(spec, block, offset=True))}))
     tile = loops.get_sblock("conv")
 
-    def reduction() -> Any:
+    def reduction(_job: Any) -> Any:
         name = None if dot is None else dot[0]
         return _schedule_tile(loops, tile, int(decisions["unroll"]), lanes, name)
 
-    copied = dot_conv2d.is_copied(spec, g)
+    copied = dot_conv2d.is_copied(spec, g, offset=True)
     conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
-    packed = dot_conv2d.packed_filter_shape(spec, block)
-    pack = prim_func(dot_conv2d.pack(spec, block))
+    packed = dot_conv2d.packed_filter_shape(spec, block, offset=True)
+    pack = prim_func(dot_conv2d.pack(spec, block, offset=True))
     definition = None if dot is None else dot[1]
     return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition)
 

@@ -19,7 +19,18 @@ _V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 _VBMI = ("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "gfni")
 _VNNI = (*_V4, "avx512_vnni")
 _ICELAKE = (*_VNNI, *_VBMI)
+_AMX = ("amx_tile", "amx_int8", "amx_bf16")
 _SSE4A = ("sse4a",)  # LLVM shuffles bytes and halves with AMD's EXTRQ
+
+
+def _tuning(features: tuple[str, ...]) -> dict[str, list[str]]:
+    """Keep vpdpwssd in one piece: LLVM 22 makes two instructions of it on Intel, for a shorter latency.
+
+    A depthwise tile has sums enough to wait for: 3x3 of bytes, 28x28x192, takes 31 us in place of 42, and
+    112x112x96 with stride 2 103 in place of 126 (Sapphire Rapids, 2026-11-23).
+    """
+    has_vnni = "avx512_vnni" in features or "avx_vnni" in features
+    return {"mattr": ["+fast-dpwssd"]} if has_vnni else {}
 
 
 def _machine(
@@ -36,7 +47,7 @@ def _machine(
         name=name,
         description=description,
         architecture="x86_64",
-        target={"kind": "llvm", "mcpu": name, "mtriple": "x86_64-linux-gnu"},
+        target={"kind": "llvm", "mcpu": name, "mtriple": "x86_64-linux-gnu", **_tuning(features)},
         features=features,
         vector_bytes=vector_bits // 8,
         vector_registers=32 if vector_bits == 512 else 16,
@@ -62,7 +73,7 @@ INTEL = (
     _machine(
         "graniterapids",
         "Intel Xeon 6 with P-cores",
-        (*_ICELAKE, "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_fp16"),
+        (*_ICELAKE, "avx512_bf16", "avx512_fp16", "avx_vnni", *_AMX, "amx_fp16"),
         512,
         48,
         2048,
@@ -70,7 +81,7 @@ INTEL = (
     _machine(
         "sapphirerapids",
         "Intel Xeon, 4th and 5th generation",
-        (*_ICELAKE, "avx512_bf16", "avx512_fp16", "avx_vnni"),
+        (*_ICELAKE, "avx512_bf16", "avx512_fp16", "avx_vnni", *_AMX),
         512,
         48,
         2048,

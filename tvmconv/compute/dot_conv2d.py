@@ -3,7 +3,8 @@
 A word is 32 bits: four values of 8 bits or two of 16. The filter is stored in words, of consecutive
 input channels or, where pixels have an odd number of channels, of a row of the kernel.
 
-The instructions multiply unsigned by signed bytes. int8 data d becomes d + 128, also in the padding, and
+Most instructions multiply unsigned by signed bytes. For these, with ``offset``, int8 data d becomes d + 128,
+also in the padding, and
 
     sum(d * f) = sum((d + 128) * f) - 128 * sum(f)
 
@@ -83,19 +84,24 @@ def cut(spec: ConvSpec) -> Words:
     return found
 
 
-def is_copied(spec: ConvSpec, g: Geometry) -> bool:
-    """Whether data is copied, padded and made unsigned, before it is used."""
-    return cut(spec).rows or spec.dtype == "int8" or g.needs_padding or not g.channels_last
+def is_offset(spec: ConvSpec, offset: bool) -> bool:
+    """Whether int8 data is made unsigned."""
+    return offset and spec.dtype == "int8"
 
 
-def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int]:
-    """Return (groups * blocks, words of a sum, and one of signs for int8, block, values of a word)."""
+def is_copied(spec: ConvSpec, g: Geometry, offset: bool) -> bool:
+    """Whether data is copied, padded or made unsigned, before it is used."""
+    return cut(spec).rows or is_offset(spec, offset) or g.needs_padding or not g.channels_last
+
+
+def packed_filter_shape(spec: ConvSpec, block: int, offset: bool) -> tuple[int, int, int, int]:
+    """Return (groups * blocks, words of a sum and one for an offset, block, values of a word)."""
     by = cut(spec)
     _, blocks = filter_blocks(spec, block)
-    return (spec.groups * blocks, by.total + (spec.dtype == "int8"), block, by.values)
+    return (spec.groups * blocks, by.total + is_offset(spec, offset), block, by.values)
 
 
-def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
+def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
     """Rearrange the filter: packed[b, k, v] is word k of the sum of channel v of block b."""
     by, (group_channels, blocks) = cut(spec), filter_blocks(spec, block)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
@@ -117,8 +123,8 @@ def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
         parts = [_bits(value(b, run, at + r, v), r, spec) for r in range(by.values)]
         return functools.reduce(operator.or_, parts)
 
-    if spec.dtype != "int8":
-        shape = packed_filter_shape(spec, block)[:3]
+    if not is_offset(spec, offset):
+        shape = packed_filter_shape(spec, block, offset)[:3]
         return [source, te.compute(shape, word, name="packed")]
     at = te.reduce_axis((0, by.words * by.values), "at")
     run = te.reduce_axis((0, by.taps[0] * by.taps[1]), "run")
@@ -128,14 +134,14 @@ def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
         name="signs",
     )
     packed = te.compute(
-        packed_filter_shape(spec, block)[:3],
+        packed_filter_shape(spec, block, offset)[:3],
         lambda b, k, v: te.if_then_else(k < by.total, word(b, k, v), signs[b, v]),
         name="packed",
     )
     return [source, packed]
 
 
-def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
+def direct(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
     """The sum of dot products, over a filter from `pack`; `words` must know the spec.
 
     Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word).
@@ -144,9 +150,9 @@ def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
     group_channels, blocks = filter_blocks(spec, block)
     lanes = blocks * block
     data = te.placeholder(g.data_shape, data_dtype(spec), name="data")
-    shape = packed_filter_shape(spec, block)[:3]
+    shape = packed_filter_shape(spec, block, offset)[:3]
     weights = te.placeholder(shape, "int32", name="filter")
-    source = _source(spec, g, by, data)
+    source = _source(spec, g, by, data, offset)
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")
@@ -173,7 +179,7 @@ def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels
         value = conv[n, h, w, lane]
-        if spec.dtype == "int8":
+        if is_offset(spec, offset):
             value = value + weights[lane // block, by.total, lane % block]
         return epilogue(spec, value, o, position, extra)
 
@@ -207,24 +213,25 @@ def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
     return value.astype("uint8").astype("int32") << (8 * r)
 
 
-def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor) -> te.Tensor:
+def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, offset: bool) -> te.Tensor:
     """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
-    if not is_copied(spec, g):
+    if not is_copied(spec, g, offset):
         return data
+    shifted = is_offset(spec, offset)
 
     def unsigned(value: Any) -> Any:
         return value.astype("uint8") ^ tirx.const(_OFFSET, "uint8")
 
-    read = reader(data, g, unsigned) if spec.dtype == "int8" else reader(data, g)
+    read = reader(data, g, unsigned) if shifted else reader(data, g)
     if not by.rows:
-        if spec.dtype != "int8":
+        if not shifted:
             return padded(data, g, data.dtype)
         shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
         return te.compute(shape, read, name="padded")
     # The last word of the last run may reach behind the row.
     row = g.padded_width * g.in_channels
     reach = row + by.words * by.values - by.run
-    zero = tirx.const(0, "uint8" if spec.dtype == "int8" else data.dtype)
+    zero = tirx.const(0, "uint8" if shifted else data.dtype)
     return te.compute(
         (g.batch, g.padded_height, reach),
         lambda n, h, at: te.if_then_else(

@@ -1,0 +1,130 @@
+"""Dense convolution of bytes and bfloat16 on x86 with AMX: tiles of up to 32 pixels x 32 channels.
+
+Data is used as it lies, 64 bytes or fewer of each pixel's channels at a time; what is padded is copied
+once. The loops around a tile are conv2d.py's, its reduction is one call (amx.py):
+
+    a step multiplies 32 pixels x 32 channels x 64 bytes in 4 x 16 cycles and loads 4 tiles in 4 x 8
+    a tile's end stores 64 rows of sums and adds the epilogue to them, about 200 cycles: three steps' time
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import dot_conv2d
+from tvmconv.compute.conv2d import filter_blocks
+from tvmconv.compute.geometry import geometry
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering import prim_func
+from tvmconv.matrix_tiles import CUT, JOB, TILE
+from tvmconv.nests import dense, tiles
+from tvmconv.nests.interface import function
+from tvmconv.schedules.x86 import amx, conv2d
+from tvmconv.spec import ConvSpec
+
+_MOST_PIXELS, _MOST_CHANNELS, _MOST_WORDS = 2 * amx.ROWS, 2 * amx.COLUMNS, 16
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Bytes and bfloat16 that the machine has an instruction for, cut into words."""
+    return (
+        conv2d.accepts(spec, machine)
+        and amx.can(spec.dtype, machine)
+        and dot_conv2d.words(spec) is not None
+    )
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, the order of its two outer loops, and where the copy goes."""
+    g, (group, _) = geometry(spec), filter_blocks(spec, 1)
+    banded = dot_conv2d.is_copied(spec, g, offset=False) and g.channels_last and g.out_height > 1
+    pads: tuple[Choice, ...] = ("image", "rows") if banded else ("image",)
+    exact = [block for block in range(_MOST_CHANNELS, 3, -4) if group % block == 0]
+    return (
+        Knob("channels", tuple(exact[:3] or [_MOST_CHANNELS])),
+        Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, _MOST_PIXELS))),
+        Knob("order", (conv2d.WEIGHTS_OUTER, conv2d.PIXELS_OUTER)),
+        Knob("pad", pads),
+        Knob("rows", tuple(tiles.row_bands(g.out_height))),
+    )
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """There are jobs."""
+    by_weights = decisions["order"] == conv2d.WEIGHTS_OUTER
+    few = conv2d.jobs(spec, decisions) < tiles.LEAST_JOBS
+    return not (few and (by_weights or decisions["pad"] == "rows"))
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The tile with the least estimated cycles per output, and an order that spares the caches."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    streams = conv2d.streams_weights(spec, machine)
+    rest: dict[str, Choice] = {
+        "order": conv2d.WEIGHTS_OUTER if streams else conv2d.PIXELS_OUTER,
+        "pad": "image",
+        "rows": space["rows"][0],
+    }
+    points: list[dict[str, Choice]] = [
+        {**rest, "channels": channels, "pixels": pixels}
+        for channels in space["channels"]
+        for pixels in space["pixels"]
+    ]
+    if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
+        points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
+    usable = (point for point in points if legal(spec, machine, point))
+    return min(
+        usable, key=lambda point: cycles(spec, int(point["pixels"]), int(point["channels"]))
+    )
+
+
+def cycles(spec: ConvSpec, pixels: int, channels: int) -> float:
+    """Estimate cycles per output: the instructions or the loads of all steps, and a tile's beginning and end.
+
+    An instruction takes a cycle for each row of data, a row is loaded or stored in half a one.
+    """
+    cut, g = dot_conv2d.cut(spec), geometry(spec)
+    words = step_words(cut.words)
+    columns = -(-channels // amx.COLUMNS)
+    steps = cut.total // words
+    busy = steps * max(pixels * columns, (pixels + words * columns) / 2)
+    end = 60 + 3 * pixels * columns
+    covered = tiles.rounded(g.out_width, pixels)
+    return (busy + end) / (pixels * channels) * (3 + covered / g.out_width) / 4
+
+
+def step_words(words: int) -> int:
+    """Words of a step: the most that divide a run and fit a tile register."""
+    return max(count for count in range(1, _MOST_WORDS + 1) if words % count == 0)
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
+    block, g, cut = int(decisions["channels"]), geometry(spec), dot_conv2d.cut(spec)
+    step = step_words(cut.words)
+    name, definition = amx.tile(spec.dtype, block, step)
+    tensors = dot_conv2d.direct(spec, block, offset=False)
+    loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
+    tile = loops.get_sblock("conv")
+
+    def reduction(job: Any) -> Any:
+        loops.annotate(job, JOB, name)
+        outermost = loops.get_loops(tile)[-8]
+        loops.annotate(outermost, TILE, name)
+        loops.annotate(outermost, CUT, [step, cut.values, block])
+        return outermost
+
+    copied = dot_conv2d.is_copied(spec, g, offset=False)
+    conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    packed = dot_conv2d.packed_filter_shape(spec, block, offset=False)
+    pack = prim_func(dot_conv2d.pack(spec, block, offset=False))
+    return function(
+        spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition
+    )
+
+
+TILES = Schedule("x86.conv2d.amx", accepts, knobs, legal, default, apply)
+SCHEDULES = (TILES,)
