@@ -192,7 +192,7 @@ def _entry(
     choice, function = request.choices[spec.key], functions[spec.key]
     pack = None
     if function.pack is not None:
-        pack = bundle.PackEntry(pack_symbol(spec.key), function.packed_shape, spec.filter_dtype)
+        pack = bundle.PackEntry(pack_symbol(spec.key), function.packed_shape, function.packed_dtype)
     record = choice.source if choice.entry else None
     return bundle.KernelEntry(spec.key, choice.schedule.name, choice.decisions, record, pack)
 

@@ -350,7 +350,8 @@ class _Kernel:
         weights = arrays.aligned_copy(filter_)
         if self.function.pack is None:
             return weights
-        packed = arrays.empty_aligned(self.function.packed_shape, weights.dtype)
+        dtype = tensors.numpy_dtype(self.function.packed_dtype)
+        packed = arrays.empty_aligned(self.function.packed_shape, dtype)
         self.module["pack"](arrays.array_pointer(weights), arrays.array_pointer(packed))
         return packed
 

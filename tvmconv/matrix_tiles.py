@@ -18,8 +18,8 @@ from tvmconv.errors import BuildError
 # Annotation of the loop over jobs that tiles are in: the function, whose name and "_end" is called at the end
 # of a job. A variable of the job tells the function what the job's earlier calls have configured.
 JOB = "tvmconv.job"
-# Annotations of the outermost loop of a tile: the function to call, and [words of the filter that a step of it
-# takes, values of a word, channels of a block].
+# Annotations of the outermost loop of a tile: the function to call, and [words of the filter that a step of
+# it takes, values of a word, channels of a block].
 TILE, CUT = "tvmconv.tile", "tvmconv.cut"
 _SUM_BYTES = _WORD_BYTES = 4
 
@@ -40,7 +40,12 @@ def _in_job(job: tirx.For) -> tirx.Stmt:
         (tirx.For, lambda loop: _call(loop, loaded) if TILE in loop.annotations else loop),
     )
     end = tirx.call_extern("int32", f"{job.annotations[JOB]}_end")
-    body = [tirx.AllocBuffer(loaded), tirx.BufferStore(loaded, zero, [zero]), body, tirx.Evaluate(end)]
+    body = [
+        tirx.AllocBuffer(loaded),
+        tirx.BufferStore(loaded, zero, [zero]),
+        body,
+        tirx.Evaluate(end),
+    ]
     kept = {key: value for key, value in job.annotations.items() if key != JOB}
     return tirx.For(
         job.loop_var, job.min, job.extent, job.kind, tirx.SeqStmt(body), annotations=kept

@@ -70,12 +70,17 @@ class Function:
     Attributes:
         main: scheduled PrimFunc (data, filter, bias?, residual?, out).
         pack: PrimFunc (filter, packed), or None when ``main`` takes TensorFlow's layout.
-        packed_shape: shape of the filter that ``main`` takes; its dtype is that of the spec's filter.
+        packed_shape: shape of the filter that ``main`` takes.
     """
 
     main: Any
     pack: Any | None = None
     packed_shape: tuple[int, ...] = ()
+
+    @property
+    def packed_dtype(self) -> str:
+        """The dtype of what ``pack`` writes; empty without it."""
+        return "" if self.pack is None else str(self.pack.params[1].dtype)
 
 
 @dataclass(frozen=True)

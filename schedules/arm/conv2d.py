@@ -197,13 +197,13 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
-    func, fused = prim_func(conv2d.direct(spec, block)), dense.is_fused(spec, g, block)
+    func, fused = prim_func(conv2d.direct(spec, block, widen=True)), dense.is_fused(spec, g, block)
     if spec.bias and fused:
         func = start.at_bias(func, lambda n, h, w, channel: channel)
     loops = Loops(tvm.IRModule({"main": func}))
     _schedule(loops, spec, machine, decisions, fused)
-    packed = conv2d.stored_shape(spec, conv2d.packed_filter_shape(spec, block))
-    pack = prim_func(conv2d.pack(spec, block))
+    packed = conv2d.packed_filter_shape(spec, block)
+    pack = prim_func(conv2d.pack(spec, block, widen=True))
     return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.x86 import amx_conv2d, conv2d, depthwise_conv2d, dot_conv2d, machines, winograd
+from tvmconv.schedules.x86 import (
+    amx_conv2d,
+    conv2d,
+    depthwise_conv2d,
+    dot_conv2d,
+    machines,
+    winograd,
+)
 
 PACK = HardwarePack(
     name="x86",

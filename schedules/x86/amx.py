@@ -26,6 +26,8 @@ COLUMNS = 16  # channels of a tile: 64 bytes of 32-bit sums
 ROWS = 16  # pixels of a tile
 _TILE_BYTES = 64
 
+# Of the system call: result, its number and two arguments; what it destroys.
+_REGISTERS = "={rax},{rax},{rdi},{rsi},~{rcx},~{r11},~{memory}"
 _INSTRUCTIONS = {"uint8": "tdpbusd", "int8": "tdpbssd", "bfloat16": "tdpbf16ps"}
 
 _PROLOGUE = """
@@ -36,8 +38,8 @@ declare void @llvm.x86.tilezero(i8)
 declare void @llvm.x86.tileloadd64(i8, ptr, i64)
 declare void @llvm.x86.tilestored64(i8, ptr, i64)
 declare void @llvm.x86.{instruction}(i8, i8, i8)
-define linkonce_odr i32 @{function}(ptr %loaded, ptr %c, ptr %a, ptr %w, i32 %n, i64 %ldc, i64 %lda, i64 %rows,
-    i64 %row, i64 %columns, i64 %column, i64 %chunks, i64 %chunk, i64 %ldw, i64 %panel) {{
+define linkonce_odr i32 @{function}(ptr %loaded, ptr %c, ptr %a, ptr %w, i32 %n, i64 %ldc,
+    i64 %lda, i64 %rows, i64 %row, i64 %columns, i64 %column, i64 %chunks, i64 %chunk, i64 %ldw, i64 %panel) {{
 entry:
   %config = alloca <64 x i8>, align 64
   %half = lshr i32 %n, 1
@@ -56,7 +58,7 @@ change:
   %known = icmp ne i8 %permitted, 0
   br i1 %known, label %configure, label %ask
 ask:
-  %answer = call i64 asm sideeffect "syscall", "={{rax}},{{rax}},{{rdi}},{{rsi}},~{{rcx}},~{{r11}},~{{memory}}"(i64 158, i64 4131, i64 18)
+  %answer = call i64 asm sideeffect "syscall", "{registers}"(i64 158, i64 4131, i64 18)
   store i8 1, ptr @tvmconv_tiles_permitted
   br label %configure
 configure:
@@ -160,22 +162,22 @@ def can(dtype: str, machine: Machine) -> bool:
 def tile(dtype: str, channels: int, words: int) -> tuple[str, str]:
     """Return the name and the definition of the function for up to 32 channels and 16 words a step.
 
-    Its arguments: where a job counts the pixels that the tiles are configured for; sums, data and filter; pixels, from 1 to 32; bytes from one pixel's sums and data to the
-    next; rows and columns of the kernel with the bytes from one to the next in the data; steps with theirs;
-    bytes from a word of the filter to the next, and from a step's words to the next's.
+    Its arguments: where a job counts the pixels that the tiles are configured for; sums, data and filter;
+    pixels, from 1 to 32; bytes from one pixel's sums and data to the next; rows and columns of the kernel
+    with the bytes from one to the next in the data; steps with theirs; bytes from a word of the filter to
+    the next, and from a step's words to the next's.
     """
     wide = channels > COLUMNS
     first, second = min(channels, COLUMNS), max(channels - COLUMNS, 1)
     sums = [4 * first, 4 * second, 4 * first, 4 * second]
     colsb = [*sums, 4 * words, 4 * words, 4 * first, 4 * second]
     name = f"tvmconv_amx_{dtype}_{channels}_{words}"
-    text = "".join(
-        (_PROLOGUE, _STEP, _STEP_WIDE * wide, _LOOPS, _END_WIDE * wide, _END)
-    ).format(
+    text = "".join((_PROLOGUE, _STEP, _STEP_WIDE * wide, _LOOPS, _END_WIDE * wide, _END)).format(
         function=name,
         instruction=_INSTRUCTIONS[dtype],
         colsb=", ".join(f"i16 {count}" for count in colsb),
         words=words,
+        registers=_REGISTERS,
         zeros=_ZEROS_WIDE if wide else "",
     )
     return name, text + "\ndeclare i32 @llvm.umax.i32(i32, i32)\n"

@@ -76,9 +76,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
         points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
     usable = (point for point in points if legal(spec, machine, point))
-    return min(
-        usable, key=lambda point: cycles(spec, int(point["pixels"]), int(point["channels"]))
-    )
+    return min(usable, key=lambda point: cycles(spec, int(point["pixels"]), int(point["channels"])))
 
 
 def cycles(spec: ConvSpec, pixels: int, channels: int) -> float:
@@ -92,7 +90,7 @@ def cycles(spec: ConvSpec, pixels: int, channels: int) -> float:
     steps = cut.total // words
     busy = steps * max(pixels * columns, (pixels + words * columns) / 2)
     end = 60 + 3 * pixels * columns
-    covered = tiles.rounded(g.out_width, pixels)
+    covered: int = tiles.rounded(g.out_width, pixels)
     return (busy + end) / (pixels * channels) * (3 + covered / g.out_width) / 4
 
 
@@ -121,9 +119,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
     packed = dot_conv2d.packed_filter_shape(spec, block, offset=False)
     pack = prim_func(dot_conv2d.pack(spec, block, offset=False))
-    return function(
-        spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition
-    )
+    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition)
 
 
 TILES = Schedule("x86.conv2d.amx", accepts, knobs, legal, default, apply)

@@ -252,7 +252,7 @@ def _waits_for_weights(spec: ConvSpec, decisions: Decisions) -> bool:
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
     block, g = int(decisions["channels"]), geometry(spec)
-    loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block))}))
+    loops = Loops(tvm.IRModule({"main": prim_func(conv2d.direct(spec, block, widen=True))}))
     tile = loops.get_sblock("conv")
 
     def reduction(_job: Any) -> Any:
@@ -260,8 +260,8 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         return _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel)
 
     schedule_tiles(loops, tile, spec, g, decisions, dense.is_copied(spec, g), reduction)
-    packed = conv2d.stored_shape(spec, conv2d.packed_filter_shape(spec, block))
-    pack = prim_func(conv2d.pack(spec, block))
+    packed = conv2d.packed_filter_shape(spec, block)
+    pack = prim_func(conv2d.pack(spec, block, widen=True))
     return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
 
 
@@ -280,7 +280,10 @@ def schedule_tiles(
     jobs, arranges the loops of one tile and returns the innermost loop of the reduction that is not unrolled.
     """
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll, fused = int(decisions.get("unroll", 1)), dense.is_fused(spec, g, int(decisions["channels"]))
+    unroll, fused = (
+        int(decisions.get("unroll", 1)),
+        dense.is_fused(spec, g, int(decisions["channels"])),
+    )
     pad, out = str(decisions["pad"]), loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:

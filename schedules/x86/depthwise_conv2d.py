@@ -144,7 +144,9 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
     lanes = _whole_vector(spec, machine, decisions)
     products = dot_products.multiply_add(spec.dtype, machine, lanes)
-    return nest(spec, prim_func(depthwise_conv2d.direct(spec)), decisions, products, lanes)
+    return nest(
+        spec, prim_func(depthwise_conv2d.direct(spec, widen=True)), decisions, products, lanes
+    )
 
 
 def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:

@@ -9,7 +9,6 @@ from tvm import te, tirx
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
-from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
 
 
@@ -24,12 +23,6 @@ def filter_blocks(spec: ConvSpec, block: int) -> tuple[int, int]:
     return group_channels, -(-group_channels // block)
 
 
-def stored_shape(spec: ConvSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a packed filter, which is in the accumulator's dtype, in elements of the filter's own."""
-    ratio = ITEM_BYTES[spec.accumulator_dtype] // ITEM_BYTES[spec.filter_dtype]
-    return (*shape[:-1], shape[-1] * ratio)
-
-
 def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int, int]:
     """Return (groups * blocks, kernel_height, kernel_width, in_channels / groups, block)."""
     kernel_height, kernel_width, group_in, _ = spec.filter_shape
@@ -37,15 +30,15 @@ def packed_filter_shape(spec: ConvSpec, block: int) -> tuple[int, int, int, int,
     return (spec.groups * blocks, kernel_height, kernel_width, group_in, block)
 
 
-def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
+def pack(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     """Rearrange the filter so that the ``block`` channels of one tile lie side by side.
 
-    packed[b, i, j, q, v] = filter[i, j, q, channel], in the accumulator's dtype, where block b and lane v
-    name the channel; lanes beyond a group's last channel are zero.
+    packed[b, i, j, q, v] = filter[i, j, q, channel], where block b and lane v name the channel;
+    lanes beyond a group's last channel are zero. With ``widen`` in the accumulator's dtype.
     """
     group_channels, blocks = filter_blocks(spec, block)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
-    dtype = spec.accumulator_dtype
+    dtype = spec.accumulator_dtype if widen else spec.filter_dtype
 
     def read(b: Any, i: Any, j: Any, q: Any, v: Any) -> Any:
         lane = b % blocks * block + v
@@ -57,12 +50,14 @@ def pack(spec: ConvSpec, block: int) -> list[te.Tensor]:
     return [source, te.compute(packed_filter_shape(spec, block), read, name="packed")]
 
 
-def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
+def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     """The defining sum, over a filter packed in blocks of ``block`` output channels.
 
-    Stages: ``padded`` (where needed; always for the half precisions, as float32), ``conv`` in NHWC
-    order with every group padded to whole blocks, ``out`` with the epilogue in the layout of the
-    spec. Returns the kernel's arguments: data, filter, bias and residual where the spec has them, out.
+    Stages: ``padded`` (where needed), ``conv`` in NHWC order with every group padded to whole
+    blocks, ``out`` with the epilogue in the layout of the spec. With ``widen``, half precisions are
+    converted once and not for every product: the filter where it is packed, data in ``padded``,
+    which then is always there. Returns the kernel's arguments: data, filter, bias and residual
+    where the spec has them, out.
     """
     g = geometry(spec)
     group_channels, blocks = filter_blocks(spec, block)

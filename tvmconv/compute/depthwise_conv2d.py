@@ -20,15 +20,16 @@ def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:
     return (kernel_height, kernel_width, multiplier, channels)
 
 
-def pack(spec: ConvSpec) -> list[te.Tensor]:
+def pack(spec: ConvSpec, widen: bool = False) -> list[te.Tensor]:
     """Put the input channels innermost: packed[i, j, q, k] = filter[i, j, k, q].
 
-    In the accumulator's dtype; bytes as 16 bits in the lower half of 32, what vpmaddwd multiplies by.
+    With ``widen`` in the accumulator's dtype: half precisions converted, bytes as 16 bits in the lower half
+    of 32.
     """
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     packed = te.compute(
         packed_filter_shape(spec),
-        lambda i, j, q, k: _widened(source[i, j, k, q], spec),
+        lambda i, j, q, k: _widened(source[i, j, k, q], spec) if widen else source[i, j, k, q],
         name="packed",
     )
     return [source, packed]
@@ -40,11 +41,13 @@ def _widened(value: Any, spec: ConvSpec) -> Any:
     return value.astype(spec.accumulator_dtype)
 
 
-def _number(weight: Any, spec: ConvSpec) -> Any:
-    return weight.astype("int16").astype("int32") if spec.dtype in BYTE_DTYPES else weight
+def _number(weight: Any, spec: ConvSpec, widened: bool) -> Any:
+    if widened and spec.dtype in BYTE_DTYPES:
+        return weight.astype("int16").astype("int32")
+    return weight.astype(spec.accumulator_dtype)
 
 
-def direct(spec: ConvSpec) -> list[te.Tensor]:
+def direct(spec: ConvSpec, widen: bool = False) -> list[te.Tensor]:
     """The defining sum, with one accumulator per (multiplier q, input channel k).
 
     Output channel k * multiplier + q is interleaved by the last stage only, so that the sums run
@@ -55,7 +58,11 @@ def direct(spec: ConvSpec) -> list[te.Tensor]:
     g = geometry(spec)
     m = spec.multiplier
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    weights = te.placeholder(packed_filter_shape(spec), spec.accumulator_dtype, name="filter")
+    weights = te.placeholder(
+        packed_filter_shape(spec),
+        spec.accumulator_dtype if widen else spec.filter_dtype,
+        name="filter",
+    )
     source = padded(data, g, spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
@@ -64,7 +71,7 @@ def direct(spec: ConvSpec) -> list[te.Tensor]:
         (g.batch, g.out_height, g.out_width, m, g.in_channels),
         lambda n, h, w, q, k: te.sum(
             source[n, h * sh + kh * dh, w * sw + kw * dw, k].astype(dtype)
-            * _number(weights[kh, kw, q, k], spec),
+            * _number(weights[kh, kw, q, k], spec, widen),
             axis=[kh, kw],
         ),
         name="conv",

@@ -94,11 +94,11 @@ def is_copied(spec: ConvSpec, g: Geometry, offset: bool) -> bool:
     return cut(spec).rows or is_offset(spec, offset) or g.needs_padding or not g.channels_last
 
 
-def packed_filter_shape(spec: ConvSpec, block: int, offset: bool) -> tuple[int, int, int, int]:
-    """Return (groups * blocks, words of a sum and one for an offset, block, values of a word)."""
+def packed_filter_shape(spec: ConvSpec, block: int, offset: bool) -> tuple[int, int, int]:
+    """Return (groups * blocks, words of a sum and one for an offset, block)."""
     by = cut(spec)
     _, blocks = filter_blocks(spec, block)
-    return (spec.groups * blocks, by.total + is_offset(spec, offset), block, by.values)
+    return (spec.groups * blocks, by.total + is_offset(spec, offset), block)
 
 
 def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
@@ -124,7 +124,7 @@ def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
         return functools.reduce(operator.or_, parts)
 
     if not is_offset(spec, offset):
-        shape = packed_filter_shape(spec, block, offset)[:3]
+        shape = packed_filter_shape(spec, block, offset)
         return [source, te.compute(shape, word, name="packed")]
     at = te.reduce_axis((0, by.words * by.values), "at")
     run = te.reduce_axis((0, by.taps[0] * by.taps[1]), "run")
@@ -134,7 +134,7 @@ def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
         name="signs",
     )
     packed = te.compute(
-        packed_filter_shape(spec, block, offset)[:3],
+        packed_filter_shape(spec, block, offset),
         lambda b, k, v: te.if_then_else(k < by.total, word(b, k, v), signs[b, v]),
         name="packed",
     )
@@ -150,7 +150,7 @@ def direct(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
     group_channels, blocks = filter_blocks(spec, block)
     lanes = blocks * block
     data = te.placeholder(g.data_shape, data_dtype(spec), name="data")
-    shape = packed_filter_shape(spec, block, offset)[:3]
+    shape = packed_filter_shape(spec, block, offset)
     weights = te.placeholder(shape, "int32", name="filter")
     source = _source(spec, g, by, data, offset)
     (sh, sw), (dh, dw) = g.strides, g.dilations

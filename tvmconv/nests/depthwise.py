@@ -16,7 +16,6 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
-from tvmconv.compute.conv2d import stored_shape
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.dot_words import DOT
 from tvmconv.hardware import Decisions, Function, Machine
@@ -35,12 +34,12 @@ MOST_UNROLLED = 400
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
-    return nest(spec, prim_func(depthwise_conv2d.direct(spec)), decisions)
+    return nest(spec, prim_func(depthwise_conv2d.direct(spec, widen=True)), decisions)
 
 
 def apply_from_bias(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """As `apply`, with sums that start at the bias."""
-    func = prim_func(depthwise_conv2d.direct(spec))
+    func = prim_func(depthwise_conv2d.direct(spec, widen=True))
     if spec.bias:
         func = start.at_bias(func, lambda n, h, w, q, k: k * spec.multiplier + q)
     return nest(spec, func, decisions)
@@ -101,9 +100,9 @@ def nest(
     loops.annotate(column_tiles, SPLIT_AT, columns)
     if g.in_channels % int(decisions["channels"]):
         loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
-    packed = stored_shape(spec, depthwise_conv2d.packed_filter_shape(spec))
+    packed = depthwise_conv2d.packed_filter_shape(spec)
     definition = None if multiply_add is None else multiply_add[1]
-    pack = prim_func(depthwise_conv2d.pack(spec))
+    pack = prim_func(depthwise_conv2d.pack(spec, widen=True))
     return function(spec, loops.mod["main"], pack, packed, llvm_ir=definition)
 
 

@@ -18,21 +18,17 @@ def function(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     llvm_ir: str | None = None,
 ) -> Function:
-    """Return the pair with aligned weights, stored in elements of the filter's dtype.
+    """Return the pair with aligned weights.
 
     Args:
         spec: the convolution.
         main: scheduled (data, filter, bias?, residual?, out).
         pack: (filter, packed).
-        packed_shape: of the packed filter, counted in elements of the filter's own dtype.
+        packed_shape: of the packed filter.
         shapes: what callers pass where the loops see another shape.
         llvm_ir: definitions of functions that ``main`` calls.
     """
-    dtypes = {"data": spec.dtype, "filter": spec.filter_dtype, "packed": spec.filter_dtype}
-    main = with_interface(
-        main, {**(shapes or {}), "filter": packed_shape}, frozenset({"filter"}), dtypes
-    )
+    main = with_interface(main, shapes or {}, frozenset({"filter"}), {"data": spec.dtype})
     if llvm_ir is not None:
         main = main.with_attr(LLVM_IR, llvm_ir)
-    pack = with_interface(pack, {"packed": packed_shape}, frozenset({"packed"}), dtypes)
-    return Function(main, pack, packed_shape)
+    return Function(main, with_interface(pack, {}, frozenset({"packed"})), packed_shape)

@@ -39,13 +39,14 @@ class Built:
         symbol: the function (data, packed filter, bias?, residual?, out).
         pack_library: library of the function ``pack`` (filter, packed); None where the filter stays as
             it is.
-        packed_shape: shape of the packed filter.
+        packed_shape, packed_dtype: of the packed filter.
     """
 
     library: str
     symbol: str
     pack_library: str | None = None
     packed_shape: tuple[int, ...] = ()
+    packed_dtype: str = ""
 
 
 @dataclass(frozen=True)

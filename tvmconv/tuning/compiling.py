@@ -139,7 +139,13 @@ class _Compiler:
         return [
             Built(library, symbol)
             if function.pack is None
-            else Built(library, symbol, self._pack(key, function.pack), function.packed_shape)
+            else Built(
+                library,
+                symbol,
+                self._pack(key, function.pack),
+                function.packed_shape,
+                function.packed_dtype,
+            )
             for symbol, function in zip(mains, functions, strict=True)
         ]
 

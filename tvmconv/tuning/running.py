@@ -288,7 +288,9 @@ class _Stand:
             return weights
         place = (key, built.pack_library)
         if place not in self._packed:
-            packed = arrays.empty_aligned(built.packed_shape, weights.dtype)
+            packed = arrays.empty_aligned(
+                built.packed_shape, tensors.numpy_dtype(built.packed_dtype)
+            )
             pack = _load(built.pack_library)[PACK]
             pack(arrays.array_pointer(weights), arrays.array_pointer(packed))
             self._packed[place] = packed
