@@ -18,6 +18,7 @@ def variant(machine="haswell", features=("avx2", "fma"), architecture="x86_64", 
         "library": bundle.library_name(machine),
         "sha256": "0" * 64,
         "features": features,
+        "glibc": None,
         "runtime": bundle.RuntimeEntry(bundle.runtime_name(architecture), "1" * 64),
         "kernels": {
             "a": bundle.KernelEntry(
@@ -144,7 +145,7 @@ def test_an_altered_manifest_is_noticed(written):
 
 
 def test_a_newer_format_says_what_to_install(written):
-    altered(written, lambda body: body.update(format=2, tvmconv="3.1", later=True))
+    altered(written, lambda body: body.update(format=bundle.FORMAT + 1, tvmconv="3.1", later=True))
     with pytest.raises(errors.BundleError, match=r"pip install 'tvmconv>=3\.1'"):
         bundle.read_manifest(written)
 
