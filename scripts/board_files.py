@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ("pyproject.toml", "README.md", "tvmconv", "schedules", "tuning_logs")
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")  # and what they depend on
+EMULATOR = "qemu-aarch64-static"
 EXTRA_WHEELS = ("ml_dtypes",)  # bfloat16
 # As far back as a glibc of 2.28 goes; pip does not infer older names from newer ones.
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
@@ -118,11 +119,11 @@ def debian_root(cache: Path) -> Path:
 
 
 def emulator(cache: Path) -> Path:
-    for name in ("qemu-aarch64-static", "qemu-aarch64"):
+    for name in (EMULATOR, "qemu-aarch64"):
         found = shutil.which(name)
         if found:
             return Path(found)
-    return once(cache / "qemu", unpack_emulator) / "usr" / "bin" / "qemu-aarch64-static"
+    return once(cache / "qemu", unpack_emulator) / EMULATOR
 
 
 def unpack_emulator(path: Path) -> None:
@@ -137,7 +138,9 @@ def unpack_emulator(path: Path) -> None:
             "qemu-user-static",
         ]
         checked(install, "no emulator: install qemu-user-static")
-        unpack(Path(scratch) / "cache" / "archives", path)
+        unpack(Path(scratch) / "cache" / "archives", Path(scratch) / "files")
+        # One of the 40 emulators that are in the package.
+        shutil.copy(Path(scratch) / "files" / "usr" / "bin" / EMULATOR, path)
 
 
 # Python's packages
