@@ -185,6 +185,22 @@ def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
     assert "tvmconv build WORKLOAD --machine host --output" in text
 
 
+@pytest.mark.parametrize(
+    ("needed", "here", "fits"),
+    [(None, None, True), ("2.28", "2.28", True), ("2.9", "2.17", True), ("2.28", "2.27", False),
+     ("2.28", None, False), ("2.28", "3.0", True)],
+)  # fmt: skip
+def test_a_variant_needs_its_glibc_or_a_newer_one(needed, here, fits):
+    choices = manifest(variant("pi4", (), "aarch64", glibc=needed))
+    if fits:
+        assert bundle.choose_variant(choices, "aarch64", (), glibc=here).machine == "pi4"
+        return
+    has = f"glibc {here}" if here else "another C library"
+    message = f"pi4 needs glibc {needed} or newer, this system has {has}"
+    with pytest.raises(errors.IncompatibleMachineError, match=message):
+        bundle.choose_variant(choices, "aarch64", (), glibc=here)
+
+
 def test_a_variant_asked_for_must_exist_and_fit():
     choices = manifest(variant("icelake", ("avx512f",)), variant())
     features = {"avx2", "fma"}

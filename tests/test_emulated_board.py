@@ -17,6 +17,12 @@ from tvmconv.spec import ConvSpec
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CPUS = ("cortex-a72", "cortex-a76")
+# Of the cores' manuals, less what only a kernel shows; an emulated CPU always has the cryptography.
+_A72 = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
+FEATURES = {
+    "cortex-a72": _A72,
+    "cortex-a76": f"{_A72} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp",
+}
 SPEC = ConvSpec.conv2d((1, 9, 9, 8), (3, 3, 8, 16), bias=True, activation="relu")
 
 
@@ -87,6 +93,12 @@ def test_the_manifest_has_what_was_read_from_the_files(mixed):
     for variant in manifest.variants:
         assert variant.glibc == "2.27"  # of the runtime; the board is promised 2.28
         assert variant.runtime.sha256 == bundle.file_digest(mixed / variant.runtime.file)
+
+
+@pytest.mark.parametrize(("cpu", "features"), FEATURES.items())
+def test_features_are_those_of_the_emulated_cpu(cpu, features):
+    code = "from tvmconv import host; print(*host.cpu_features())"
+    assert set(boards.on_board(cpu, "python", "-c", code).stdout.split()) == set(features.split())
 
 
 def test_what_the_board_lacks_is_said_before_anything_is_opened(mixed):
