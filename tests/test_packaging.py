@@ -144,7 +144,7 @@ MAY_IMPORT = {
     "tuning.worker": "errors tuning.candidate",
     "tuning.pool": "tuning.candidate tuning.worker",
     "tuning.compiling": (
-        "errors spec hardware toolchain lowering roof_loops "
+        "errors spec hardware cross lowering roof_loops "
         "tuning.candidate tuning.worker tuning.pool"
     ),
     "tuning.running": (

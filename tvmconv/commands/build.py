@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     foreign = [v for v in manifest.variants if v.architecture != host.architecture()]
     for variant in foreign:
         print(
-            f"{variant.machine} needs a {variant.architecture} system with glibc {variant.glibc} or newer. "
+            f"{variant.machine} runs on {variant.architecture} with glibc {variant.glibc} or newer. "
             "There: pip install tvmconv, copy the directory, and check it"
         )
     return 0
