@@ -2,7 +2,7 @@
 
     scripts/emulated_board --cpu cortex-a72 -- tvmconv verify kernels.tvmconv
     scripts/emulated_board --cpu max -- python -c 'import tvmconv; ...'
-    scripts/emulated_board --with apache-tvm==0.27.0.post1 -- python -m tvm.exec.rpc_server ...
+    scripts/emulated_board --with scipy -- python my_program.py
 
 The board has what `pip install tvmconv` brings to a real one, tvmconv being that of this checkout, and
 ml_dtypes for bfloat16; --with adds other packages from PyPI. Files are this machine's, under their own

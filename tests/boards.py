@@ -1,7 +1,6 @@
 """The emulated board for tests: prepared once, or the reason why there is none."""
 
 import functools
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +38,3 @@ def on_board(cpu, *command, timeout=240):
         [sys.executable, SCRIPT, "--cpu", cpu, "--", *map(str, command)],
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
-
-
-def has_ziglang():
-    return importlib.util.find_spec("ziglang") is not None

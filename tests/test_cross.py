@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import sys
 import zipfile
 
 import boards
@@ -58,7 +57,7 @@ def test_without_a_linker_the_package_is_named(bare, tmp_path):
 
 def test_a_gcc_for_the_architecture_comes_before_zig(monkeypatch, tmp_path):
     gcc = tmp_path / "aarch64-linux-gnu-gcc"
-    executable(gcc, f'exec {sys.executable} -m ziglang cc -target aarch64-linux-gnu.2.28 "$@"')
+    executable(gcc, "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert cross.linker("aarch64") == [str(gcc)]
     assert str(gcc) in cross.check_linker("aarch64").found

@@ -1,6 +1,6 @@
 """Bundles built on this machine and run on emulated ARM boards: what a board's user does.
 
-About 1 min 30 s for both CPUs on one core of the machine of README.md, most of it compiling.
+About 2 min 40 s in one process on the machine of README.md, most of it compiling.
 """
 
 import dataclasses

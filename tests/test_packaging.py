@@ -144,8 +144,7 @@ MAY_IMPORT = {
     "tuning.worker": "errors tuning.candidate",
     "tuning.pool": "tuning.candidate tuning.worker",
     "tuning.compiling": (
-        "errors spec hardware cross lowering roof_loops "
-        "tuning.candidate tuning.worker tuning.pool"
+        "errors spec hardware cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
     "tuning.running": (
         "errors spec hardware toolchain bundle oracle timing runtime roof "
