@@ -65,7 +65,8 @@ def test_sums_of_the_largest_products_do_not_saturate(library, spec, weight, val
 @pytest.mark.parametrize(
     ("machine", "instruction"),
     [
-        ("sapphirerapids", "vpdpbusd"),
+        ("sapphirerapids", "tdpbssd"),
+        ("icelake-server", "vpdpbusd"),
         ("znver4", "vpdpbusd"),
         ("alderlake", "vpdpbusd"),
         ("skylake-avx512", "vpmaddwd"),
@@ -92,8 +93,15 @@ def test_bfloat16_takes_the_faster_instruction_of_each_machine():
     spec = ConvSpec.conv2d((1, 6, 7, 64), (3, 3, 64, 32), dtype="bfloat16")
 
     assert "vdpbf16ps" in instructions(spec, "znver4")
-    assert "vdpbf16ps" not in instructions(spec, "sapphirerapids")
-    assert "vfmadd231ps" in instructions(spec, "sapphirerapids")
+    assert "tdpbf16ps" in instructions(spec, "sapphirerapids")
+    assert "vfmadd231ps" in instructions(spec, "icelake-server")
+
+
+def test_short_sums_are_not_worth_a_matrix_tile():
+    spec = ConvSpec.conv2d((1, 56, 56, 64), (1, 1, 64, 64), dtype="uint8")
+
+    assert "vpdpbusd" in instructions(spec, "sapphirerapids")
+    assert "tdpbusd" not in instructions(spec, "sapphirerapids")
 
 
 def test_a_word_of_bfloat16_is_right_where_the_machine_has_the_instruction():

@@ -37,6 +37,10 @@ GENERATED = {
     "avx512bf16": "avx512_bf16",
     "avx512fp16": "avx512_fp16",
     "avxvnni": "avx_vnni",
+    # Not by itself, but schedules do (schedules/x86/amx.py).
+    "amx-tile": "amx_tile",
+    "amx-int8": "amx_int8",
+    "amx-bf16": "amx_bf16",
     "gfni": "gfni",
     "bmi": "bmi1",
     "bmi2": "bmi2",
@@ -53,8 +57,7 @@ NOT_GENERATED = {
         "64bit 64bit-mode cmov cx8 fxsr mmx nopl sse sse2 x87"
     ),
     "only by intrinsics or inline assembly: cryptography, carry chains, matrix tiles, checksums": (
-        "aes vaes sha pclmul vpclmulqdq kl widekl crc32 adx "
-        "amx-bf16 amx-fp16 amx-int8 amx-tile avx512vp2intersect"
+        "aes vaes sha pclmul vpclmulqdq kl widekl crc32 adx amx-fp16 avx512vp2intersect"
     ),
     "only by intrinsics: time, random numbers, processor identity, tracing, waiting, direct stores": (
         "rdrnd rdseed rdpid rdpru ptwrite pconfig waitpkg mwaitx enqcmd hreset serialize tsxldtrk "

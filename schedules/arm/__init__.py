@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.arm import conv2d, depthwise_conv2d, machines
+from tvmconv.schedules.arm import conv2d, depthwise_conv2d, machines, winograd
 
 PACK = HardwarePack(
     name="arm",
     machines=machines.MACHINES,
-    schedules=(*conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    schedules=(*winograd.SCHEDULES, *conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
     detect=machines.detect,
     aliases=machines.BOARDS,
 )

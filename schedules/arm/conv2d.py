@@ -146,35 +146,49 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
     points: list[dict[str, Choice]] = [
-        {"channels": channels, "pixels": pixels}
+        {"channels": channels, "pixels": pixels, "unroll": unroll}
         for channels in space["channels"]
         for pixels in space["pixels"]
+        for unroll in space["unroll"]
     ]
     group, _ = conv2d.filter_blocks(spec, 1)
     weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
     rest: dict[str, Choice] = {
         "order": WEIGHTS_OUTER if 4 * weights > 3 * machine.l2_bytes else PIXELS_OUTER,
-        "unroll": space["unroll"][0],
         "pad": "image",
         "rows": space["rows"][0],
     }
     if "prefetch" in space:
         rest["prefetch"] = int(rest["order"] == WEIGHTS_OUTER)
-    fitting = [p for p in points if legal(spec, machine, {**rest, **p})]
+    fitting = [p for p in points if _roomy(spec, machine, {**rest, **p})]
     if not fitting:  # too few blocks of channels to share out
         rest["order"] = PIXELS_OUTER
         if "prefetch" in space:
             rest["prefetch"] = 0
-        fitting = [p for p in points if legal(spec, machine, {**rest, **p})]
+        fitting = [p for p in points if _roomy(spec, machine, {**rest, **p})]
     best = min(fitting, key=lambda p: cycles_per_fma(spec, machine, {**rest, **p}))
     return {**rest, **best}
+
+
+def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Whether the tile is legal, and a stem's leaves half of the registers to the loads.
+
+    LLVM unrolls a stem's whole window, and two blocks of channels too, and keeps as much of the data as it
+    can: of the instructions of MobileNetV2's stem 75 % are multiply-adds at 8 x 8, 53 % at 4 x 16; of
+    ResNet-50's 88 and 82 % (counted, 2026-11).
+    """
+    if is_stem(spec, machine) and int(decisions["pixels"]) > 1:
+        vectors = tiles.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+        if vectors > 2 or 2 * vectors * int(decisions["pixels"]) > machine.vector_registers:
+            return False
+    return legal(spec, machine, decisions)
 
 
 def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
 
-    Every instruction that is no multiply-add also takes a share of the core's width: an eighth of a
-    cycle each, which breaks ties toward larger and squarer tiles.
+    Every instruction that is no multiply-add also takes a third of a cycle, the share of one in the width
+    of a small core, which breaks ties toward larger and squarer tiles.
     """
     g, unroll = geometry(spec), int(decisions["unroll"])
     pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
@@ -187,11 +201,31 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
         (data + weights) / machine.load_ports,
         unroll * machine.fma_latency,
     )
-    cycles += (data + weights / 2 + 4) / 8
+    cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
+    if _is_short(spec, unroll) and vectors != 3:
+        cycles *= 1.3
     group, _ = conv2d.filter_blocks(spec, 1)
     useful = group / tiles.rounded(group, channels) * channels / lanes / vectors
     useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
     return float(cycles / fmas / useful)
+
+
+def _unpaired(vectors: int, unroll: int, lanes: int) -> bool:
+    """Whether LLVM 22 loads a step's weights one by one: 24 of them by offsets that no pair load reaches.
+
+    Of the instructions of 1x1, 576 -> 96 channels, 80 % are multiply-adds at 7 x 12 with eight input
+    channels a step, 83 % with four (counted, Cortex-A72, 2026-11).
+    """
+    return vectors == 3 and unroll > lanes
+
+
+def _is_short(spec: ConvSpec, unroll: int) -> bool:
+    """Whether LLVM unrolls the whole reduction, keeps all data of a tile and spills.
+
+    With 16 and 24 input channels 7 x 12 has 67 and 73 % multiply-adds and no spills, while 5 x 16, 4 x 16
+    and 8 x 8 have 50 to 53 % (counted, Cortex-A72, 2026-11).
+    """
+    return spec.reduction_length <= 3 * unroll
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:

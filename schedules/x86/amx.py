@@ -39,7 +39,8 @@ declare void @llvm.x86.tileloadd64(i8, ptr, i64)
 declare void @llvm.x86.tilestored64(i8, ptr, i64)
 declare void @llvm.x86.{instruction}(i8, i8, i8)
 define linkonce_odr i32 @{function}(ptr %loaded, ptr %c, ptr %a, ptr %w, i32 %n, i64 %ldc,
-    i64 %lda, i64 %rows, i64 %row, i64 %columns, i64 %column, i64 %chunks, i64 %chunk, i64 %ldw, i64 %panel) {{
+    i64 %lda, i64 %rows, i64 %row, i64 %columns, i64 %column, i64 %chunks, i64 %chunk, i64 %ldw,
+    i64 %panel) {{
 entry:
   %config = alloca <64 x i8>, align 64
   %half = lshr i32 %n, 1

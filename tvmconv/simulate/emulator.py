@@ -67,7 +67,7 @@ class Counts:
 
 def is_multiply_add(word: int) -> bool:
     """Whether this is a vector FMLA or FMLS, of whole vectors or by a lane (Arm ARM, C4.1)."""
-    vectors = word & 0xBF20FC00 == 0x0E20CC00
+    vectors = word & 0xBF20FC00 == 0x0E20CC00 or word & 0xBF60FC00 == 0x0E400C00
     by_lane = word & 0xBF80B400 == 0x0F801000 or word & 0xBFC0B400 == 0x0F001000
     return vectors or by_lane
 
