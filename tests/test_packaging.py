@@ -186,7 +186,7 @@ MAY_IMPORT = {
     "peers.contender": "errors spec",
     "peers.onnx_model": "spec peers.contender",
     **{
-        f"peers.{name}": "spec peers.contender peers.onnx_model"
+        f"peers.{name}": "oracle rules spec peers.contender peers.onnx_model"
         for name in ("onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
     },
     "peers.xnnpack": "spec peers.contender peers.tensorflow",

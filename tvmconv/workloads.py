@@ -62,15 +62,18 @@ def distinct(*workloads: Workload) -> tuple[ConvSpec, ...]:
 def resolve(text: str) -> Workload:
     """Return the workload that ``text`` names: a known name, a spec key, or a file of keys.
 
-    Such a file has one key a line; ``#`` begins a comment, and empty lines are skipped.
+    Behind a known name may stand a dtype, as in ``resnet50:int8``: see `in_dtype`. A file has one key
+    a line; ``#`` begins a comment, and empty lines are skipped.
 
     Raises:
         UnknownNameError: neither a known name nor a file; the message lists near names and all.
         ValueError: a malformed key, or a file with one, naming file and line, or with no key.
 
     """
-    if text in _WORKLOADS:
-        return _WORKLOADS[text]()
+    name, colon, dtype = text.partition(":")
+    if name in _WORKLOADS and (not colon or dtype in OP_DTYPES["conv2d"]):
+        workload = _WORKLOADS[name]()
+        return in_dtype(workload, dtype) if colon else workload
     # Not Path.is_file, which raises on a key longer than a file name may be.
     if os.path.isfile(text):
         return _from_file(Path(text))
@@ -81,7 +84,31 @@ def resolve(text: str) -> Workload:
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UnknownNameError(
         f"There is no workload {text!r}, nor a file of that name.{hint} "
-        f"Known are {', '.join(names())}. Name one of these, a spec key, or a file of keys."
+        f"Known are {', '.join(names())}. Name one of these (with :DTYPE behind it for another of "
+        f"{', '.join(OP_DTYPES['conv2d'])}), a spec key, or a file of keys."
+    )
+
+
+def in_dtype(workload: Workload, dtype: str) -> Workload:
+    """Return the same layers in another dtype; layers whose operator does not have it are left out.
+
+    Integers keep the bias and lose activation and residual: those belong behind the scaling of sums to
+    the next layer's integers, which is not the convolution's.
+    """
+
+    def turned(layer: Layer) -> Layer:
+        spec = (
+            replace(layer.spec, activation=None, residual=False) if "int" in dtype else layer.spec
+        )
+        return replace(layer, spec=replace(spec, dtype=dtype))
+
+    kept = [layer for layer in workload.entries if dtype in OP_DTYPES[layer.spec.op]]
+    sequence = [layer for layer in workload.sequence if dtype in OP_DTYPES[layer.spec.op]]
+    return Workload(
+        f"{workload.name}:{dtype}",
+        f"{workload.description}, {dtype}",
+        _counted(turned(layer) for layer in kept),
+        tuple(turned(layer) for layer in sequence),
     )
 
 

@@ -26,10 +26,18 @@ class Prepared:
     Attributes:
         call: one convolution, as a user of the library would run it, with input and output bound.
         result: the output of the last call, in the spec's shape.
+        step: of libraries that scale the sums of bytes to bytes again, the sum that a unit of their
+            output stands for; 0 for others.
     """
 
     call: Callable[[], object]
     result: Callable[[], Array]
+    step: float = 0.0
+
+
+def summed(spec: ConvSpec, out: Array, step: float, zero: int) -> Array:
+    """Sums as int32 from a library's bytes."""
+    return np.rint((out.astype(np.float64) - zero) * step).astype(spec.out_dtype)
 
 
 def plain(spec: ConvSpec) -> ConvSpec:

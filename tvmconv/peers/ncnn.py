@@ -13,6 +13,7 @@ from tvmconv.spec import ConvSpec
 
 NAME = "ncnn"
 PACKAGES = ("ncnn",)
+DTYPES = ("float32",)
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:

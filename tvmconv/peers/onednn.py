@@ -11,6 +11,7 @@ from tvmconv.spec import ConvSpec
 
 NAME = "onednn"
 PACKAGES = ("torch",)
+DTYPES = ("float32",)
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:

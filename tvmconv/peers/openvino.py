@@ -8,6 +8,7 @@ from tvmconv.spec import ConvSpec
 
 NAME = "openvino"
 PACKAGES = ("openvino", onnx_model.PACKAGE)
+DTYPES = ("float32",)
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:

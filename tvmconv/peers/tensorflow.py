@@ -9,6 +9,7 @@ from tvmconv.spec import ConvSpec
 
 NAME = "tensorflow"
 PACKAGES = ("tensorflow-cpu",)
+DTYPES = ("float32",)
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:

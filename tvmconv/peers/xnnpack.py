@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from tvmconv.peers import tensorflow
-from tvmconv.peers.contender import Array, Prepared
+from tvmconv.peers.contender import Array, Prepared, summed
 from tvmconv.spec import ConvSpec
 
 NAME = "xnnpack"
 PACKAGES = ("ai-edge-litert", *tensorflow.PACKAGES)
+DTYPES = ("float32", "int8")
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:
-    """Convert once with TensorFlow's converter, then only ``invoke``."""
+    """Convert once with TensorFlow's converter, then only ``invoke``.
+
+    int8 becomes a model with an int8 output, as LiteRT has it, its scale taken from this very data.
+    """
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    function, data = tensorflow.graph(spec, data, filter)
-    model = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    interpreter = Interpreter(model_content=model, num_threads=threads)
+    as_float = [array.astype(np.float32) for array in (data, filter)]
+    function, numbers = tensorflow.graph(spec, *as_float)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    if spec.dtype == "int8":
+        _quantize(tf, converter, numbers)
+    interpreter = Interpreter(model_content=converter.convert(), num_threads=threads)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], data)
-    place = interpreter.get_output_details()[0]["index"]
-    return Prepared(interpreter.invoke, lambda: interpreter.get_tensor(place))
+    given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if spec.dtype != "int8":
+        interpreter.set_tensor(given["index"], numbers)
+        return Prepared(interpreter.invoke, lambda: interpreter.get_tensor(made["index"]))
+    step, zero = given["quantization"]
+    rounded = np.clip(np.rint(numbers / step) + zero, -128, 127)
+    interpreter.set_tensor(given["index"], rounded.astype(np.int8))
+    step, zero = made["quantization"]
+    return Prepared(
+        interpreter.invoke,
+        lambda: summed(spec, interpreter.get_tensor(made["index"]), step, zero),
+        step,
+    )
+
+
+def _quantize(tf: Any, converter: Any, data: Array) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: iter([[data]])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
