@@ -5,6 +5,10 @@ once. The loops around a tile are conv2d.py's, its reduction is one call (amx.py
 
     a step multiplies 32 pixels x 32 channels x 64 bytes in 4 x 16 cycles and loads 4 tiles in 4 x 8
     a tile's end stores 64 rows of sums and adds the epilogue to them, about 200 cycles: three steps' time
+
+A tile is pixels of one row of the output. Where rows are short or strides leave pixels out, "gather" copies
+what every output pixel needs side by side first, all pixels become one row and tiles are full: 49 pixels
+are 2 tiles in place of 7.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import dot_conv2d
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import geometry
+from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func
 from tvmconv.matrix_tiles import CUT, JOB, TILE
@@ -26,6 +30,7 @@ from tvmconv.rules import BYTE_DTYPES
 from tvmconv.schedules.x86 import amx, conv2d
 from tvmconv.spec import ConvSpec
 
+GATHER = "gather"
 _LEAST_WORDS = 32  # of bytes, to be worth more than VNNI's dot products
 _MOST_PIXELS, _MOST_CHANNELS, _MOST_WORDS = 2 * amx.ROWS, 2 * amx.COLUMNS, 16
 
@@ -51,22 +56,39 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, and where the copy goes."""
     g, (group, _) = geometry(spec), filter_blocks(spec, 1)
     banded = dot_conv2d.is_copied(spec, g, offset=False) and g.channels_last and g.out_height > 1
-    pads: tuple[Choice, ...] = ("image", "rows") if banded else ("image",)
+    gathers = (GATHER,) if dot_conv2d.can_gather(spec) else ()
     exact = [block for block in range(_MOST_CHANNELS, 3, -4) if group % block == 0]
+    lengths = {n for pad in ("image", *gathers) for n in _lengths(spec, pad)}
     return (
         Knob("channels", tuple(exact[:3] or [_MOST_CHANNELS])),
-        Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, _MOST_PIXELS))),
+        Knob("pixels", tuple(sorted(lengths, reverse=True))),
         Knob("order", (conv2d.WEIGHTS_OUTER, conv2d.PIXELS_OUTER)),
-        Knob("pad", pads),
+        Knob("pad", ("image", "rows", *gathers) if banded else ("image", *gathers)),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
     )
 
 
+def _in_rows(spec: ConvSpec, pad: Choice) -> Geometry:
+    return dot_conv2d.in_one_row(spec) if pad == GATHER else geometry(spec)
+
+
+def _lengths(spec: ConvSpec, pad: Choice) -> list[int]:
+    """Pixels of a tile: few tiles, full ones."""
+    lengths: list[int] = tiles.pixel_tiles(_in_rows(spec, pad).out_width, _MOST_PIXELS)
+    return lengths[:8] if pad == GATHER else lengths
+
+
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """There are jobs."""
-    by_weights = decisions["order"] == conv2d.WEIGHTS_OUTER
+    """There are jobs, and the tile is one for rows of this length."""
+    pad, by_weights = decisions["pad"], decisions["order"] == conv2d.WEIGHTS_OUTER
+    if int(decisions["pixels"]) not in _lengths(spec, pad):
+        return False
+    if pad == GATHER:
+        whole = int(decisions["rows"]) == spec.out_height  # says nothing where there is one row
+        few = filter_blocks(spec, int(decisions["channels"]))[1] < tiles.LEAST_JOBS
+        return whole and not (few and by_weights)
     few = conv2d.jobs(spec, decisions) < tiles.LEAST_JOBS
-    return not (few and (by_weights or decisions["pad"] == "rows"))
+    return not (few and (by_weights or pad == "rows"))
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -75,33 +97,41 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     streams = conv2d.streams_weights(spec, machine)
     rest: dict[str, Choice] = {
         "order": conv2d.WEIGHTS_OUTER if streams else conv2d.PIXELS_OUTER,
-        "pad": "image",
         "rows": space["rows"][0],
     }
     points: list[dict[str, Choice]] = [
-        {**rest, "channels": channels, "pixels": pixels}
+        {**rest, "channels": channels, "pixels": pixels, "pad": pad}
         for channels in space["channels"]
         for pixels in space["pixels"]
+        for pad in space["pad"]
+        if pad != "rows"
     ]
     if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
         points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
     usable = (point for point in points if legal(spec, machine, point))
-    return min(usable, key=lambda point: cycles(spec, int(point["pixels"]), int(point["channels"])))
+    return min(usable, key=lambda point: cycles(spec, point))
 
 
-def cycles(spec: ConvSpec, pixels: int, channels: int) -> float:
-    """Estimate cycles per output: the instructions or the loads of all steps, and a tile's beginning and end.
+def cycles(spec: ConvSpec, decisions: Decisions) -> float:
+    """Estimate cycles per output: instructions or loads of all steps, a tile's ends, what is gathered.
 
-    An instruction takes a cycle for each row of data, a row is loaded or stored in half a one.
+    A row of a tile is loaded or stored in half a cycle; gathering writes 16 bytes a cycle.
     """
-    cut, g = dot_conv2d.cut(spec), geometry(spec)
-    words = step_words(cut.words)
-    columns = -(-channels // amx.COLUMNS)
+    cut, g = dot_conv2d.cut(spec), _in_rows(spec, decisions["pad"])
+    pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
+    words, columns = step_words(cut.words), -(-channels // amx.COLUMNS)
     steps = cut.total // words
-    busy = steps * max(pixels * columns, (pixels + words * columns) / 2)
+    instructions = sum(_instruction_cycles(rows) for rows in (pixels - pixels // 2, pixels // 2))
+    busy = steps * max(columns * instructions, (pixels + words * columns) / 2)
     end = 60 + 3 * pixels * columns
-    covered: int = tiles.rounded(g.out_width, pixels)
-    return float((busy + end) / (pixels * channels) * (3 + covered / g.out_width) / 4)
+    covered = (3 + tiles.rounded(g.out_width, pixels) / g.out_width) / 4
+    gathered = 4 * cut.total / 16 / spec.out_channels if decisions["pad"] == GATHER else 0
+    return float((busy + end) / (pixels * channels) * covered + gathered)
+
+
+def _instruction_cycles(rows: int) -> float:
+    """Fitted to what amx.py's docstring says."""
+    return max(9.5, 4 + 0.75 * rows)
 
 
 def step_words(words: int) -> int:
@@ -111,10 +141,14 @@ def step_words(words: int) -> int:
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
-    block, g, cut = int(decisions["channels"]), geometry(spec), dot_conv2d.cut(spec)
+    block, cut, gather = (
+        int(decisions["channels"]),
+        dot_conv2d.cut(spec),
+        decisions["pad"] == GATHER,
+    )
     step = step_words(cut.words)
     name, definition = amx.tile(spec.dtype, block, step)
-    tensors = dot_conv2d.direct(spec, block, offset=False)
+    tensors = dot_conv2d.direct(spec, block, offset=False, gather=gather)
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
     tile = loops.get_sblock("conv")
 
@@ -127,11 +161,17 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         loops.annotate(outermost, CUT, [step, cut.values, block])
         return outermost
 
-    copied = dot_conv2d.is_copied(spec, g, offset=False)
+    g = _in_rows(spec, decisions["pad"])
+    shapes = dense.caller_shapes(spec, g)
+    if gather:
+        loops.parallel(loops.get_loops(loops.get_sblock("padded"))[0])
+        decisions = {**decisions, "rows": 1, "pad": "image"}
+        shapes = dict.fromkeys(("residual", "out"), geometry(spec).out_shape)
+    copied = not gather and dot_conv2d.is_copied(spec, g, offset=False)
     conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
     packed = dot_conv2d.packed_filter_shape(spec, block, offset=False)
     pack = prim_func(dot_conv2d.pack(spec, block, offset=False))
-    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition)
+    return function(spec, loops.mod["main"], pack, packed, shapes, definition)
 
 
 def _rehearse(loops: Loops, tile: Any) -> Any:

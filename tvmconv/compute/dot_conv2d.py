@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import functools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import te, tirx
 
 from tvmconv.compute.conv2d import filter_blocks, in_layout
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
-from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.compute.padding import padded, reader
 from tvmconv.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.spec import ConvSpec
@@ -94,6 +94,36 @@ def is_copied(spec: ConvSpec, g: Geometry, offset: bool) -> bool:
     return cut(spec).rows or is_offset(spec, offset) or g.needs_padding or not g.channels_last
 
 
+def can_gather(spec: ConvSpec) -> bool:
+    """Whether `direct` can gather what every output pixel needs, and that is anything new."""
+    return (
+        spec.groups == 1
+        and spec.data_format == "NHWC"
+        and not cut(spec).rows
+        and not is_pointwise(spec)
+        and 0 not in (spec.in_height, spec.in_width)
+    )
+
+
+def in_one_row(spec: ConvSpec) -> Geometry:
+    """Return the geometry of gathered pixels: one row of all, their neighbourhoods in place of channels."""
+    g = geometry(spec)
+    pixels = g.batch * g.out_height * g.out_width
+    return replace(
+        g,
+        batch=1,
+        in_height=1,
+        in_width=pixels,
+        out_height=1,
+        out_width=pixels,
+        kernel_height=1,
+        kernel_width=1,
+        strides=(1, 1),
+        dilations=(1, 1),
+        pads=(0, 0),
+    )
+
+
 def packed_filter_shape(spec: ConvSpec, block: int, offset: bool) -> tuple[int, int, int]:
     """Return (groups * blocks, words of a sum and one for an offset, block)."""
     by = cut(spec)
@@ -141,18 +171,20 @@ def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
     return [source, packed]
 
 
-def direct(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
+def direct(spec: ConvSpec, block: int, offset: bool, gather: bool = False) -> list[te.Tensor]:
     """The sum of dot products, over a filter from `pack`; `words` must know the spec.
 
-    Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word).
+    Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word). With
+    ``gather``, for specs that `can_gather`, ``padded`` is (pixels, down, across, channels): all that an
+    output pixel needs side by side, and the outputs are one row of pixels, as `in_one_row` says.
     """
-    g, by = geometry(spec), cut(spec)
+    g, by = in_one_row(spec) if gather else geometry(spec), cut(spec)
     group_channels, blocks = filter_blocks(spec, block)
     lanes = blocks * block
-    data = te.placeholder(g.data_shape, data_dtype(spec), name="data")
+    data = te.placeholder(geometry(spec).data_shape, data_dtype(spec), name="data")
     shape = packed_filter_shape(spec, block, offset)
     weights = te.placeholder(shape, "int32", name="filter")
-    source = _source(spec, g, by, data, offset)
+    source = _gathered(spec, data) if gather else _source(spec, g, by, data, offset)
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")
@@ -161,7 +193,9 @@ def direct(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
 
     def product(n: Any, h: Any, w: Any, o: Any) -> Any:
         row, at = h * sh + kh * dh, ki * by.values + r
-        if by.rows:
+        if gather:
+            value = source[w, kh, kw, at]
+        elif by.rows:
             value = source[n, row, w * sw * g.in_channels + at]
         else:
             first = 0 if g.groups == 1 else o // lanes * by.run
@@ -184,6 +218,19 @@ def direct(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
         return epilogue(spec, value, o, position, extra)
 
     return [data, weights, *extra, in_layout(g, finish)]
+
+
+def _gathered(spec: ConvSpec, data: te.Tensor) -> te.Tensor:
+    """(Output pixels of all images, kernel rows, kernel columns, input channels)."""
+    g = geometry(spec)
+    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
+
+    def at(p: Any, i: Any, j: Any, c: Any) -> Any:
+        row, column = p // g.out_width, p % g.out_width
+        return read(row // g.out_height, row % g.out_height * sh + i * dh, column * sw + j * dw, c)
+
+    pixels = g.batch * g.out_height * g.out_width
+    return te.compute((pixels, g.kernel_height, g.kernel_width, g.in_channels), at, name="padded")
 
 
 def data_dtype(spec: ConvSpec) -> str:
