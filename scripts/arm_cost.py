@@ -82,12 +82,9 @@ def layers(wanted: str | None) -> Iterator[tuple[str, ConvSpec, int]]:
     if wanted is None:
         yield from ((name, spec, 1) for name, spec in FIVE.items())
         return
-    found: dict[str, list[str]] = defaultdict(list)
     for entry in workloads.resolve(wanted).entries:
         if not entry.spec.is_empty:
-            found[entry.spec.key].append(entry.name)
-    for key, names in found.items():
-        yield names[0], ConvSpec.from_key(key), len(names)
+            yield entry.name, entry.spec, entry.count
 
 
 def measure(

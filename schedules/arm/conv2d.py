@@ -233,23 +233,27 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     if spec.bias and fused:
         func = start.at_bias(func, lambda n, h, w, channel: channel)
     loops = Loops(tvm.IRModule({"main": func}))
-    _schedule(loops, g, decisions, fused, is_stem(spec, machine))
+    wide = spec.accumulator_dtype if spec.accumulator_dtype != spec.dtype else None
+    _schedule(loops, g, decisions, fused, is_stem(spec, machine), wide)
+    main = dense.without_round_trips(loops.mod["main"]) if wide else loops.mod["main"]
     return Function(
-        with_interface(
-            loops.mod["main"], dense.caller_shapes(spec, g), aligned=frozenset({"filter"})
-        ),
+        with_interface(main, dense.caller_shapes(spec, g), aligned=frozenset({"filter"})),
         with_interface(prim_func(conv2d.pack(spec, block)), {}, aligned=frozenset({"packed"})),
         conv2d.packed_filter_shape(spec, block),
     )
 
 
-def _schedule(loops: Loops, g: Geometry, decisions: Decisions, fused: bool, stem: bool) -> None:
+def _schedule(
+    loops: Loops, g: Geometry, decisions: Decisions, fused: bool, stem: bool, wide: str | None
+) -> None:
     pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
     unroll = int(decisions["unroll"])
     pad = str(decisions["pad"]) if dense.pads_image(g) else "image"
     tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
     # Before anything has a predicate: TVM caches reads of complete blocks only.
     data = loops.get_sblock("padded") if pad == "none" else loops.cache_read(tile, 0, "local")
+    if wide:
+        dense.widen(loops, data, wide)
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
         dense.schedule_out(loops, out)

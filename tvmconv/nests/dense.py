@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import tvm
+import tvm_ffi
+from tvm import tirx
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.arguments import window_extent
@@ -67,3 +70,22 @@ def caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
     images = (spec.batch, spec.in_height, spec.in_width)
     data, out = (*images, g.in_channels), (*images, g.out_channels)
     return {"data": data, "residual": out, "out": out}
+
+
+def widen(loops: Loops, stage: Any, dtype: str) -> None:
+    """Keep a stage of converted data in ``dtype``, so that it is converted once, and in whole vectors.
+
+    Its readers then narrow and widen again, until `without_round_trips`.
+    """
+    loops.unsafe_set_dtype(stage, 0, dtype)
+
+
+def without_round_trips(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Take out conversions of a stage that `widen` changed to the dtype that it has had since."""
+
+    def folded(node: Any) -> Any:
+        inner = node.value.value if isinstance(node.value, tirx.Cast) else None
+        kept = isinstance(inner, tvm.ir.TensorLoad) and inner.ty == node.ty
+        return inner if kept else node
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.Cast, folded)))
