@@ -175,6 +175,7 @@ def build(directory, specs=SPECS, machine=MACHINE):
         library=library.name,
         sha256=bundle.file_digest(library),
         features=FEATURES[architecture],
+        glibc=None,
         runtime=bundle.RuntimeEntry(runtime.name, bundle.file_digest(runtime)),
         kernels=entries,
     )

@@ -18,6 +18,7 @@ def variant(machine="haswell", features=("avx2", "fma"), architecture="x86_64", 
         "library": bundle.library_name(machine),
         "sha256": "0" * 64,
         "features": features,
+        "glibc": None,
         "runtime": bundle.RuntimeEntry(bundle.runtime_name(architecture), "1" * 64),
         "kernels": {
             "a": bundle.KernelEntry(
@@ -144,7 +145,7 @@ def test_an_altered_manifest_is_noticed(written):
 
 
 def test_a_newer_format_says_what_to_install(written):
-    altered(written, lambda body: body.update(format=2, tvmconv="3.1", later=True))
+    altered(written, lambda body: body.update(format=bundle.FORMAT + 1, tvmconv="3.1", later=True))
     with pytest.raises(errors.BundleError, match=r"pip install 'tvmconv>=3\.1'"):
         bundle.read_manifest(written)
 
@@ -182,6 +183,22 @@ def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
     assert "pi4 is for aarch64 linux, this process is x86_64 linux" in text
     assert "haswell needs fma, which" in text
     assert "tvmconv build WORKLOAD --machine host --output" in text
+
+
+@pytest.mark.parametrize(
+    ("needed", "here", "fits"),
+    [(None, None, True), ("2.28", "2.28", True), ("2.9", "2.17", True), ("2.28", "2.27", False),
+     ("2.28", None, False), ("2.28", "3.0", True)],
+)  # fmt: skip
+def test_a_variant_needs_its_glibc_or_a_newer_one(needed, here, fits):
+    choices = manifest(variant("pi4", (), "aarch64", glibc=needed))
+    if fits:
+        assert bundle.choose_variant(choices, "aarch64", (), glibc=here).machine == "pi4"
+        return
+    has = f"glibc {here}" if here else "another C library"
+    message = f"pi4 needs glibc {needed} or newer, this system has {has}"
+    with pytest.raises(errors.IncompatibleMachineError, match=message):
+        bundle.choose_variant(choices, "aarch64", (), glibc=here)
 
 
 def test_a_variant_asked_for_must_exist_and_fit():

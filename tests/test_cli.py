@@ -226,6 +226,7 @@ def test_doctor_tries_a_kernel(run):
     assert code == 0, out
     assert "built, loaded, and computes right" in out
     assert "Kernels can be built and run here." in out
+    assert ("aarch64 linker" in out) == (host.architecture() != "aarch64")
 
 
 def test_doctor_names_what_to_install(run, monkeypatch):

@@ -1,8 +1,11 @@
 """What the host says of itself, on every kind of machine."""
 
+import platform
+
 import pytest
 
 from tvmconv import host
+from tvmconv.errors import IncompatibleMachineError
 
 X86 = "processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nflags\t\t: fpu avx2 fma\n\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n\n"
@@ -49,6 +52,20 @@ def test_architecture_is_that_of_the_process(monkeypatch, machine, bits, expecte
     monkeypatch.setattr(host.platform, "machine", lambda: machine)
     monkeypatch.setattr(host.sys, "maxsize", 2 ** (bits - 1) - 1)
     assert host.architecture() == expected
+
+
+def test_a_32_bit_process_is_told_what_to_install(monkeypatch):
+    host.require_64_bits()
+    monkeypatch.setattr(host.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host.sys, "maxsize", 2**31 - 1)
+    with pytest.raises(IncompatibleMachineError, match=r"32-bit program \(armv7l\).*64-bit system"):
+        host.require_64_bits()
+
+
+def test_glibc_is_that_of_the_process(monkeypatch):
+    assert host.glibc() == platform.libc_ver()[1]
+    monkeypatch.setattr(host.os, "confstr", lambda _: None)
+    assert host.glibc() is None
 
 
 @pytest.mark.parametrize(

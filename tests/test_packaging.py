@@ -109,7 +109,7 @@ MAY_IMPORT = {
     "errors": "",
     "arguments": "",
     "decoding": "",
-    "host": "",
+    "host": "errors",
     "tables": "",
     "timing": "",
     "rules": "arguments",
@@ -121,6 +121,10 @@ MAY_IMPORT = {
     "oracle": "errors rules spec",
     "bundle": "errors decoding spec",
     "toolchain": "errors",
+    "cache": "errors toolchain",
+    "cross": "errors host toolchain cache",
+    "extensions": "",
+    "elf": "errors extensions",
     "pack": "errors rules spec",
     "hardware": "errors spec host pack",
     "prefetching": "",
@@ -134,14 +138,13 @@ MAY_IMPORT = {
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle host",
     "choice": "errors spec hardware tuning.log",
-    "builder": ". errors spec bundle hardware host toolchain choice lowering",
+    "builder": ". errors spec bundle hardware toolchain cross elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
     "tuning.candidate": "",
     "tuning.worker": "errors tuning.candidate",
     "tuning.pool": "tuning.candidate tuning.worker",
     "tuning.compiling": (
-        "errors spec hardware toolchain lowering roof_loops "
-        "tuning.candidate tuning.worker tuning.pool"
+        "errors spec hardware cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
     "tuning.running": (
         "errors spec hardware toolchain bundle oracle timing runtime roof "
@@ -172,7 +175,7 @@ MAY_IMPORT = {
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware oracle timing workloads runtime roof roof_loops",
     "comparison": "errors spec hardware workloads runtime builder bench",
-    "kernel_cache": ". errors spec hardware host runtime builder toolchain tuning.log",
+    "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",
     "peers": "",
     "peers.contender": "errors spec",
@@ -189,7 +192,7 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle hardware host tables timing toolchain workloads oracle runtime "
+        ". errors spec bundle hardware host tables timing toolchain cross workloads oracle runtime "
         "choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.session tuning.status"

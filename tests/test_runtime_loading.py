@@ -119,6 +119,12 @@ def test_another_architecture_is_refused(copied):
         load(copied)
 
 
+def test_too_old_a_glibc_is_refused(copied):
+    signed(copied, glibc="9.99")
+    with pytest.raises(errors.IncompatibleMachineError, match=r"tests needs glibc 9\.99 or newer"):
+        load(copied)
+
+
 def test_features_that_the_cpu_lacks_are_listed(copied):
     signed(copied, features=("avx9000", "fma5"))
     with pytest.raises(errors.IncompatibleMachineError, match="needs avx9000, fma5, which this"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import __version__, bundle, hardware, host, toolchain
+from tvmconv import __version__, bundle, cross, hardware, toolchain
 from tvmconv.choice import Choice, choose
 from tvmconv.errors import BuildError
 from tvmconv.spec import ConvSpec
@@ -59,9 +59,11 @@ def build(
 
     Raises:
         UnknownNameError: no such machine.
-        MissingToolError: TVM or a C compiler is missing, or has a wrong version.
+        MissingToolError: TVM or a linker for the machine's architecture is missing, or has a wrong
+            version; or TVM's runtime library for it cannot be fetched.
         RecordError: a tuning record is damaged or no longer applies.
-        BuildError: TVM could not compile a kernel.
+        BuildError: TVM could not compile a kernel, or nothing is known of building for the machine's
+            architecture from here.
         BundleError: ``output`` exists and is something other than a bundle.
 
     """
@@ -96,7 +98,8 @@ def build_requests(
 ) -> Path:
     """Build what was chosen already: `build` after its look-ups, and the tuner's way in."""
     toolchain.require_compiler()
-    _require_same_architecture(requests)
+    for machine in (request.machine for request in requests):
+        cross.require(machine.architecture, machine.name)
     target = Path(os.path.abspath(output))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
@@ -106,17 +109,6 @@ def build_requests(
         variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
         bundle.write_manifest(staging, _manifest(specs, variants))
         return bundle.publish(staging, target)
-
-
-def _require_same_architecture(requests: Sequence[Request]) -> None:
-    """Refuse to make a bundle with this machine's runtime, and perhaps its linker, for another's."""
-    here = host.architecture()
-    for machine in (request.machine for request in requests):
-        if machine.architecture != here:
-            raise BuildError(
-                f"{machine.name} is {machine.architecture} and this machine is {here}: kernels cannot be "
-                f"linked for another architecture yet. Build on a machine that is {machine.architecture}."
-            )
 
 
 def _ordered(requests: Sequence[Request]) -> list[Request]:
@@ -155,7 +147,7 @@ def compile_library(functions: Mapping[str, Function], machine: Machine, path: P
         if function.pack is not None:
             flat[pack_symbol(key)] = function.pack
     executable = lowering.compile_functions(flat, machine.target)
-    executable.export_library(str(path), fcompile=toolchain.link)
+    executable.export_library(str(path), fcompile=cross.link_for(machine.architecture))
 
 
 def _variant(
@@ -170,7 +162,8 @@ def _variant(
     compile_library(functions, machine, library)
     runtime = staging / bundle.runtime_name(machine.architecture)
     if not runtime.exists():
-        shutil.copyfile(toolchain.runtime_library(), runtime)
+        shutil.copyfile(cross.runtime_library(machine.architecture), runtime)
+    glibc = _checked_glibc(machine, library, runtime)
     report(f"{machine.name} is built", steps, steps)
     return bundle.Variant(
         machine=machine.name,
@@ -179,9 +172,33 @@ def _variant(
         library=library.name,
         sha256=bundle.file_digest(library),
         features=machine.features,
+        glibc=glibc,
         runtime=bundle.RuntimeEntry(runtime.name, bundle.file_digest(runtime)),
         kernels={spec.key: _entry(spec, request, functions) for spec in specs},
     )
+
+
+def _checked_glibc(machine: Machine, library: Path, runtime: Path) -> str | None:
+    """Return the oldest glibc that both files run on, having checked that they suit the machine."""
+    from tvmconv import elf  # needs NumPy and pyelftools, which `tvmconv build --help` does not
+
+    needs = [elf.needs(path) for path in (library, runtime)]
+    for path, found in zip((library, runtime), needs, strict=True):
+        if found.architecture != machine.architecture:
+            raise BuildError(
+                f"{path.name}, made for {machine.name}, is for {found.architecture}, not for "
+                f"{machine.architecture}: `tvmconv doctor` tells which linker was used"
+            )
+    # The runtime is made for every CPU of the architecture, and asks the kernel before it uses more.
+    used = needs[0].features
+    surplus = sorted(used - set(machine.features)) if used is not None else []
+    if surplus:
+        raise BuildError(
+            f"kernels for {machine.name} use {', '.join(surplus)}, which its features do not list: a CPU "
+            f"without would crash. Target and features of {machine.name} contradict each other; report "
+            "it to who wrote its hardware pack"
+        )
+    return elf.newest([found.glibc for found in needs if found.glibc])
 
 
 def _entry(

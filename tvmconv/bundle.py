@@ -26,7 +26,7 @@ from typing import Any
 from tvmconv import errors
 from tvmconv.decoding import decode
 
-FORMAT = 1
+FORMAT = 2  # 2 says which glibc a variant needs
 MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 _CHECKSUM = "checksum"
@@ -70,7 +70,8 @@ class Variant:
     """All kernels compiled for one kind of CPU.
 
     ``features`` are the ``/proc/cpuinfo`` names of everything the compiler was allowed to use;
-    ``kernels`` maps each of the manifest's keys to its entry.
+    ``glibc`` is the oldest C library that kernels and runtime were linked for, None where they need
+    none; ``kernels`` maps each of the manifest's keys to its entry.
     """
 
     machine: str
@@ -79,6 +80,7 @@ class Variant:
     library: str
     sha256: str
     features: tuple[str, ...]
+    glibc: str | None
     runtime: RuntimeEntry
     kernels: dict[str, KernelEntry]
 
@@ -201,10 +203,12 @@ def choose_variant(
     features: Collection[str],
     operating_system: str = "linux",
     machine: str | None = None,
+    glibc: str | None = None,
 ) -> Variant:
     """Return the first variant that runs where every one of its features is in ``features``.
 
     ``machine`` restricts the choice to the variant of that name; UnknownNameError if there is none.
+    ``glibc`` is the release of this process's C library, None where it is another one.
     Raises IncompatibleMachineError, which lists what each variant lacks.
     """
     names = [variant.machine for variant in manifest.variants]
@@ -216,21 +220,49 @@ def choose_variant(
     for variant in manifest.variants:
         if machine not in (None, variant.machine):
             continue
-        if (variant.architecture, variant.os) != (architecture, operating_system):
-            reasons.append(
-                f"{variant.machine} is for {variant.architecture} {variant.os}, this process is "
-                f"{architecture} {operating_system}"
-            )
-            continue
-        missing = [name for name in variant.features if name not in features]
-        if not missing:
+        reason = _obstacle(variant, architecture, features, operating_system, glibc)
+        if reason is None:
             return variant
-        reasons.append(f"{variant.machine} needs {', '.join(missing)}, which this CPU lacks")
+        reasons.append(f"{variant.machine} {reason}")
     raise errors.IncompatibleMachineError(
         "no variant of this bundle runs on this machine:\n  "
         + "\n  ".join(reasons)
-        + f"\nBuild one for it, on this machine: {_REBUILD}"
+        + f"\nBuild one for it, on this machine: {_REBUILD}\n"
+        "or elsewhere, with the machine's name in place of host (tvmconv machines lists them)"
     )
+
+
+def _obstacle(
+    variant: Variant,
+    architecture: str,
+    features: Collection[str],
+    operating_system: str,
+    glibc: str | None,
+) -> str | None:
+    """Say why ``variant`` does not run here: what it needs, and what there is; None where it runs."""
+    if (variant.architecture, variant.os) != (architecture, operating_system):
+        return (
+            f"is for {variant.architecture} {variant.os}, this process is {architecture} "
+            f"{operating_system}"
+        )
+    missing = [name for name in variant.features if name not in features]
+    if missing:
+        return f"needs {', '.join(missing)}, which this CPU lacks"
+    if not has_glibc(variant.glibc, glibc):
+        here = f"glibc {glibc}" if glibc else "another C library"
+        return f"needs glibc {variant.glibc} or newer, this system has {here}"
+    return None
+
+
+def has_glibc(needed: str | None, found: str | None) -> bool:
+    """Tell whether a system with glibc ``found`` (None for another C library) is new enough."""
+    if needed is None or found is None:
+        return needed is None
+    return _numbers(found) >= _numbers(needed)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
 
 
 def publish(staging: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:

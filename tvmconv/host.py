@@ -5,11 +5,14 @@ Standard library only: the inference machine imports it before anything else is 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tvmconv.errors import IncompatibleMachineError
 
 CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -38,6 +41,17 @@ _ARM_PARTS = {
     "0xd4f": "Neoverse-V2",
 }
 ARM_LIMITED = "0x41"  # the only implementer whose part numbers the table above lists
+# The kernel's own words, from bit 0 on: arch/arm64/include/uapi/asm/hwcap.h, spelt as in /proc/cpuinfo.
+_AT_HWCAP, _AT_HWCAP2 = 16, 26  # of <elf.h>
+_HWCAP = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc "
+    "dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
+)
+_HWCAP2 = (
+    "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm "
+    "svebf16 i8mm bf16 dgh rng bti mte ecv afp rpres mte3 sme smei16i64 smef64f64 smei8i32 smef16f32 "
+    "smeb16f32 smef32f32 smefa64 wfxt ebf16 sveebf16"
+)
 
 
 def architecture() -> str:
@@ -45,6 +59,24 @@ def architecture() -> str:
     machine = platform.machine().lower()
     machine = _ARCHITECTURES.get(machine, machine)
     return machine if sys.maxsize > 2**32 else _NARROW.get(machine, machine)
+
+
+def require_64_bits() -> None:
+    """Raise IncompatibleMachineError in a 32-bit process: neither TVM nor NumPy has packages for it."""
+    if sys.maxsize < 2**32:
+        raise IncompatibleMachineError(
+            f"this Python is a 32-bit program ({architecture()}), for which there is no apache-tvm-ffi: "
+            "install a 64-bit system. A Raspberry Pi 3 or later runs the 64-bit Raspberry Pi OS."
+        )
+
+
+def glibc() -> str | None:
+    """Return the release of this process's GNU C library, like ``2.36``; None if it has another one."""
+    try:
+        name, _, release = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):  # musl, and systems that are not Linux
+        return None
+    return release if name == "glibc" else None
 
 
 def operating_system() -> str:
@@ -59,7 +91,12 @@ def cpu_features() -> frozenset[str]:
     (``asimd``, ``asimddp``), on RISC-V the extensions of the ``isa`` (``m``, ``v``, ``zba``). Only what
     every core has is returned: a kernel may run on any of them. Empty where there is no
     ``/proc/cpuinfo``.
+
+    On aarch64 they are what the kernel tells this process in its auxiliary vector, the same on real
+    boards; an emulator shows the host's ``/proc/cpuinfo``, but the emulated CPU's vector.
     """
+    if (architecture(), operating_system()) == ("aarch64", "linux"):
+        return _arm_features()
     cores = []
     for name, value in _cpuinfo_fields():
         if name in ("flags", "Features"):
@@ -67,6 +104,15 @@ def cpu_features() -> frozenset[str]:
         elif name == "isa":
             cores.append(_riscv_extensions(value))
     return frozenset.intersection(*cores) if cores else frozenset()
+
+
+def _arm_features() -> frozenset[str]:
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    words = ((_HWCAP, getauxval(_AT_HWCAP)), (_HWCAP2, getauxval(_AT_HWCAP2)))
+    return frozenset(
+        name for names, bits in words for bit, name in enumerate(names.split()) if bits >> bit & 1
+    )
 
 
 def _riscv_extensions(isa: str) -> frozenset[str]:

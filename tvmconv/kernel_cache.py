@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import __version__, hardware, host, runtime, toolchain
+from tvmconv import __version__, cache, hardware, host, runtime, toolchain
 from tvmconv.errors import BundleError, MissingToolError, UnknownNameError
 from tvmconv.runtime import Kernel
 from tvmconv.spec import ConvSpec
@@ -35,7 +35,6 @@ from tvmconv.tuning import log
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-DIRECTORY_VARIABLE = "TVMCONV_CACHE_DIR"
 _DIGEST_LENGTH = 12  # of hexadecimal digits; the rest of a path keeps strangers apart already
 _LONGEST_NAME = 150  # a file name may have 255 bytes, and building adds to it
 
@@ -56,21 +55,6 @@ def kernel(spec: ConvSpec) -> Kernel:
     return found
 
 
-def directory() -> Path:
-    """Return where all entries are: ``$TVMCONV_CACHE_DIR``, else the user's cache directory."""
-    given = os.environ.get(DIRECTORY_VARIABLE)
-    if given:
-        return Path(given)
-    try:
-        import platformdirs
-    except ImportError as error:
-        raise MissingToolError(
-            "platformdirs, which knows where the kernel cache belongs, is not installed. "
-            f"To mend it: {toolchain.INSTALL_COMPILER}, or set {DIRECTORY_VARIABLE}."
-        ) from error
-    return platformdirs.user_cache_path("tvmconv")
-
-
 def entry_path(spec: ConvSpec) -> Path:
     """Return where the kernel of ``spec`` is or will be."""
     name = spec.key
@@ -80,7 +64,7 @@ def entry_path(spec: ConvSpec) -> Path:
     if records:
         name += f"-{_digest(records)}"
     folder = f"{host.architecture()}-{machine_digest()}"
-    return directory() / __version__ / _version("apache-tvm") / folder / f"{name}.tvmconv"
+    return cache.directory() / __version__ / _version("apache-tvm") / folder / f"{name}.tvmconv"
 
 
 @functools.cache
@@ -187,7 +171,7 @@ def _lock(path: Path) -> BaseFileLock | None:
             "%s cannot be written (%s), so every process compiles anew: set %s to another folder",
             path.parent,
             error,
-            DIRECTORY_VARIABLE,
+            cache.DIRECTORY_VARIABLE,
         )
         return None
     return lock

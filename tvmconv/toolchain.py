@@ -59,9 +59,14 @@ def check_ffi() -> Check:
     )
 
 
+def tvm_version() -> str | None:
+    """Release of the installed apache-tvm."""
+    return _version("apache-tvm")
+
+
 def check_tvm() -> Check:
     """apache-tvm: exactly the release that schedules and lowering are written against."""
-    found = _version("apache-tvm")
+    found = tvm_version()
     return Check(
         "apache-tvm", found == _TVM, found or "not installed", "build, tune", INSTALL_COMPILER
     )
@@ -72,6 +77,14 @@ def check_xgboost() -> Check:
     found = _version("xgboost-cpu") or _version("xgboost")
     present = importlib.util.find_spec("xgboost") is not None
     return Check("xgboost", present, found or "not installed", "tune", INSTALL_COMPILER)
+
+
+def check_elftools() -> Check:
+    """pyelftools, which reads from a linked library what it needs to run."""
+    found = _version("pyelftools")
+    return Check(
+        "pyelftools", found is not None, found or "not installed", "build", INSTALL_COMPILER
+    )
 
 
 def linker() -> list[str] | None:
@@ -114,7 +127,11 @@ def link(output: str, objects: list[str], **_options: Any) -> None:
     if command is None:
         require(check_linker())
         return
-    command = [*command, "-shared", "-fPIC", "-s", "-o", output, *objects]
+    run_linker([*command, "-shared", "-fPIC", "-s", "-o", output, *objects])
+
+
+def run_linker(command: list[str]) -> None:
+    """Run a linker; BuildError with its output when it fails."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BuildError(
@@ -125,7 +142,7 @@ def link(output: str, objects: list[str], **_options: Any) -> None:
 
 def checks() -> list[Check]:
     """Everything `doctor` reports on, in the order in which one would mend it."""
-    return [check_ffi(), check_tvm(), check_xgboost(), check_linker()]
+    return [check_ffi(), check_tvm(), check_xgboost(), check_elftools(), check_linker()]
 
 
 def require(*needed: Check) -> None:
@@ -140,7 +157,7 @@ def require(*needed: Check) -> None:
 
 def require_compiler() -> None:
     """Raise MissingToolError unless kernels can be compiled and linked here."""
-    require(check_ffi(), check_tvm(), check_linker())
+    require(check_ffi(), check_tvm(), check_elftools(), check_linker())
 
 
 def runtime_library() -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tvmconv import builder, bundle, tables, workloads
+from tvmconv import builder, bundle, host, tables, workloads
 from tvmconv.bundle import Variant
 from tvmconv.commands import arguments
 
@@ -54,6 +54,12 @@ def run(args: argparse.Namespace) -> int:
         if count["default"]:
             print(f"  to tune: tvmconv tune {args.workload} --machine {count['machine']}")
     print(f"check it:  tvmconv verify {path}\nuse it:    tvmconv.load({str(path)!r})")
+    foreign = [v for v in manifest.variants if v.architecture != host.architecture()]
+    for variant in foreign:
+        print(
+            f"{variant.machine} runs on {variant.architecture} with glibc {variant.glibc} or newer. "
+            "There: pip install tvmconv, copy the directory, and check it"
+        )
     return 0
 
 

@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import dataclasses
 import importlib.metadata
-import importlib.util
 import platform
 import shutil
 import signal
@@ -19,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tvmconv import __version__, choice, hardware, host, tables, toolchain
+from tvmconv import __version__, choice, cross, hardware, host, tables, toolchain
 from tvmconv.errors import HardwarePackError, RecordError, TvmconvError
 from tvmconv.spec import ConvSpec
 from tvmconv.toolchain import Check
@@ -87,8 +86,7 @@ def all_checks() -> list[Check]:
         *([_check_kernel()] if ready else []),
         *([_check_records()] if machine.ok else []),
         *_check_packs(),
-        _check_linker(),
-        _check_zig(),
+        *_check_cross(),
         _check_driver(),
         _check_nvcc(),
     ]
@@ -198,19 +196,14 @@ def _check_records() -> Check:
     return Check("tuning records", True, f"{count} for {machine.name}", "build")
 
 
-def _check_linker() -> Check:
-    name = "aarch64-linux-gnu-g++"
-    found = shutil.which(name) or shutil.which("aarch64-linux-gnu-gcc")
-    remedy = "Debian, Ubuntu: apt install g++-aarch64-linux-gnu; or use zig"
-    return Check(name, found is not None, found or "not on PATH", "ARM boards", remedy)
-
-
-def _check_zig() -> Check:
-    present = importlib.util.find_spec("ziglang") is not None
-    found = "ziglang, from pip" if present else shutil.which("zig")
-    return Check(
-        "zig", found is not None, found or "not installed", "ARM boards", "pip install ziglang"
-    )
+def _check_cross() -> list[Check]:
+    """Two checks for each other architecture that bundles can be built for here."""
+    _, *others = cross.architectures()
+    return [
+        check
+        for architecture in others
+        for check in (cross.check_linker(architecture), cross.check_runtime(architecture))
+    ]
 
 
 def _check_driver() -> Check:

@@ -39,19 +39,26 @@ def _damage(directory: Path, variant: Variant) -> str | None:
 
 
 def _missing(variant: Variant) -> list[str]:
-    """Return what this machine lacks for ``variant``: another architecture, or CPU features."""
+    """Return what this machine lacks for ``variant``: the architecture, or CPU features and glibc."""
     here, there = (host.architecture(), host.operating_system()), (variant.architecture, variant.os)
     if here != there:
         return [" ".join(there)]
     features = host.cpu_features()
-    return [name for name in variant.features if name not in features]
+    missing = [name for name in variant.features if name not in features]
+    if not bundle.has_glibc(variant.glibc, host.glibc()):
+        missing.append(f"glibc {variant.glibc}")
+    return missing
 
 
 def _taken(manifest: Manifest) -> str | None:
     """Return the variant that this machine would load."""
     try:
         return bundle.choose_variant(
-            manifest, host.architecture(), host.cpu_features(), host.operating_system()
+            manifest,
+            host.architecture(),
+            host.cpu_features(),
+            host.operating_system(),
+            glibc=host.glibc(),
         ).machine
     except IncompatibleMachineError:
         return None
@@ -71,7 +78,8 @@ def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) ->
     for variant in manifest.variants:
         missing = _missing(variant)
         print(f"\nvariant {variant.machine}: {variant.architecture} {variant.os}")
-        print(f"  needs  {' '.join(variant.features) or 'nothing special'}")
+        needs = [*variant.features, *([f"glibc {variant.glibc}"] if variant.glibc else [])]
+        print(f"  needs  {' '.join(needs) or 'nothing special'}")
         print(f"  here   {'lacks ' + ' '.join(missing) if missing else 'has all of it'}")
         print(
             f"  files  {damage[variant.machine] or f'{variant.library} and runtime are intact'}\n"

@@ -107,7 +107,7 @@ def load(
     Raises:
         BundleError: the bundle is damaged, incomplete, or of a newer format. Everything is checked
             before any of its libraries is opened.
-        IncompatibleMachineError: no variant, or not the one asked for, runs on this CPU.
+        IncompatibleMachineError: no variant, or not the one asked for, runs on this CPU and C library.
         UnknownNameError: there is no variant ``machine``.
         ValueError, TypeError: ``threads`` is not a positive integer.
 
@@ -124,7 +124,12 @@ def load(
     directory = Path(path)
     manifest = bundle.read_manifest(directory)
     variant = bundle.choose_variant(
-        manifest, host.architecture(), host.cpu_features(), host.operating_system(), machine
+        manifest,
+        host.architecture(),
+        host.cpu_features(),
+        host.operating_system(),
+        machine,
+        host.glibc(),
     )
     try:
         specs = {key: ConvSpec.from_key(key) for key in manifest.keys}

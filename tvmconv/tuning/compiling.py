@@ -154,14 +154,15 @@ class _Compiler:
     def _link(self, functions: dict[str, Any], shipped: bool) -> str:
         import tvm
 
-        from tvmconv import toolchain
+        from tvmconv import cross
 
         self._libraries += 1
         path = f"{self._prefix}-{self._libraries}.so"
         with tvm.transform.PassContext(config={"tirx.disable_assert": not shipped}):
             executable = self._lowering.compile_functions(functions, self.machine.target)
+        link = cross.link_for(self.machine.architecture)
         try:
-            executable.export_library(path, fcompile=toolchain.link)
+            executable.export_library(path, fcompile=link)
         except Exception as error:  # of the linker or the disk, whatever the candidate
             raise TuningError(
                 f"{error} Trials made so far are kept; run the same command again when it is mended."
