@@ -7,7 +7,7 @@ and activation, which is 9 multiply-adds, the loads, a start and a store:
     stride 1   4 x 4 outputs   36 inputs for 144 multiply-adds    9 + 2.3 + 2
                3 x 5           35            135                  9 + 2.3 + 2
     stride 2   1 x 7           45            63                   9 + 6.4 + 2
-               2 x 4           45            72                   9 + 5.6 + 2, but it spills
+               2 x 4           45            72                   9 + 5.6 + 2
 
 A bias costs nothing, the sums start there (tvmconv.nests.start); relu6 costs two instructions.
 
@@ -99,7 +99,8 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) ->
     # With dilation neighbouring windows may share nothing.
     inputs = min(window_rows * window_columns, rows * columns * taps)
     resident = taps * spec.multiplier <= _MOST_RESIDENT
-    # What LLVM keeps alive, fitted to counts: at stride 2 it loads further ahead than at stride 1.
+    # Registers that LLVM wants. The square of the stride and the six instructions for each register too
+    # many are fitted to counts of MobileNetV2's layers on a Cortex-A72 (2026-11), not derived.
     live = accumulators + (taps * spec.multiplier if resident else 2)
     live += min(window_rows, rows * spec.kernel_height) * sw**2
     excess = max(0, live - machine.vector_registers)
