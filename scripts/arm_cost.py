@@ -6,12 +6,14 @@
 Every kernel is compiled for the machine, run on random data and checked against the float64 oracle. "work"
 is the layer's multiply-adds / lanes, the vector multiply-adds that a direct convolution needs, over all
 instructions executed; "FMA" the multiply-adds among these. Taps in the padding count as work, though
-they are left out.
+they are left out. With llvm-mca, "cycles" are predicted (tvmconv/simulate/cycles.py says how far to trust
+them), and "of FMA bound" is the time that the work alone would take over them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections import defaultdict
@@ -21,8 +23,8 @@ from pathlib import Path
 
 from tvmconv import hardware, oracle, tables, workloads
 from tvmconv.choice import choose
-from tvmconv.errors import TvmconvError
-from tvmconv.simulate import emulator, kernel
+from tvmconv.errors import MissingToolError, TvmconvError
+from tvmconv.simulate import cycles, emulator, kernel
 from tvmconv.spec import ConvSpec
 
 FIVE = {
@@ -48,11 +50,22 @@ class Cost:
     instructions: int
     multiply_adds: int
     lanes: int
+    fma_ports: int
+    cycles: float | None
 
     @property
     def work(self) -> float:
         """Vector multiply-adds of a direct convolution over instructions."""
         return self.spec.macs / self.lanes / self.instructions
+
+    def row(self) -> tuple[object, ...]:
+        """Cells of the table of layers."""
+        cells = (self.name, self.schedule, self.decisions, self.instructions, percent(self.work),
+                 percent(self.multiply_adds / self.instructions))  # fmt: skip
+        if self.cycles is None:
+            return cells
+        bound = self.spec.macs / self.lanes / self.fma_ports
+        return (*cells, round(self.cycles), percent(bound / self.cycles))
 
 
 def kind(spec: ConvSpec) -> str:
@@ -69,12 +82,9 @@ def layers(wanted: str | None) -> Iterator[tuple[str, ConvSpec, int]]:
     if wanted is None:
         yield from ((name, spec, 1) for name, spec in FIVE.items())
         return
-    found: dict[str, list[str]] = defaultdict(list)
     for entry in workloads.resolve(wanted).entries:
         if not entry.spec.is_empty:
-            found[entry.spec.key].append(entry.name)
-    for key, names in found.items():
-        yield names[0], ConvSpec.from_key(key), len(names)
+            yield entry.name, entry.spec, entry.count
 
 
 def measure(
@@ -102,7 +112,20 @@ def measure(
         counts.instructions,
         counts.count(emulator.is_multiply_add),
         machine.lanes(spec.accumulator_dtype),
+        machine.fma_ports,
+        cycles.predict(counts, machine) if predicts() else None,
     )
+
+
+@functools.cache
+def predicts() -> bool:
+    """Whether llvm-mca is here; says once where it is not."""
+    try:
+        cycles.tools()
+    except MissingToolError as error:
+        print(f"cycles are not predicted: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def means(costs: list[Cost]) -> list[tuple[object, ...]]:
@@ -134,7 +157,7 @@ def main() -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "workload", nargs="?", help="a network, a key, or a file of keys; default: five layers"
+        "workload", nargs="?", help="a network, a key, a file of keys; default: five layers"
     )
     parser.add_argument("--machine", default="cortex-a72", help="default: cortex-a72")
     parser.add_argument(
@@ -157,14 +180,9 @@ def main() -> int:
     except TvmconvError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tables.show_table(
-        ("layer", "schedule", "decisions", "instructions", "work", "FMA"),
-        [
-            (c.name, c.schedule, c.decisions, c.instructions, percent(c.work),
-             percent(c.multiply_adds / c.instructions))
-            for c in costs
-        ],
-    )  # fmt: skip
+    columns = ("layer", "schedule", "decisions", "instructions", "work", "FMA")
+    predicted = ("cycles", "of FMA bound") if predicts() else ()
+    tables.show_table((*columns, *predicted), [cost.row() for cost in costs])
     print()
     tables.show_table(("kind", "layers", "work, geometric mean", "range"), means(costs))
     return 0

@@ -142,12 +142,20 @@ HOSTS = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_detection_goes_by_part_and_features(monkeypatch, tmp_path, name):
-    text, expected = HOSTS[name]
+def fake_host(monkeypatch, tmp_path, text: str) -> None:
+    """This process runs on such a board: numbers from /proc/cpuinfo, features as its Linux reports them."""
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(host, "architecture", lambda: "aarch64")
+    lines = [line.partition(":")[2] for line in text.splitlines() if line.startswith("Features")]
+    features = frozenset.intersection(*(frozenset(line.split()) for line in lines))
+    monkeypatch.setattr(host, "cpu_features", lambda: features)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_detection_goes_by_part_and_features(monkeypatch, tmp_path, name):
+    text, expected = HOSTS[name]
+    fake_host(monkeypatch, tmp_path, text)
 
     assert hardware.detect().name == expected
     if name in PACK.aliases:
@@ -159,9 +167,7 @@ def test_every_core_is_detected_by_some_part():
 
 
 def test_a_core_without_vectors_is_not_detected(monkeypatch, tmp_path):
-    (tmp_path / "cpuinfo").write_text(core("0xd08", "evtstrm"))
-    monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(host, "architecture", lambda: "aarch64")
+    fake_host(monkeypatch, tmp_path, core("0xd08", "evtstrm"))
 
     assert PACK.detect() is None
 

@@ -175,7 +175,7 @@ MAY_IMPORT = {
         "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.running"
     ),
     "contract": "errors rules spec host hardware oracle lowering runtime workloads",
-    "simulate": "errors spec hardware lowering",
+    "simulate": "errors spec hardware lowering oracle",
     "roof": "hardware timing runtime",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware oracle timing workloads runtime roof roof_loops",

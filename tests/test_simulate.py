@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from tvmconv import contract, hardware, oracle
 from tvmconv.choice import default_choice
-from tvmconv.errors import BuildError
-from tvmconv.simulate import elf, emulator, kernel
+from tvmconv.compute import conv2d
+from tvmconv.errors import BuildError, MissingToolError
+from tvmconv.lowering import prim_func
+from tvmconv.nests import start
+from tvmconv.simulate import cycles, elf, emulator, kernel
 from tvmconv.spec import ConvSpec
 
 pytest.importorskip("unicorn", reason="pip install 'tvmconv[simulate]'")
@@ -32,7 +37,7 @@ def simulated(spec, machine=A72, winograd=True):
     return counts
 
 
-# One of each kind, as the boards meet them: the five, without an epilogue.
+# One of each kind, as networks for boards have them, without an epilogue.
 LAYERS = {
     "1x1": (ConvSpec.conv2d((1, 28, 28, 128), (1, 1, 128, 64)), 0.78),
     "3x3": (ConvSpec.conv2d((1, 28, 28, 32), (3, 3, 32, 32)), 0.78),
@@ -175,3 +180,69 @@ def test_edge_cases_give_the_oracles_values_in_the_machines_own_instructions(nam
             function = schedule.apply(case.spec, machine, case.default())
             _, out = kernel.simulate(function, machine, case.spec, arguments)
             oracle.assert_close(case.spec, oracle.conv(case.spec, **arguments), out)
+
+
+def has_llvm_mca() -> bool:
+    try:
+        cycles.tools()
+    except MissingToolError:
+        return False
+    return True
+
+
+needs_llvm_mca = pytest.mark.skipif(
+    not has_llvm_mca(), reason="no llvm-mca 18 or newer: apt install llvm-19"
+)
+
+
+@needs_llvm_mca
+@pytest.mark.parametrize("name", ["1x1", "3x3"])
+def test_dense_layers_are_predicted_within_a_fifth_of_the_bound(name):
+    spec, _ = LAYERS[name]
+    bound = spec.macs / 4 / A72.fma_ports
+
+    assert bound <= cycles.predict(simulated(spec, winograd=False), A72) <= 1.2 * bound
+
+
+@needs_llvm_mca
+def test_a_core_with_two_ports_is_predicted_to_take_about_half_the_time():
+    spec, _ = LAYERS["1x1"]
+    a76, _ = hardware.find_machine("cortex-a76")
+    one = cycles.predict(simulated(spec), A72)
+    two = cycles.predict(simulated(spec, a76), a76)
+
+    assert 1.7 < one / two < 2.1
+
+
+def test_without_llvm_mca_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(MissingToolError, match=r"llvm-mca 18 or newer .* apt install llvm-19"):
+        cycles.tools()
+
+
+def test_blocks_that_the_emulator_cut_are_one_again():
+    blocks = Counter({(0x1000, 16): 7, (0x1010, 8): 7, (0x1018, 8): 3, (0x2000, 4): 3})
+
+    assert cycles.joined(blocks) == {(0x1000, 24): 7, (0x1018, 8): 3, (0x2000, 4): 3}
+
+
+@pytest.mark.parametrize("activation", [None, "relu6", "silu"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_sums_start_at_the_bias_and_the_epilogue_adds_it_no_more(activation, dtype):
+    spec = ConvSpec.conv2d(
+        (1, 4, 4, 8), (1, 1, 8, 8), bias=True, activation=activation, dtype=dtype
+    )
+    text = start.at_bias(prim_func(conv2d.direct(spec, 8)), lambda n, h, w, o: o).script()
+    init, _, rest = text.partition("T.init()")[2].partition("\n            conv[")
+
+    assert "bias[v_o]" in init
+    assert "bias[" not in rest
+    simulated(spec)
+
+
+def test_a_function_without_a_bias_is_left_as_it_is():
+    spec = ConvSpec.conv2d((1, 4, 4, 8), (1, 1, 8, 8), residual=True)
+    func = prim_func(conv2d.direct(spec, 8))
+
+    assert start.at_bias(func, lambda n, h, w, o: o).script() == func.script()

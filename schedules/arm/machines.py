@@ -1,10 +1,13 @@
 """64-bit ARM cores as data, the boards that have them, and which core this process runs on.
 
-Sources: Arm's software optimisation guides (Cortex-A55, A72, A76, A78, Neoverse N1, V1) for ports and
-latencies; the cores' technical reference manuals, and the boards' data sheets where a manual leaves the
-size open, for caches. There is no guide to the Cortex-A53: its latency is that of LLVM's scheduling model.
+Where to look them up: Arm's software optimisation guides (Cortex-A55, A72, A76, A78, Neoverse N1, V1) for
+ports and latencies; the cores' technical reference manuals, and the boards' data sheets where a manual
+leaves the size open, for caches. NOT YET compared with these documents figure by figure. LLVM 19's models
+(llvm-mca) agree on multiply-adds and loads a cycle for A53, A72 (as A57), N1, and on V1's loads; they give
+the A55 two multiply-adds. The A53, which has no guide, has its latency from there.
 
-``fma_latency`` is from a multiply-add to the next that adds to its result, which these cores forward early.
+``fma_latency`` is from a multiply-add to the next that adds to its result, which these cores forward
+early: 2 or 3 where LLVM's models say 4.
 ``features`` are the names of Linux (arch/arm64/kernel/cpuinfo.c) for all that LLVM's code generator may
 use; tests/test_arm_machines.py compares them with LLVM's own list.
 """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv import lowering
+from tvmconv import lowering, oracle
 from tvmconv.errors import BuildError
 from tvmconv.hardware import Function, Machine
 from tvmconv.simulate.emulator import Counts, Emulator
@@ -34,18 +34,18 @@ def object_file(function: Function, machine: Machine) -> bytes:
 def run(
     content: bytes,
     spec: ConvSpec,
-    packed_shape: tuple[int, ...],
+    function: Function,
     arguments: Mapping[str, Array],
 ) -> tuple[Counts, Array]:
-    """Run an object file of `object_file` on ``arguments``; return what it took, and the output.
+    """Run the `object_file` of ``function`` on ``arguments``; return what it took, and the output.
 
     Packing the filter is run too, but not counted: it happens once. Raises BuildError when the kernel
     reads or writes where no array is, MissingToolError without the emulator.
     """
     emulator = Emulator(content)
     weights = np.ascontiguousarray(arguments["filter"])
-    if packed_shape:
-        packed = np.zeros(packed_shape, weights.dtype)
+    if function.pack is not None:
+        packed = np.zeros(function.packed_shape, oracle.numpy_dtype(function.packed_dtype))
         emulator.call("pack", [weights, packed])
         weights = packed
     images = [_as_called(spec, arguments["data"]), weights]
@@ -54,10 +54,8 @@ def run(
     if spec.residual:
         images.append(_as_called(spec, arguments["residual"]))
     # Not a number, as floats of any width: what is left as it was is found by the comparison.
-    out = np.frombuffer(
-        bytearray(b"\xff" * int(np.prod(spec.output_shape)) * weights.itemsize), weights.dtype
-    )
-    out = out.reshape(spec.output_shape)
+    out = np.empty(spec.output_shape, oracle.numpy_dtype(spec.out_dtype))
+    out.view(np.uint8)[...] = 0xFF
     called = _as_called(spec, out)
     counts = emulator.call("main", [*images, called])
     return counts, called.reshape(spec.output_shape)
@@ -72,7 +70,7 @@ def simulate(
             f"{machine.name} is {machine.architecture}: only aarch64 machines can be simulated. "
             "`tvmconv machines` lists them."
         )
-    return run(object_file(function, machine), spec, function.packed_shape, arguments)
+    return run(object_file(function, machine), spec, function, arguments)
 
 
 def _as_called(spec: ConvSpec, array: Array) -> Array:

@@ -1,0 +1,118 @@
+"""Predicted cycles: how often each block ran, times what LLVM's scheduling model says it takes.
+
+llvm-mca (Debian: apt install llvm-19) repeats a block in a model of the core's pipes, with all loads served
+by the first-level cache. It knows nothing of caches, nor of what one block leaves to the next: a prediction
+ranks kernels of one layer, and is no measurement.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from collections import Counter
+
+from tvmconv.errors import BuildError, MissingToolError
+from tvmconv.hardware import Machine
+from tvmconv.simulate.emulator import Block, Counts, is_multiply_add
+
+# Cores whose name LLVM 19 gives the model of an older one; theirs is this.
+_MODELS = {"cortex-a76": "neoverse-n1", "cortex-a78": "neoverse-n1", "generic": "cortex-a55"}
+_REPEATED = 50
+_VERSIONS = ("19", "20", "21", "18")
+_CHARGED = 1.0  # cycles an instruction of a function that is not simulated
+
+
+def tools() -> tuple[str, str]:
+    """The programs (llvm-mc, llvm-mca) of one LLVM; raises MissingToolError without."""
+    for suffix in ("", *(f"-{version}" for version in _VERSIONS)):
+        found = shutil.which(f"llvm-mc{suffix}"), shutil.which(f"llvm-mca{suffix}")
+        if found[0] and found[1] and (suffix or _is_new(found[1])):
+            return found[0], found[1]
+    raise MissingToolError(
+        "llvm-mca 18 or newer is needed to predict cycles, found: none on PATH. "
+        "To mend it: apt install llvm-19 (Debian 12, Ubuntu 24.04)"
+    )
+
+
+def _is_new(program: str) -> bool:
+    said = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    version = re.search(r"version (\d+)", said)
+    return version is not None and int(version[1]) >= 18
+
+
+def predict(counts: Counts, machine: Machine) -> float:
+    """Return the predicted cycles of a simulated call on one core of ``machine``.
+
+    Raises MissingToolError without llvm-mca, BuildError when it fails.
+    """
+    blocks = joined(counts.blocks)
+    words = [counts.words(block) for block in blocks]
+    # LLVM's Cortex-A55 starts two multiply-adds of 128 bits in a cycle, Arm's one.
+    least = [sum(map(is_multiply_add, block)) / machine.fma_ports for block in words]
+    costs = map(max, _throughputs(words, machine), least)
+    called = counts.charged * _CHARGED
+    return called + sum(times * cost for times, cost in zip(blocks.values(), costs, strict=True))
+
+
+def joined(blocks: Counter[Block]) -> Counter[Block]:
+    """Blocks of which one always follows the other, as one: the emulator cuts them where a page ends."""
+    whole: Counter[Block] = Counter()
+    start, size, times = 0, 0, 0
+    for (address, length), count in sorted(blocks.items()):
+        if size and start + size == address and count == times:
+            size += length
+            continue
+        if size:
+            whole[(start, size)] += times
+        start, size, times = address, length, count
+    if size:
+        whole[(start, size)] += times
+    return whole
+
+
+def _throughputs(blocks: list[tuple[int, ...]], machine: Machine) -> list[float]:
+    """Cycles of each block, repeated."""
+    assemble, analyse = tools()
+    name = str(machine.target["mcpu"])
+    text = _disassembled(assemble, [word for block in blocks for word in block])
+    regions, at = [], 0
+    for number, block in enumerate(blocks):
+        lines = text[at : at + len(block)]
+        at += len(block)
+        regions += [f"# LLVM-MCA-BEGIN {number}", *lines, f"# LLVM-MCA-END {number}"]
+    command = [
+        *(
+            analyse,
+            "-mtriple=aarch64",
+            f"-mcpu={_MODELS.get(name, name)}",
+            "-mattr=+fullfp16,+dotprod",
+        ),
+        *(f"-iterations={_REPEATED}", "-resource-pressure=0", "-instruction-info=0"),
+    ]
+    said = _run(command, "\n".join([*regions, ""]))
+    found = [int(cycles) / _REPEATED for cycles in re.findall(r"Total Cycles:\s+(\d+)", said)]
+    if len(found) != len(blocks):
+        raise BuildError(f"llvm-mca analysed {len(found)} of {len(blocks)} blocks")
+    return found
+
+
+def _disassembled(program: str, words: list[int]) -> list[str]:
+    """Every instruction as text, one a line."""
+    content = " ".join(f"0x{byte:02x}" for word in words for byte in struct.pack("<I", word))
+    said = _run([program, "-disassemble", "-triple=aarch64", "-mattr=+all"], content)
+    lines = [line.strip() for line in said.splitlines()]
+    found = [line for line in lines if line and not line.startswith(".")]
+    if len(found) != len(words):
+        raise BuildError(f"llvm-mc took {len(words)} instructions for {len(found)}")
+    return found
+
+
+def _run(command: list[str], text: str) -> str:
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"{' '.join(command)} failed: {result.stderr.strip()[:500]}")
+    return result.stdout
