@@ -18,6 +18,9 @@ from tvmconv import bundle
 from tvmconv.runtime import arrays, engine, tensors
 from tvmconv.spec import ConvSpec
 
+# What nearly every call does, by names that are found fast: 0.3 us an array less than `arrays.address`.
+ndarray, addressof, from_buffer = np.ndarray, ctypes.addressof, ctypes.c_char.from_buffer
+_MISALIGNED = 7  # of any element: an array that begins between goes the other way
 # data, residual (None where the kernel has none) and out, whose addresses each call sets, and the
 # pointers that the compiled function takes.
 _Frame = tuple[
@@ -88,7 +91,7 @@ class BoundKernel:
     """A convolution layer: a kernel with its weights packed. `Kernel.bind` makes it."""
 
     __slots__ = (
-        "_constants", "_dtype", "_frames", "_function", "_has_residual", "_out", "_out_dtype",
+        "_constants", "_direct", "_dtype", "_frames", "_function", "_has_residual", "_out", "_out_dtype",
         "_residual", "_threads", "_x", "_x_bytes", "_y_bytes", "kernel",
     )  # fmt: skip
 
@@ -106,6 +109,11 @@ class BoundKernel:
         self._out = arrays.Argument("out", key, spec.output_shape, out_dtype)
         self._x_bytes = math.prod(spec.input_shape) * dtype.itemsize
         self._y_bytes = math.prod(spec.output_shape) * out_dtype.itemsize
+        # None never equals a shape: a kernel with a residual takes the other way.
+        in_shape = None if spec.residual else spec.input_shape
+        self._direct = (
+            in_shape, dtype, self._x_bytes, spec.output_shape, out_dtype, self._y_bytes
+        )  # fmt: skip
         filter_dtype = tensors.numpy_dtype(spec.filter_dtype)
         filter_ = arrays.Argument("w", key, spec.filter_shape, filter_dtype).readable(w)
         bias_argument = arrays.Argument("bias", key, spec.bias_shape, out_dtype)
@@ -142,6 +150,29 @@ class BoundKernel:
             TypeError: not an array, or one of another dtype.
 
         """
+        shape, dtype, in_bytes, out_shape, out_dtype, out_bytes = self._direct
+        if (
+            type(x) is ndarray
+            and type(out) is ndarray
+            and residual is None
+            and x.shape == shape
+            and out.shape == out_shape
+            and x.dtype == dtype
+            and out.dtype == out_dtype
+        ):
+            try:
+                source = addressof(from_buffer(x))  # type: ignore[arg-type] # stubs for 3.12
+                target = addressof(from_buffer(out))
+            except (TypeError, ValueError):  # read-only, not contiguous, bfloat16
+                return self._call_checked(x, residual, out)
+            apart = target >= source + in_bytes or source >= target + out_bytes
+            if apart and not (source | target) & _MISALIGNED:
+                self._run(source, 0, target)
+                return out
+        return self._call_checked(x, residual, out)
+
+    def _call_checked(self, x: object, residual: object, out: Any) -> Any:
+        """Compute from contiguous arrays where there are some, without a copy."""
         dtype, shape = self._out_dtype, self._out.shape
         source = arrays.address(x, self._x.shape, self._dtype, arrays.READABLE)
         addend = 0
