@@ -19,7 +19,8 @@ from tvmconv.runtime import arrays, engine, tensors
 from tvmconv.spec import ConvSpec
 
 # What nearly every call does, by names that are found fast: 0.3 us an array less than `arrays.address`.
-ndarray, addressof, from_buffer = np.ndarray, ctypes.addressof, ctypes.c_char.from_buffer
+ndarray, addressof = np.ndarray, ctypes.addressof
+from_buffer: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 _MISALIGNED = 7  # of any element: an array that begins between goes the other way
 # data, residual (None where the kernel has none) and out, whose addresses each call sets, and the
 # pointers that the compiled function takes.
@@ -161,8 +162,7 @@ class BoundKernel:
             and out.dtype == out_dtype
         ):
             try:
-                source = addressof(from_buffer(x))  # type: ignore[arg-type] # stubs for 3.12
-                target = addressof(from_buffer(out))
+                source, target = addressof(from_buffer(x)), addressof(from_buffer(out))
             except (TypeError, ValueError):  # read-only, not contiguous, bfloat16
                 return self._call_checked(x, residual, out)
             apart = target >= source + in_bytes or source >= target + out_bytes
