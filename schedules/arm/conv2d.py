@@ -49,14 +49,12 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, prim_func
-from tvmconv.nests import dense, start, tiles
+from tvmconv.lowering import prim_func
+from tvmconv.nests import dense, start, tiled, tiles
 from tvmconv.nests.interface import function
-from tvmconv.prefetching import PANEL, TILES
+from tvmconv.nests.tiled import PIXELS_OUTER, WEIGHTS_OUTER
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
-
-WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
 
 # Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024.
 _MOST_UNROLLED = 1024
@@ -127,19 +125,13 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
         return False
     by_weights = decisions["order"] == WEIGHTS_OUTER
-    if (by_weights or decisions["pad"] == "rows") and _jobs(spec, decisions) < tiles.LEAST_JOBS:
+    if (by_weights or decisions["pad"] == "rows") and tiled.jobs(
+        spec, decisions
+    ) < tiles.LEAST_JOBS:
         return False
     if decisions.get("prefetch") and not by_weights:
         return False
     return pixels == 1 or registers(spec, machine, decisions) <= machine.vector_registers
-
-
-def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
-    """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
-    g = geometry(spec)
-    _, blocks = conv2d.filter_blocks(spec, int(decisions["channels"]))
-    bands = g.batch * (g.out_height // int(decisions["rows"]))
-    return bands if decisions["pad"] == "rows" else bands * g.groups * blocks
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -235,62 +227,30 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     if spec.bias and fused:
         func = start.at_bias(func, lambda n, h, w, channel: channel)
     loops = Loops(tvm.IRModule({"main": func}))
-    _schedule(loops, spec, machine, decisions, fused)
+    _schedule(loops, spec, machine, decisions)
     packed = conv2d.packed_filter_shape(spec, block)
     pack = prim_func(conv2d.pack(spec, block, widen=True))
     return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
 
 
-def _schedule(
-    loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions, fused: bool
-) -> None:
-    g, stem = geometry(spec), is_stem(spec, machine)
-    pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll = int(decisions["unroll"])
-    pad = str(decisions["pad"])
-    tile, out = loops.get_sblock("conv"), loops.get_sblock("out")
+def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions) -> None:
+    g, stem, inlined = geometry(spec), is_stem(spec, machine), decisions["pad"] == "none"
+    tile = loops.get_sblock("conv")
     # Before anything has a predicate: TVM caches reads of complete blocks only.
-    data = loops.get_sblock("padded") if pad == "none" else loops.cache_read(tile, 0, "local")
-    store = out if fused else loops.cache_write(tile, 0, "local")
-    if not fused:
-        dense.schedule_out(loops, out)
+    data = loops.get_sblock("padded") if inlined else loops.cache_read(tile, 0, "local")
+    reduction: list[Any] = []
 
-    n, h, w, o = loops.get_loops(store)
-    bands, rows = loops.split(h, [None, int(decisions["rows"])])
-    pixel_tiles, m = loops.split(w, [None, pixels])
-    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
-    inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
-    nest = [n, bands, *inner]
-    loops.reorder(*nest, m, v)
-    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
-    if fused:
-        loops.set_scope(tile, 0, "local")
+    def arrange() -> None:
+        reduction.extend(_schedule_tile(loops, tile, data, int(decisions["unroll"]), stem, inlined))
+        if inlined:
+            loops.set_scope(data, 0, "local")
 
-    # A padded band belongs to one job; one long row of pixels is cut into jobs tile by tile.
-    one_row = g.out_height == 1 and g.batch == 1 and not by_weights
-    jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
-    job = loops.fuse(*jobs)
-    reduction = _schedule_tile(loops, tile, data, unroll, stem, unroll_kernel=pad == "none")
-    if pad == "none":
-        loops.set_scope(data, 0, "local")
-    elif dense.is_copied(spec, g):
-        dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
-    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    _zero_outside(loops, tile, reduction[0])
-    if by_weights and decisions.get("prefetch"):
-        block = int(decisions["channels"])
-        panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
-        loops.annotate(rows, TILES, [2])
-        loops.annotate(reduction[-1], PANEL, [panel, panel, unroll * block])
-    loops.vectorize(v)
-    loops.unroll(m)
+    def reduce(_job: Any) -> Any:
+        _zero_outside(loops, tile, reduction[0])
+        return reduction[-1]
 
-    row_points, column_points = dense.split_points(g, pixels, pad == "none")
-    loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
-    # A job is a row of its own number only where nothing else is fused into it.
-    job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
-    if by_weights or (job_is_row and pad != "rows"):
-        loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
+    copied = dense.is_copied(spec, g) and not inlined
+    tiled.schedule(loops, tile, spec, g, decisions, copied, reduce, arrange)
 
 
 def _schedule_tile(

@@ -24,7 +24,7 @@ from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func
 from tvmconv.matrix_tiles import CUT, JOB, TILE
-from tvmconv.nests import dense, tiles
+from tvmconv.nests import dense, tiled, tiles
 from tvmconv.nests.interface import function
 from tvmconv.rules import BYTE_DTYPES
 from tvmconv.schedules.x86 import amx, conv2d
@@ -62,7 +62,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     return (
         Knob("channels", tuple(exact[:3] or [_MOST_CHANNELS])),
         Knob("pixels", tuple(sorted(lengths, reverse=True))),
-        Knob("order", (conv2d.WEIGHTS_OUTER, conv2d.PIXELS_OUTER)),
+        Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
         Knob("pad", ("image", "rows", *gathers) if banded else ("image", *gathers)),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
     )
@@ -80,14 +80,14 @@ def _lengths(spec: ConvSpec, pad: Choice) -> list[int]:
 
 def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     """There are jobs, and the tile is one for rows of this length."""
-    pad, by_weights = decisions["pad"], decisions["order"] == conv2d.WEIGHTS_OUTER
+    pad, by_weights = decisions["pad"], decisions["order"] == tiled.WEIGHTS_OUTER
     if int(decisions["pixels"]) not in _lengths(spec, pad):
         return False
     if pad == GATHER:
         whole = int(decisions["rows"]) == spec.out_height  # says nothing where there is one row
         few = filter_blocks(spec, int(decisions["channels"]))[1] < tiles.LEAST_JOBS
         return whole and not (few and by_weights)
-    few = conv2d.jobs(spec, decisions) < tiles.LEAST_JOBS
+    few = tiled.jobs(spec, decisions) < tiles.LEAST_JOBS
     return not (few and (by_weights or pad == "rows"))
 
 
@@ -96,7 +96,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
     streams = conv2d.streams_weights(spec, machine)
     rest: dict[str, Choice] = {
-        "order": conv2d.WEIGHTS_OUTER if streams else conv2d.PIXELS_OUTER,
+        "order": tiled.WEIGHTS_OUTER if streams else tiled.PIXELS_OUTER,
         "rows": space["rows"][0],
     }
     points: list[dict[str, Choice]] = [
@@ -107,7 +107,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         if pad != "rows"
     ]
     if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
-        points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
+        points = [{**point, "order": tiled.PIXELS_OUTER} for point in points]
     usable = (point for point in points if legal(spec, machine, point))
     return min(usable, key=lambda point: cycles(spec, point))
 
@@ -168,7 +168,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         decisions = {**decisions, "rows": 1, "pad": "image"}
         shapes = dict.fromkeys(("residual", "out"), geometry(spec).out_shape)
     copied = not gather and dot_conv2d.is_copied(spec, g, offset=False)
-    conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = dot_conv2d.packed_filter_shape(spec, block, offset=False)
     pack = prim_func(dot_conv2d.pack(spec, block, offset=False))
     return function(spec, loops.mod["main"], pack, packed, shapes, definition)

@@ -46,7 +46,6 @@ channels padded and ``out`` is a loop nest of its own: one more pass over the ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -55,14 +54,13 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, prim_func
-from tvmconv.nests import dense, tiles
+from tvmconv.lowering import prim_func
+from tvmconv.nests import dense, tiled, tiles
 from tvmconv.nests.interface import function
-from tvmconv.prefetching import LINE_BYTES, PANEL, TILES
+from tvmconv.nests.tiled import PIXELS_OUTER, WEIGHTS_OUTER
+from tvmconv.prefetching import LINE_BYTES
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
-
-WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
 
 # Multiply-adds of one tile with pad "none", which unrolls all taps: about 8 KiB of code for 1024.
 # A 7x7 stem unrolled 3500 times took 7 s to compile and ran at two thirds of the speed (2026-11).
@@ -122,19 +120,13 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
         return False
     by_weights = decisions["order"] == WEIGHTS_OUTER
-    if (by_weights or decisions["pad"] == "rows") and jobs(spec, decisions) < tiles.LEAST_JOBS:
+    if (by_weights or decisions["pad"] == "rows") and tiled.jobs(
+        spec, decisions
+    ) < tiles.LEAST_JOBS:
         return False
     if decisions.get("prefetch") and not by_weights:
         return False
     return pixels == 1 or pixels * vectors + vectors + 1 <= machine.vector_registers
-
-
-def jobs(spec: ConvSpec, decisions: Decisions) -> int:
-    """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
-    g = geometry(spec)
-    _, blocks = conv2d.filter_blocks(spec, int(decisions["channels"]))
-    bands = g.batch * (g.out_height // int(decisions["rows"]))
-    return bands if decisions["pad"] == "rows" else bands * g.groups * blocks
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -259,71 +251,14 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         unroll_kernel = decisions["pad"] == "none"
         return _schedule_tile(loops, tile, int(decisions["unroll"]), g, unroll_kernel)
 
-    schedule_tiles(loops, tile, spec, g, decisions, dense.is_copied(spec, g), reduction)
+    inlined = decisions["pad"] == "none"
+    if inlined:
+        loops.compute_inline(loops.get_sblock("padded"))
+    copied = dense.is_copied(spec, g) and not inlined
+    tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = conv2d.packed_filter_shape(spec, block)
     pack = prim_func(conv2d.pack(spec, block, widen=True))
     return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g))
-
-
-def schedule_tiles(
-    loops: Loops,
-    tile: Any,
-    spec: ConvSpec,
-    g: Geometry,
-    decisions: Decisions,
-    copied: bool,
-    schedule_reduction: Callable[[Any], Any],
-) -> None:
-    """Schedule everything around the sums, which block ``tile`` computes: tiles, jobs, padding, epilogue.
-
-    ``copied`` says whether there is a stage ``padded``; ``schedule_reduction``, given the loop over
-    jobs, arranges the loops of one tile and returns the innermost loop of the reduction that is not unrolled.
-    """
-    pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    unroll, fused = (
-        int(decisions.get("unroll", 1)),
-        dense.is_fused(spec, g, int(decisions["channels"])),
-    )
-    pad, out = str(decisions["pad"]), loops.get_sblock("out")
-    store = out if fused else loops.cache_write(tile, 0, "local")
-    if not fused:
-        dense.schedule_out(loops, out)
-    if pad == "none":
-        loops.compute_inline(loops.get_sblock("padded"))
-
-    n, h, w, o = loops.get_loops(store)
-    bands, rows = loops.split(h, [None, int(decisions["rows"])])
-    pixel_tiles, m = loops.split(w, [None, pixels])
-    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
-    inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
-    nest = [n, bands, *inner]
-    loops.reorder(*nest, m, v)
-    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
-    if fused:
-        loops.set_scope(tile, 0, "local")
-
-    # A padded band belongs to one job; one long row of pixels is cut into jobs tile by tile.
-    one_row = g.out_height == 1 and g.batch == 1 and not by_weights
-    jobs = nest[: 2 if pad == "rows" else 4 if one_row else 3]
-    job = loops.fuse(*jobs)
-    if pad != "none" and copied:
-        dense.schedule_padding(loops, g, at=job if pad == "rows" else None)
-    loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    reduction = schedule_reduction(job)
-    if by_weights and decisions.get("prefetch"):
-        block = int(decisions["channels"])
-        panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
-        loops.annotate(rows, TILES, [2])
-        loops.annotate(reduction, PANEL, [panel, panel, unroll * block])
-    loops.vectorize(v)
-    loops.unroll(m)
-
-    row_points, column_points = dense.split_points(g, pixels, pad == "none")
-    loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
-    # A job is a row of its own number only where nothing else is fused into it.
-    job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
-    if by_weights or (job_is_row and pad != "rows"):
-        loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> Any:

@@ -25,7 +25,7 @@ from tvmconv.compute.geometry import geometry
 from tvmconv.dot_words import DOT
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func
-from tvmconv.nests import dense, tiles
+from tvmconv.nests import dense, tiled, tiles
 from tvmconv.nests.interface import function
 from tvmconv.rules import BYTE_DTYPES
 from tvmconv.schedules.x86 import conv2d, dot_products, machines
@@ -54,7 +54,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     return (
         Knob("channels", tuple(_channel_blocks(spec, machine))),
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
-        Knob("order", (conv2d.WEIGHTS_OUTER, conv2d.PIXELS_OUTER)),
+        Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
         Knob("unroll", tuple(u for u in (1, 2, 4) if cut.words % u == 0)),
         Knob("pad", pads),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
@@ -88,8 +88,8 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     of these two and a mask.
     """
     pixels, vectors = int(decisions["pixels"]), _vectors(machine, decisions)
-    by_weights = decisions["order"] == conv2d.WEIGHTS_OUTER
-    few = conv2d.jobs(spec, decisions) < tiles.LEAST_JOBS
+    by_weights = decisions["order"] == tiled.WEIGHTS_OUTER
+    few = tiled.jobs(spec, decisions) < tiles.LEAST_JOBS
     if few and (by_weights or decisions["pad"] == "rows"):
         return False
     others = vectors + 1
@@ -103,7 +103,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
     streams = conv2d.streams_weights(spec, machine)
     rest: dict[str, Choice] = {
-        "order": conv2d.WEIGHTS_OUTER if streams else conv2d.PIXELS_OUTER,
+        "order": tiled.WEIGHTS_OUTER if streams else tiled.PIXELS_OUTER,
         "unroll": space["unroll"][-1],
         "pad": "image",
         "rows": space["rows"][0],
@@ -114,7 +114,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         for pixels in space["pixels"]
     ]
     if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
-        points = [{**point, "order": conv2d.PIXELS_OUTER} for point in points]
+        points = [{**point, "order": tiled.PIXELS_OUTER} for point in points]
 
     def cost(point: Decisions) -> float:
         vectors = _vectors(machine, point)
@@ -137,7 +137,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         return _schedule_tile(loops, tile, int(decisions["unroll"]), lanes, name)
 
     copied = dot_conv2d.is_copied(spec, g, offset=True)
-    conv2d.schedule_tiles(loops, tile, spec, g, decisions, copied, reduction)
+    tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = dot_conv2d.packed_filter_shape(spec, block, offset=True)
     pack = prim_func(dot_conv2d.pack(spec, block, offset=True))
     definition = None if dot is None else dot[1]
