@@ -46,6 +46,8 @@ def test_a_librarys_values_are_the_oracles(name, spec):
 @pytest.mark.slow
 def test_wrong_values_have_no_time(monkeypatch):
     class Wrong:
+        DTYPES = ("float32",)
+
         @staticmethod
         def prepare(spec, data, filter, threads):
             out = oracle.conv(spec, data, filter).astype("float32")

@@ -64,10 +64,9 @@ def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     group_in = g.in_channels // g.groups
     lanes = blocks * block
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    weights = te.placeholder(
-        packed_filter_shape(spec, block), spec.accumulator_dtype, name="filter"
-    )
-    source = padded(data, g, "float32" if is_half(spec) else spec.dtype)
+    stored = spec.accumulator_dtype if widen else spec.filter_dtype
+    weights = te.placeholder(packed_filter_shape(spec, block), stored, name="filter")
+    source = padded(data, g, "float32" if widen and is_half(spec) else spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")
