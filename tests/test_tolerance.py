@@ -118,11 +118,12 @@ def test_random_arguments(spec: ConvSpec, wrap: bool):
         *["residual"] * spec.residual,
     ]
     for name, array in arguments.items():
-        assert array.dtype == numpy_dtype(spec.dtype)
+        dtypes = {"data": spec.dtype, "filter": spec.filter_dtype}
+        assert array.dtype == numpy_dtype(dtypes.get(name, spec.out_dtype))
         assert (array != 0).all()
         np.testing.assert_array_equal(array, again[name])
     out = conv(spec, **arguments)
-    if spec.dtype != "int32":
+    if spec.out_dtype != "int32":
         assert np.abs(out).max(initial=0) < 20
 
 
