@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PACK = "pack"  # symbol of a packing function in its library
 Identity = tuple[str, tuple[tuple[str, int | str], ...]]
 
 

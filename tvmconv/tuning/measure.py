@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tvmconv import toolchain
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.compiling import Compilers
-from tvmconv.tuning.running import Conditions, Runner
+from tvmconv.tuning.running import Conditions, Runner, time_each
 
 _SCRATCH = "tvmconv-tune-"  # then the tuner's process
 
@@ -79,22 +80,11 @@ class Measurer:
         """
         beside = self._beside(spec, yardstick)
         built = self._compiling().compile(spec, candidates)
-        measurements = []
+        pairs = list(zip(candidates, built, strict=True))
         try:
-            for candidate, each in zip(candidates, built, strict=True):
-                result: float | Failure = each if isinstance(each, Failure) else math.nan
-                if isinstance(each, Built):
-                    result = self._running().measure(spec, each, best, *beside)
-                if isinstance(result, Failure):
-                    measurement = Measurement(candidate, None, result.text)
-                else:
-                    best = min(best, result)
-                    measurement = Measurement(candidate, result)
-                measurements.append(measurement)
-                done(measurement)
+            return time_each(self._running(), spec, pairs, best, beside, done)
         finally:
             _remove(each.library for each in built if isinstance(each, Built))
-        return measurements
 
     def _beside(self, spec: ConvSpec, yardstick: Measurement | None) -> tuple[Built | None, float]:
         """Compile a layer's yardstick once; it stays until `close`."""
@@ -158,6 +148,7 @@ class Measurer:
         if self._runner is None:
             self._runner = Runner(
                 self.machine,
+                toolchain.runtime_library(),
                 self._compiling().roof(self.conditions.threads),
                 self.conditions,
                 self._timeout_seconds,
