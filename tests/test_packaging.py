@@ -168,7 +168,7 @@ MAY_IMPORT = {
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
     "tuning.session": (
-        "errors spec tuning.candidate tuning.log tuning.measure tuning.model tuning.search tuning.conclude "
+        "errors tuning.candidate tuning.measure tuning.model tuning.search tuning.conclude "
         "tuning.journal tuning.plan tuning.progress tuning.opening"
     ),
     "tuning.opening": (

@@ -79,7 +79,12 @@ def _export(args: argparse.Namespace, work: Plan) -> None:
 
     file = Path(args.export)
     with tables.progress() as report:
-        batch = offline.export(work, file, args.batch or _BATCH, report)
+        exported = offline.export(work, file, args.batch or _BATCH, report)
+    batch, failures = exported.batch, exported.failures
+    if failures:
+        tables.show_note(
+            f"{len(failures)} candidates cannot be compiled, such as: {failures[0].error}"
+        )
     if batch is None:
         tables.show_note(
             "nothing is left to measure: every search has ended. More --trials go on, --again starts anew; "

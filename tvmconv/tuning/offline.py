@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tvmconv import __version__, builder, bundle, cross
@@ -33,8 +34,16 @@ _COMPILE_SECONDS = 60.0
 _BOARD = "board"  # under which the journal remembers what measures
 
 
-def export(work: Plan, file: Path, count: int, progress: Progress) -> Batch | None:
-    """Write the next batch, of at most ``count`` candidates a layer; None when all layers are finished.
+@dataclass(frozen=True)
+class Exported:
+    """What was written: None when all layers are finished; and what could not be compiled."""
+
+    batch: Batch | None
+    failures: tuple[Measurement, ...]
+
+
+def export(work: Plan, file: Path, count: int, progress: Progress) -> Exported:
+    """Write the next batch, of at most ``count`` candidates a layer.
 
     Candidates that cannot be compiled are noted as failures. ``progress`` is told what is compiled.
     Raises BuildError when a linked file does not suit the machine, TuningError or OSError when something
@@ -48,16 +57,17 @@ def export(work: Plan, file: Path, count: int, progress: Progress) -> Batch | No
         compilers = Compilers(work.machine, Path(scratch), timeout_seconds=_COMPILE_SECONDS)
         try:
             roof = Path(compilers.roof(work.conditions.threads))
-            layers = []
+            layers: list[LayerKernels] = []
+            failures: list[Measurement] = []
             for number, state in enumerate(session.states):
                 progress(f"compiling for {work.machine.name}", number, len(session.states))
-                layers.append(_exported(work, session, state, compilers, count))
+                made, failed = _exported(work, session, state, compilers, count)
+                layers += [made] if made is not None else []
+                failures += failed
         finally:
             compilers.close()
-        made = [layer for layer in layers if layer is not None]
-        if not made:
-            return None
-        return _write(work, file, roof, made, Path(scratch))
+        batch = _write(work, file, roof, layers, Path(scratch)) if layers else None
+        return Exported(batch, tuple(failures))
 
 
 def learn(work: Plan, file: Path, watcher: Watcher | None = None) -> Session:
@@ -102,13 +112,16 @@ def _session(work: Plan) -> Session:
 
 def _exported(
     work: Plan, session: Session, state: LayerState, compilers: Compilers, count: int
-) -> LayerKernels | None:
-    """Compile a layer's next candidates, as they would be shipped; None when it needs no more."""
+) -> tuple[LayerKernels | None, list[Measurement]]:
+    """Compile a layer's next candidates, as they would be shipped, and note what cannot be.
+
+    Returns None for a layer that needs no more, or whose default cannot be compiled.
+    """
     search, key = state.search, state.layer.spec.key
     if work.trials is not None:
         count = min(count, work.trials - len(search.trials))
     if count < 1 or search.promise() == 0.0:
-        return None
+        return None, []
     search.suggest(opening.suggested(work, session, search.spec))
     proposed: list[tuple[Candidate, float | None]]
     proposed = [(candidate, None) for candidate in search.propose(count)]
@@ -117,17 +130,18 @@ def _exported(
         proposed.insert(0, (search.default, search.default_trial.seconds))
     wanted = [*proposed, *known]
     compiled = compilers.compile(search.spec, [each for each, _ in wanted], shipped=True)
-    kernels = []
+    kernels, failures = [], []
     for (candidate, seconds), built in zip(wanted, compiled, strict=True):
         if isinstance(built, Built):
             decisions = dict(candidate.decisions)
             made = batches.placed(built, Path())
             kernels.append(Kernel(candidate.schedule, decisions, made, seconds))
         elif seconds is None:
-            failed = Measurement(candidate, None, built.text)
-            work.journal.add(key, [failed])
-    first = kernels[0].candidate.identity if kernels else None
-    return LayerKernels(key, tuple(kernels)) if first == search.default.identity else None
+            failures.append(Measurement(candidate, None, built.text))
+    if failures:
+        work.journal.add(key, failures)
+    whole = bool(kernels) and kernels[0].candidate.identity == search.default.identity
+    return LayerKernels(key, tuple(kernels)) if whole else None, failures
 
 
 def _write(work: Plan, file: Path, roof: Path, layers: list[LayerKernels], scratch: Path) -> Batch:
@@ -231,12 +245,25 @@ def _learn_layer(
         state.search.note(trial)
         if watcher:
             watcher.measured(session, state)
+    _conclude(work, state, layer, results)
+    if watcher and state.outcome is not None:
+        watcher.finished(session, state)
+
+
+def _conclude(work: Plan, state: LayerState, layer: LayerKernels, results: Results) -> None:
+    """Keep what the last comparison says, if there was one.
+
+    Where no trial is new since a comparison was kept, that one stands: a later batch made it, with all
+    that won in this one.
+    """
+    end = state.memory.conclusion
+    if end is not None and end.trials == len(state.search.trials):
+        state.outcome = opening.earlier(work, state)
     final = results.finals.get(layer.key)
-    if final is None and state.search.default_error is None:
+    if final is None and state.search.default_error is not None:
+        final = Final(layer.key, (0,), ())
+    if state.outcome is not None or final is None:
         return
-    final = final or Final(layer.key, (0,), ())
     where = Place(work.machine.name, results.header.cpu, work.conditions, "offline")
     compared = [layer.kernels[at].candidate for at in final.compared]
     opening.keep(work, state, decide(state.search, compared, final.error or final.times, where))
-    if watcher:
-        watcher.finished(session, state)

@@ -63,6 +63,19 @@ def suggested(work: Plan, session: Session, spec: ConvSpec) -> list[Candidate]:
     return suggestions(spec, work.machine, work.pack, directories, found)
 
 
+def earlier(work: Plan, state: LayerState) -> Outcome | None:
+    """Return what an earlier session came to; None where somebody has taken the record away since."""
+    spec, conclusion = state.layer.spec, state.memory.conclusion
+    if conclusion is None:
+        return None
+    entry = log.find(spec, work.machine.name, [work.directory])
+    record = entry.record if entry is not None and entry.record.key == spec.key else None
+    if record is None and not conclusion.reason:
+        return None
+    reason = "" if record else conclusion.reason
+    return Outcome(spec, record, state.memory.trials, conclusion.gain, reason, earlier=True)
+
+
 def keep(work: Plan, state: LayerState, outcome: Outcome) -> None:
     """Write down how a layer's search ended: its record, or that an older one has no claim any more."""
     spec, trials = state.layer.spec, state.search.trials

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv.errors import TuningError
-from tvmconv.spec import ConvSpec
 from tvmconv.tuning import journal as journals
-from tvmconv.tuning import log, opening
+from tvmconv.tuning import opening
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.conclude import Outcome, conclude
 from tvmconv.tuning.journal import Conclusion, Spent
@@ -120,15 +119,9 @@ class _Run:
         conclusion = state.memory.conclusion
         if conclusion is None or not self._covers(conclusion):
             return
-        entry = self._own_entry(state.layer.spec)
-        if entry is None and not conclusion.reason:
-            return  # somebody has taken the record away since
-        record = entry.record if entry is not None else None
-        reason = "" if record else conclusion.reason
-        state.outcome = Outcome(
-            state.layer.spec, record, state.memory.trials, conclusion.gain, reason, earlier=True
-        )
-        self._tell_finished(state)
+        state.outcome = opening.earlier(self.work, state)
+        if state.outcome is not None:
+            self._tell_finished(state)
 
     def _covers(self, conclusion: Conclusion) -> bool:
         """Whether a search went as far as this session would."""
@@ -136,10 +129,6 @@ class _Run:
             return self.before > 0 and conclusion.session == self.work.name
         asked = self.work.trials
         return asked is not None and conclusion.asked is not None and conclusion.asked >= asked
-
-    def _own_entry(self, spec: ConvSpec) -> log.Entry | None:
-        entry = log.find(spec, self.work.machine.name, [self.work.directory])
-        return entry if entry is not None and entry.record.key == spec.key else None
 
     def _next(self) -> LayerState | None:
         """The layer whose search is expected to save most; without a budget, the first."""
