@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv import tables, workloads
-from tvmconv.commands import arguments, offline, watch
+from tvmconv.commands import arguments, offline, rpc, watch
 
 if TYPE_CHECKING:
     from tvmconv.tuning.conclude import Outcome
@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     offline.add_arguments(parser)
+    rpc.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return show_list(args, layers, directory, conditions)
     away = offline.wanted(args)
+    if away and args.rpc_tracker:
+        raise ValueError(
+            "--rpc-tracker measures now, --export and --import elsewhere: give one of them"
+        )
     trials = args.trials or (None if args.minutes else _TRIALS)
     work = plan.plan(
         layers,
@@ -102,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         conditions,
         args.again,
         args.patience,
-        plan.OFFLINE if away else plan.HERE,
+        *rpc.place(args) if not away else (plan.OFFLINE, None),
     )
     result = offline.exchange(args, work) if away else tune(work)
     if args.json:

@@ -124,7 +124,7 @@ def cells(session: Session, state: LayerState) -> list[str]:
         texts += ["nothing measured", "", ""]
     trials, failed = len(state.search.trials), len(state.search.failures)
     texts += [f"{trials} trials", f"{failed} failed"]
-    if session.plan.place == "here":  # elsewhere nobody knows when
+    if session.plan.place != "offline":  # where nobody knows when
         texts.append(f"{left(session.seconds_left)} left")
     return [text for text in texts if text] if state.outcome else texts
 

@@ -185,16 +185,6 @@ def parse(text: str | bytes, where: str) -> Batch:
     return batch
 
 
-def placed(built: Built, folder: Path) -> Built:
-    """Return the same with its files in ``folder``; with an empty path, by name alone."""
-    packing = built.pack_library
-    return dataclasses.replace(
-        built,
-        library=str(folder / Path(built.library).name),
-        pack_library=None if packing is None else str(folder / Path(packing).name),
-    )
-
-
 def _text(batch: Batch) -> bytes:
     return json.dumps(encode(batch), sort_keys=True).encode()
 

@@ -178,7 +178,7 @@ class _Measuring:
         return Final(layer.key, compared, tuple(processes))
 
     def _built(self, kernel: Kernel) -> Built:
-        return batches.placed(kernel.built, self._folder)
+        return kernel.built.placed(self._folder)
 
     def _seconds(self, layer: LayerKernels, place: int) -> float | None:
         timed = self._book.results.timed.get((layer.key, place))

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmconv import host
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.log import WORTHWHILE, Record
@@ -79,7 +78,7 @@ def conclude(search: LayerSearch, measurer: Measurer) -> Outcome:
     processes: list[list[list[float]]] | str = []
     if search.default_error is None and len(compared) > 1:
         processes = measurer.interleave(search.spec, compared, ROUNDS, PROCESSES)
-    place = Place(measurer.machine.name, host.cpu_name(), measurer.conditions, "here")
+    place = Place(measurer.machine.name, measurer.cpu, measurer.conditions, measurer.how)
     return decide(search, compared, processes, place)
 
 

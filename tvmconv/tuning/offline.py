@@ -134,7 +134,7 @@ def _exported(
     for (candidate, seconds), built in zip(wanted, compiled, strict=True):
         if isinstance(built, Built):
             decisions = dict(candidate.decisions)
-            made = batches.placed(built, Path())
+            made = built.placed(Path())
             kernels.append(Kernel(candidate.schedule, decisions, made, seconds))
         elif seconds is None:
             failures.append(Measurement(candidate, None, built.text))

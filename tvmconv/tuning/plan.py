@@ -12,6 +12,7 @@ from tvmconv import cross, hardware, host, toolchain
 from tvmconv.errors import TuningError
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import journal as journals
+from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import PATIENCE
@@ -21,7 +22,7 @@ from tvmconv.workloads import Layer
 SECONDS_PER_TRIAL = 0.08
 CONCLUDING_SECONDS = 2.0
 STARTING_SECONDS = 4.0
-HERE, OFFLINE = "here", "offline"  # where candidates are measured
+HERE, OFFLINE, RPC = "here", "offline", "rpc"  # where candidates are measured
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Plan:
         conditions: threads and cache state of a measured call.
         again: forget earlier trials of these layers.
         patience: batches without a gain that end the search of a layer.
-        place: where candidates are measured: `HERE`, `OFFLINE`.
+        place: where candidates are measured: `HERE`, `OFFLINE`, or `RPC` and a key.
+        boards: those of the key.
     """
 
     layers: tuple[Layer, ...]
@@ -50,6 +52,7 @@ class Plan:
     again: bool = False
     patience: int = PATIENCE
     place: str = HERE
+    boards: Boards | None = None
 
     @property
     def estimated_seconds(self) -> float:
@@ -84,6 +87,7 @@ def plan(
     again: bool = False,
     patience: int = PATIENCE,
     place: str = HERE,
+    boards: Boards | None = None,
 ) -> Plan:
     """Check that this machine can measure, or build, for that one, and return the plan.
 
@@ -111,6 +115,7 @@ def plan(
         again,
         patience,
         place,
+        boards,
     )
 
 

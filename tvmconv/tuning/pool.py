@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from time import monotonic
@@ -44,8 +44,15 @@ class Pool:
         for worker in self._workers:
             worker.close()
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """Return the answers in order, a Failure for a crash, an error or none in time."""
+    def ask(
+        self,
+        questions: Sequence[Question],
+        told: Callable[[int, Any], None] = lambda _place, _answer: None,
+    ) -> list[Any]:
+        """Return the answers in order, a Failure for a crash, an error or none in time.
+
+        ``told`` hears of each with its place as soon as it is there.
+        """
         waiting = deque(enumerate(questions))
         answers: dict[int, Any] = {}
         asked: dict[Any, _Asked] = {}
@@ -60,6 +67,7 @@ class Pool:
                 late = isinstance(answer, Failure) and one.deadline <= monotonic()
                 text = f"took longer than {self._timeout_seconds:.0f} s"
                 answers[one.place] = Failure(text) if late else answer
+                told(one.place, answers[one.place])
         return [answers[place] for place in range(len(questions))]
 
 

@@ -33,7 +33,7 @@ def run(work: Plan, watcher: Watcher | None = None) -> Session:
     is damaged.
     """
     session = Session(work)
-    with alone(work), Measurer(work.machine, work.conditions) as it:
+    with alone(work), Measurer(work.machine, work.conditions, boards=work.boards) as it:
         try:
             _Run(work, session, it, watcher).all_layers()
         except KeyboardInterrupt:
