@@ -154,17 +154,28 @@ MAY_IMPORT = {
     "tuning.running": (
         "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker"
     ),
-    "tuning.measure": "spec hardware toolchain roof tuning.candidate tuning.compiling tuning.running",
+    # Boards over a network: the client's side, and the board's.
+    "tuning.fleet": (
+        "errors decoding spec hardware roof tuning.candidate tuning.worker tuning.pool tuning.running"
+    ),
+    "tuning.serving": (
+        ". errors decoding spec host hardware toolchain bundle tuning.candidate tuning.worker "
+        "tuning.running"
+    ),
+    "tuning.measure": (
+        "spec hardware host toolchain roof tuning.candidate tuning.compiling tuning.running tuning.fleet"
+    ),
     "tuning.features": "spec hardware tuning.candidate",
     "tuning.model": "tuning.features",
     "tuning.search": "spec hardware tuning.candidate tuning.features tuning.model",
     "tuning.priors": "spec hardware tuning.candidate tuning.features tuning.log",
     "tuning.conclude": (
-        "spec host tuning.candidate tuning.log tuning.measure tuning.running tuning.search"
+        "spec tuning.candidate tuning.log tuning.measure tuning.running tuning.search"
     ),
     "tuning.journal": "errors spec tuning.candidate",
     "tuning.plan": (
-        "errors hardware host toolchain cross workloads tuning.running tuning.search tuning.journal"
+        "errors hardware host toolchain cross workloads tuning.running tuning.fleet tuning.search "
+        "tuning.journal"
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
     "tuning.session": (
@@ -216,7 +227,7 @@ MAY_IMPORT = {
         "choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
-        "tuning.results tuning.board tuning.offline"
+        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"
     ),
     "cli": ". errors commands",
     ".": "",

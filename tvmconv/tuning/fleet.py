@@ -26,13 +26,12 @@ from tvmconv.tuning.pool import Pool, Question
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.worker import Worker
 
-_WAIT_SECONDS = 20.0  # for a board when none is free
+_WAIT_SECONDS = 20.0  # for an answer of the tracker
 # As in `board`: a layer's first kernel, whose oracle a slow core computes; then a multiple of that time.
 _FIRST_SECONDS = 600.0
 _PATIENCE, _LEAST_SECONDS = 5.0, 10.0
-_MARGIN_SECONDS = (
-    150.0  # beyond which a board that does not answer is lost; starting a process is in it
-)
+# Beyond that, a board that does not answer is lost: in it are connecting and starting two processes.
+_MARGIN_SECONDS = 60.0
 _LOSSES = 3  # boards that a candidate may cost before it is to blame
 _FILES_KEPT = 64  # on a board
 
@@ -66,14 +65,14 @@ class Fleet:
             raise _no_board(boards, 0.0)
         arguments = (boards, machine, roof_library, conditions)
         workers = [Worker(_Link, arguments) for _ in range(count)]
-        self._pool = Pool(workers, _FIRST_SECONDS + _MARGIN_SECONDS)
-        self._cpu: str | None = None
+        self._pool = Pool(workers, _FIRST_SECONDS)
+        self._cpu = ""
 
     @property
     def cpu(self) -> str:
-        """The boards' CPU, as the first of them calls it."""
-        if self._cpu is None:
-            self._cpu = str(_value(self._one({"verb": "cpu"}, {})))
+        """The boards' CPU, as they call it."""
+        if not self._cpu:
+            self._one({"verb": "cpu"}, {})
         return self._cpu
 
     def roof(self) -> Roof:
@@ -181,9 +180,24 @@ class Fleet:
                     return
                 answer = {"error": f"{_LOSSES} boards were lost over it: {answer.text}"}
             del waiting[place]
+            self._require_alike(answer.get("cpu", self._cpu))
             told(place, answer)
 
-        self._pool.ask([Question("ask", waiting[place]) for place in places], answered)
+        self._pool.ask([_question(*waiting[place]) for place in places], answered)
+
+    def _require_alike(self, cpu: str) -> None:
+        self._cpu = self._cpu or cpu
+        if cpu != self._cpu:
+            raise TuningError(
+                f"boards under the key {self._boards.key} differ: {self._cpu} and {cpu}. Times of two "
+                "kinds do not compare; give each kind a key of its own. Trials made are kept."
+            )
+
+
+def _question(question: dict[str, Any], files: dict[str, Any]) -> Question:
+    kernels = len(files["built"]) if question["verb"] == "interleave" else 1
+    limit = float(question.get("limit", 0.0)) * kernels * int(question.get("again", 1))
+    return Question("ask", (question, files), limit + _MARGIN_SECONDS)
 
 
 def _value(answer: dict[str, Any]) -> Any:
@@ -248,10 +262,10 @@ class _Link:
             if self._session is None:
                 self._connect()
             if question["verb"] == "cpu":
-                return {"value": self._cpu}
+                return {"value": self._cpu, "cpu": self._cpu}
             built = {name: self._send(kernel) for name, kernel in files.items()}
             asked = True
-            return self._call({**question, **built})
+            return {**self._call({**question, **built}), "cpu": self._cpu}
         except TuningError:
             raise
         except Exception as error:  # whatever TVM makes of a connection that ends
@@ -261,6 +275,9 @@ class _Link:
     def _connect(self) -> None:
         tracker = self._client.TrackerSession(self._boards.tracker)
         tracker._sock.settimeout(_WAIT_SECONDS)  # request() would wait for ever
+        if not tracker.summary()["queue_info"].get(self._boards.key, {}).get("free"):
+            time.sleep(1.0)
+            raise OSError("no board is free")
         self._session = tracker.request(self._boards.key, max_retry=1)
         tracker.close()
         self._there = {}

@@ -15,10 +15,11 @@ from tvmconv.tuning.worker import Worker
 
 @dataclass(frozen=True)
 class Question:
-    """A method of the workers' handler and its arguments."""
+    """A method of the workers' handler and its arguments; ``seconds`` in place of the pool's timeout."""
 
     verb: str
     arguments: tuple[Any, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class _Asked:
     worker: Worker
     place: int
     deadline: float
+    seconds: float
 
 
 class Pool:
@@ -60,12 +62,16 @@ class Pool:
             idle = [worker for worker in self._workers if worker.pipe not in asked]
             for worker in idle[: len(waiting)]:
                 place, question = waiting.popleft()
+                # In turn, so that one that cannot answer does not get the same question again and again.
+                self._workers.remove(worker)
+                self._workers.append(worker)
                 worker.send(question.verb, *question.arguments)
-                asked[worker.pipe] = _Asked(worker, place, monotonic() + self._timeout_seconds)
+                seconds = question.seconds or self._timeout_seconds
+                asked[worker.pipe] = _Asked(worker, place, monotonic() + seconds, seconds)
             for one in _answered(asked):
                 answer = one.worker.receive(0)
                 late = isinstance(answer, Failure) and one.deadline <= monotonic()
-                text = f"took longer than {self._timeout_seconds:.0f} s"
+                text = f"took longer than {one.seconds:.0f} s"
                 answers[one.place] = Failure(text) if late else answer
                 told(one.place, answers[one.place])
         return [answers[place] for place in range(len(questions))]

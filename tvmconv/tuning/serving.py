@@ -13,6 +13,7 @@ import json
 import os
 import random
 import select
+import signal
 import socket
 import struct
 import sys
@@ -31,6 +32,7 @@ from tvmconv.hardware import Machine
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Built, Failure
 from tvmconv.tuning.running import Conditions, Runner, open_runtime
+from tvmconv.tuning.worker import die_with_parent
 
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
 _MISMATCH = _MAGIC + 2
@@ -91,13 +93,14 @@ class _Serving:
                     self._tracker = None
                 time.sleep(_RETRY_SECONDS)
                 continue
-            with connection:
-                self._say(f"{client[0]} is connected")
-                child = os.fork()
-                if child == 0:
-                    self._listening.close()
-                    _child(connection, self._server.runtime)
-            os.waitpid(child, 0)
+            self._say(f"{client[0]} is connected")
+            with tempfile.TemporaryDirectory(prefix="tvmconv-board-") as folder:
+                with connection:
+                    child = os.fork()
+                    if child == 0:
+                        self._listening.close()
+                        _child(connection, Path(folder), self._server.runtime)
+                os.waitpid(child, 0)
             self._say(f"{client[0]} is gone")
 
     def _client(self) -> tuple[socket.socket, Any]:
@@ -179,21 +182,22 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _child(connection: socket.socket, runtime: Path) -> None:
+def _child(connection: socket.socket, folder: Path, runtime: Path) -> None:
     """Serve one client, and end."""
     code = 1
     try:
         import tvm_ffi
 
-        with tempfile.TemporaryDirectory(prefix="tvmconv-board-") as folder:
-            open_runtime(str(runtime), 1)
-            session = Desk(Path(folder), runtime)
-            tvm_ffi.register_global_func("tvmconv.put", session.put)
-            tvm_ffi.register_global_func("tvmconv.ask", session.ask)
-            try:
-                tvm_ffi.get_global_func("rpc.ServerLoop")(connection.fileno())
-            finally:
-                session.close()
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+        open_runtime(str(runtime), 1)
+        session = Desk(folder, runtime)
+        tvm_ffi.register_global_func("tvmconv.put", session.put)
+        tvm_ffi.register_global_func("tvmconv.ask", session.ask)
+        try:
+            tvm_ffi.get_global_func("rpc.ServerLoop")(connection.fileno())
+        finally:
+            session.close()
         code = 0
     except BaseException:
         traceback.print_exc()
