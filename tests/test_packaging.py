@@ -152,23 +152,49 @@ MAY_IMPORT = {
         "errors spec hardware cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
     "tuning.running": (
-        "errors spec hardware toolchain bundle oracle timing runtime roof "
-        "tuning.candidate tuning.worker tuning.compiling"
+        "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker"
     ),
-    "tuning.measure": "spec hardware roof tuning.candidate tuning.compiling tuning.running",
+    # Boards over a network: the client's side, and the board's.
+    "tuning.fleet": (
+        "errors decoding spec hardware roof tuning.candidate tuning.worker tuning.pool tuning.running"
+    ),
+    "tuning.serving": (
+        ". errors decoding spec host hardware toolchain bundle tuning.candidate tuning.worker "
+        "tuning.running"
+    ),
+    "tuning.measure": (
+        "spec hardware host toolchain roof tuning.candidate tuning.compiling tuning.running tuning.fleet"
+    ),
     "tuning.features": "spec hardware tuning.candidate",
     "tuning.model": "tuning.features",
     "tuning.search": "spec hardware tuning.candidate tuning.features tuning.model",
     "tuning.priors": "spec hardware tuning.candidate tuning.features tuning.log",
-    "tuning.conclude": "spec host tuning.candidate tuning.log tuning.measure tuning.search",
+    "tuning.conclude": (
+        "spec tuning.candidate tuning.log tuning.measure tuning.running tuning.search"
+    ),
     "tuning.journal": "errors spec tuning.candidate",
     "tuning.plan": (
-        "errors hardware host toolchain workloads tuning.running tuning.search tuning.journal"
+        "errors hardware host toolchain cross workloads tuning.running tuning.fleet tuning.search "
+        "tuning.journal"
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
     "tuning.session": (
-        "errors spec workloads tuning.candidate tuning.features tuning.log tuning.measure tuning.model "
-        "tuning.search tuning.priors tuning.conclude tuning.journal tuning.plan tuning.progress"
+        "errors tuning.candidate tuning.measure tuning.model tuning.search tuning.conclude "
+        "tuning.journal tuning.plan tuning.progress tuning.opening"
+    ),
+    "tuning.opening": (
+        "spec workloads tuning.candidate tuning.features tuning.log tuning.model tuning.search "
+        "tuning.priors tuning.conclude tuning.journal tuning.plan tuning.progress"
+    ),
+    # For machines out of reach; the first three are all that such a machine uses.
+    "tuning.batch": "errors decoding bundle host hardware tuning.candidate",
+    "tuning.results": "errors decoding",
+    "tuning.board": (
+        ". errors spec host tuning.batch tuning.results tuning.candidate tuning.running"
+    ),
+    "tuning.offline": (
+        ". errors bundle cross builder tuning.candidate tuning.compiling tuning.search tuning.conclude "
+        "tuning.plan tuning.progress tuning.opening tuning.session tuning.batch tuning.results"
     ),
     "tuning.status": "hardware choice workloads tuning.log tuning.journal",
     "tuning.metaschedule": (
@@ -200,7 +226,8 @@ MAY_IMPORT = {
         ". errors spec bundle hardware host tables timing toolchain cross workloads oracle runtime "
         "choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
-        "tuning.journal tuning.plan tuning.session tuning.status"
+        "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
+        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"
     ),
     "cli": ". errors commands",
     ".": "",

@@ -1,18 +1,14 @@
 """A bundle on an inference machine: an environment of its own that has never seen TVM's compiler."""
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runtime_bundle
+import runtime_venv
 from runtime_bundle import BRAIN, SPECS, operands, reference
-
-ROOT = Path(__file__).parent.parent
-PROJECT = ("pyproject.toml", "README.md", "tvmconv", "schedules", "tuning_logs")
 
 # Runs there, isolated from this repository; prints what it measured as JSON.
 DEPLOYED = """
@@ -54,19 +50,7 @@ print(json.dumps({
 def deployed(tmp_path_factory):
     """The Python of an environment with this project installed without extras, and a bundle."""
     folder = tmp_path_factory.mktemp("deployed")
-    project = folder / "project"
-    project.mkdir()
-    for name in PROJECT:  # a copy, because building leaves files behind
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, project / name)
-        else:
-            shutil.copy(source, project / name)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", project], check=True
-    )
+    python = runtime_venv.make(folder)
     return python, runtime_bundle.build(folder / "kernels")
 
 

@@ -163,7 +163,7 @@ def _variant(
     runtime = staging / bundle.runtime_name(machine.architecture)
     if not runtime.exists():
         shutil.copyfile(cross.runtime_library(machine.architecture), runtime)
-    glibc = _checked_glibc(machine, library, runtime)
+    glibc = checked_glibc(machine, [library], runtime)
     report(f"{machine.name} is built", steps, steps)
     return bundle.Variant(
         machine=machine.name,
@@ -178,20 +178,21 @@ def _variant(
     )
 
 
-def _checked_glibc(machine: Machine, library: Path, runtime: Path) -> str | None:
-    """Return the oldest glibc that both files run on, having checked that they suit the machine."""
+def checked_glibc(machine: Machine, libraries: Sequence[Path], runtime: Path) -> str | None:
+    """Return the oldest glibc that all files run on, having checked that they suit the machine."""
     from tvmconv import elf  # needs NumPy and pyelftools, which `tvmconv build --help` does not
 
-    needs = [elf.needs(path) for path in (library, runtime)]
-    for path, found in zip((library, runtime), needs, strict=True):
+    files = (*libraries, runtime)
+    needs = [elf.needs(path) for path in files]
+    for path, found in zip(files, needs, strict=True):
         if found.architecture != machine.architecture:
             raise BuildError(
                 f"{path.name}, made for {machine.name}, is for {found.architecture}, not for "
                 f"{machine.architecture}: `tvmconv doctor` tells which linker was used"
             )
     # The runtime is made for every CPU of the architecture, and asks the kernel before it uses more.
-    used = needs[0].features
-    surplus = sorted(used - set(machine.features)) if used is not None else []
+    used = frozenset[str]().union(*(found.features or () for found in needs[:-1]))
+    surplus = sorted(used - set(machine.features))
     if surplus:
         raise BuildError(
             f"kernels for {machine.name} use {', '.join(surplus)}, which its features do not list: a CPU "

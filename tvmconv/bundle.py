@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tvmconv import errors
 from tvmconv.decoding import decode
@@ -220,7 +220,7 @@ def choose_variant(
     for variant in manifest.variants:
         if machine not in (None, variant.machine):
             continue
-        reason = _obstacle(variant, architecture, features, operating_system, glibc)
+        reason = obstacle(variant, architecture, features, operating_system, glibc)
         if reason is None:
             return variant
         reasons.append(f"{variant.machine} {reason}")
@@ -232,25 +232,38 @@ def choose_variant(
     )
 
 
-def _obstacle(
-    variant: Variant,
+class Needs(Protocol):
+    """What compiled code needs of the machine that it runs on."""
+
+    @property
+    def architecture(self) -> str: ...  # noqa: D102 - as in Variant
+    @property
+    def os(self) -> str: ...  # noqa: D102
+    @property
+    def features(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def glibc(self) -> str | None: ...  # noqa: D102
+
+
+def obstacle(
+    needs: Needs,
     architecture: str,
     features: Collection[str],
     operating_system: str,
     glibc: str | None,
 ) -> str | None:
-    """Say why ``variant`` does not run here: what it needs, and what there is; None where it runs."""
-    if (variant.architecture, variant.os) != (architecture, operating_system):
+    """Say why code does not run here: what it needs, and what there is; None where it runs."""
+    if (needs.architecture, needs.os) != (architecture, operating_system):
         return (
-            f"is for {variant.architecture} {variant.os}, this process is {architecture} "
+            f"is for {needs.architecture} {needs.os}, this process is {architecture} "
             f"{operating_system}"
         )
-    missing = [name for name in variant.features if name not in features]
+    missing = [name for name in needs.features if name not in features]
     if missing:
         return f"needs {', '.join(missing)}, which this CPU lacks"
-    if not has_glibc(variant.glibc, glibc):
+    if not has_glibc(needs.glibc, glibc):
         here = f"glibc {glibc}" if glibc else "another C library"
-        return f"needs glibc {variant.glibc} or newer, this system has {here}"
+        return f"needs glibc {needs.glibc} or newer, this system has {here}"
     return None
 
 

@@ -24,6 +24,8 @@ VERBS = (
     ("machines", "list the machines that kernels can be made for, and say what this one is"),
     ("doctor", "check what works here, and say what to install"),
     ("tune", "measure schedules on this machine or a board, and record the best"),
+    ("measure", "measure what tune --export wrote, on the machine it is for"),
+    ("board", "serve this board to tune --rpc-tracker"),
     ("logs", "merge, prune and promote tuning records"),
     ("build", "compile kernels into a bundle"),
     ("bench", "time kernels, beside other libraries"),

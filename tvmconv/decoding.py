@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
 def decode(kind: Any, value: object, where: str) -> Any:
     """Return ``value``, as ``json.loads`` gives it, in the form of the annotation ``kind``.
 
-    ``kind`` is a dataclass, ``tuple[T, ...]``, ``dict[str, T]``, ``T | None``, Any or a plain type; a
-    JSON list becomes a tuple. ``where`` names the value in messages. Raises ValueError for a type
+    ``kind`` is a dataclass, ``tuple[T, ...]``, ``dict[str, T]``, a union, Any or a plain type; a JSON list
+    becomes a tuple. ``where`` names the value in messages. Raises ValueError for a type
     other than ``kind`` (a bool is no int), and for fields that are missing or unknown.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -27,12 +28,13 @@ def decode(kind: Any, value: object, where: str) -> Any:
         return typing.cast(Any, kind)(**decoded)
     if origin is tuple and isinstance(value, list):
         return tuple(decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {k: decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
     if origin is types.UnionType:
         if value is None and types.NoneType in arguments:
             return None
-        return decode(arguments[0], value, where)
+        plain = next((each for each in arguments if type(value) is each), arguments[0])
+        return decode(plain, value, where)
     if origin is None and type(value) is kind:
         return value
     expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)

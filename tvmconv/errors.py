@@ -25,6 +25,10 @@ class UnknownNameError(TvmconvError, ValueError):
     """A machine, workload, schedule or knob of that name does not exist; the message lists near names."""
 
 
+class BatchError(TvmconvError):
+    """A batch of candidates, or what was measured of it, is torn, altered, or belongs to something else."""
+
+
 class RecordError(TvmconvError):
     """A tuning record is torn, unknown to its schedule, or no longer applies."""
 

@@ -111,9 +111,13 @@ class Probe:
         fastest = min(timing.seconds(self._module, "copy", pointers, repeats, 3.0))
         return 2 * source.nbytes / fastest
 
+    def peak(self) -> float:
+        """Measure the arithmetic roof: the median of eleven probes."""
+        return float(np.median([self.flops_per_second() for _ in range(11)]))
+
     def roof(self) -> Roof:
         """Measure everything: medians of eleven arithmetic probes, three levels of memory."""
-        flops = float(np.median([self.flops_per_second() for _ in range(11)]))
+        flops = self.peak()
         fed = float(np.median([self.fed_flops_per_second() for _ in range(11)]))
         sizes = (self._l2_bytes, _LAST_LEVEL_BYTES, _MEMORY_BYTES)
         return Roof(flops, fed, tuple(Bandwidth(size, self.bandwidth(size)) for size in sizes))

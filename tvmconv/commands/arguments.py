@@ -22,6 +22,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT."""
+    name, _, port = text.rpartition(":")
+    if not name or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT, such as 127.0.0.1:9190")
+    return name, int(port)
+
+
 def add_workload(parser: argparse.ArgumentParser) -> None:
     """WORKLOAD: what to work on."""
     parser.add_argument(

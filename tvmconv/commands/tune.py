@@ -1,4 +1,6 @@
-"""Search the fastest schedule for each layer on this machine, and record what beats the default.
+"""Search the fastest schedule for each layer, and record what beats the default.
+
+Candidates are measured on this machine; or elsewhere, with --export, `tvmconv measure` and --import.
 
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
 `tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv import tables, workloads
-from tvmconv.commands import arguments, watch
+from tvmconv.commands import arguments, offline, rpc, watch
 
 if TYPE_CHECKING:
     from tvmconv.tuning.conclude import Outcome
@@ -72,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write progress curves to FILE, .html, .png or .svg; with --list, of earlier runs",
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    offline.add_arguments(parser)
+    rpc.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,6 +92,11 @@ def run(args: argparse.Namespace) -> int:
     conditions = Conditions(args.threads, args.cache)
     if args.list:
         return show_list(args, layers, directory, conditions)
+    away = offline.wanted(args)
+    if away and args.rpc_tracker:
+        raise ValueError(
+            "--rpc-tracker measures now, --export and --import elsewhere: give one of them"
+        )
     trials = args.trials or (None if args.minutes else _TRIALS)
     work = plan.plan(
         layers,
@@ -98,11 +107,12 @@ def run(args: argparse.Namespace) -> int:
         conditions,
         args.again,
         args.patience,
+        *rpc.place(args) if not away else (plan.OFFLINE, None),
     )
-    result = tune(work)
+    result = offline.exchange(args, work) if away else tune(work)
     if args.json:
         tables.show_json([_as_json(outcome) for outcome in result.outcomes])
-    else:
+    elif not away:
         _summary(work, result)
     if args.report:
         report.write(args.report, report.from_session(result))

@@ -123,7 +123,9 @@ def cells(session: Session, state: LayerState) -> list[str]:
     else:
         texts += ["nothing measured", "", ""]
     trials, failed = len(state.search.trials), len(state.search.failures)
-    texts += [f"{trials} trials", f"{failed} failed", f"{left(session.seconds_left)} left"]
+    texts += [f"{trials} trials", f"{failed} failed"]
+    if session.plan.place != "offline":  # where nobody knows when
+        texts.append(f"{left(session.seconds_left)} left")
     return [text for text in texts if text] if state.outcome else texts
 
 
@@ -143,7 +145,7 @@ def _table(session: Session, current: LayerState) -> Any:
     open_ = [s for s in session.states if s.outcome is None and s.search.trials]
     for state in open_[-12:]:  # what fits any terminal
         mark = ">" if state is current else " "
-        table.add_row(*(Text(text) for text in [mark, *cells(session, state)[:-1]]))
+        table.add_row(*(Text(text) for text in [mark, *cells(session, state)[:6]]))
     table.add_row("", Text(f"{done} of {len(session.states)} layers done"))
     table.add_row("", Text(f"{left(session.seconds_left)} left"))
     return table

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+PACK = "pack"  # symbol of a packing function in its library
 Identity = tuple[str, tuple[tuple[str, int | str], ...]]
 
 
@@ -47,6 +49,15 @@ class Built:
     pack_library: str | None = None
     packed_shape: tuple[int, ...] = ()
     packed_dtype: str = ""
+
+    def placed(self, folder: Path) -> Built:
+        """Return the same with its files in ``folder``; with an empty path, by name alone."""
+        packing = self.pack_library
+        return replace(
+            self,
+            library=str(folder / Path(self.library).name),
+            pack_library=None if packing is None else str(folder / Path(packing).name),
+        )
 
 
 @dataclass(frozen=True)

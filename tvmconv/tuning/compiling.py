@@ -15,14 +15,13 @@ from tvmconv import hardware
 from tvmconv.errors import TuningError
 from tvmconv.hardware import Function, Machine
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Built, Candidate, Failure
+from tvmconv.tuning.candidate import PACK, Built, Candidate, Failure
 from tvmconv.tuning.pool import Pool, Question
 from tvmconv.tuning.worker import Worker
 
 # Candidates that one library holds: linking (12 ms) and setting up LLVM are paid once for all of them,
 # while a crash costs compiling that many again, one by one.
 _BATCH = 6
-PACK = "pack"  # symbol of a packing function in its library
 
 
 class Compilers:

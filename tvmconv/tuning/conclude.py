@@ -8,16 +8,33 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmconv import host
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.log import WORTHWHILE, Record
 from tvmconv.tuning.measure import Measurer
+from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import LayerSearch
 
-_FINALISTS = 8
-_ROUNDS = 11
-_PROCESSES = 2
+FINALISTS = 8
+ROUNDS = 11
+PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where finalists were timed, as a record says it.
+
+    Attributes:
+        machine: what the kernels were compiled for.
+        cpu: the CPU's own name.
+        conditions: threads and caches.
+        how: the first words of the record's ``measured``.
+    """
+
+    machine: str
+    cpu: str
+    conditions: Conditions
+    how: str
 
 
 @dataclass(frozen=True)
@@ -55,19 +72,40 @@ class Outcome:
 def conclude(search: LayerSearch, measurer: Measurer) -> Outcome:
     """Time the finalists and the default, compiled as they would be shipped, and keep a winner.
 
-    Eleven rounds in each of two processes. A finalist's gain is the smaller of its two medians' ratios
-    to the default's; a record is made of the largest gain, if that is `WORTHWHILE`.
+    Eleven rounds in each of two processes.
     """
-    spec, default = search.spec, search.default
+    compared = [search.default, *(trial.candidate for trial in finalists(search))]
+    processes: list[list[list[float]]] | str = []
+    if search.default_error is None and len(compared) > 1:
+        processes = measurer.interleave(search.spec, compared, ROUNDS, PROCESSES)
+    place = Place(measurer.machine.name, measurer.cpu, measurer.conditions, measurer.how)
+    return decide(search, compared, processes, place)
+
+
+def finalists(search: LayerSearch) -> list[Measurement]:
+    """The fastest but the default, fastest first."""
+    mine = search.default.identity
+    return [t for t in search.ranked() if t.candidate.identity != mine][:FINALISTS]
+
+
+def decide(
+    search: LayerSearch,
+    compared: Sequence[Candidate],
+    processes: Sequence[Sequence[Sequence[float]]] | str,
+    place: Place,
+) -> Outcome:
+    """Return what the comparison says: ``compared`` is the default and the finalists.
+
+    ``processes`` are the seconds by process, candidate and round, or an error as text. A finalist's gain
+    is the smallest of its medians' ratios to the default's, of all processes; a record is made of the
+    largest gain, if that is `WORTHWHILE`.
+    """
+    spec = search.spec
     if search.default_error is not None:
         reason = f"the default itself fails, please report: {search.default_error}"
         return Outcome(spec, None, search.trials, reason=reason)
-    mine = default.identity
-    finalists = [t.candidate for t in search.ranked() if t.candidate.identity != mine]
-    if not finalists:
+    if len(compared) < 2:
         return Outcome(spec, None, search.trials, reason=_nothing_measured(search))
-    compared = [default, *finalists[:_FINALISTS]]
-    processes = measurer.interleave(spec, compared, _ROUNDS, _PROCESSES)
     if isinstance(processes, str):
         reason = f"the finalists could not be timed: {processes}"
         return Outcome(spec, None, search.trials, reason=reason)
@@ -82,7 +120,7 @@ def conclude(search: LayerSearch, measurer: Measurer) -> Outcome:
         return Outcome(spec, None, search.trials, gain, reason)
     winner = 1 + gains.index(gain)
     before, after = ([process[at] for process in medians] for at in (0, winner))
-    record = _record(search, measurer, compared[winner], before, after)
+    record = _record(search, place, compared[winner], before, after)
     return Outcome(spec, record, search.trials, gain)
 
 
@@ -95,24 +133,24 @@ def _nothing_measured(search: LayerSearch) -> str:
 
 def _record(
     search: LayerSearch,
-    measurer: Measurer,
+    place: Place,
     winner: Candidate,
     before: Sequence[float],
     after: Sequence[float],
 ) -> Record:
-    conditions = measurer.conditions
+    conditions = place.conditions
     return Record(
         key=search.spec.key,
         schedule=winner.schedule,
         decisions=dict(winner.decisions),
         microseconds=round(statistics.mean(after) * 1e6, 3),
         default_microseconds=round(statistics.mean(before) * 1e6, 3),
-        machine=measurer.machine.name,
-        cpu=host.cpu_name(),
+        machine=place.machine,
+        cpu=place.cpu,
         threads=conditions.threads,
         tvm=importlib.metadata.version("apache-tvm"),
         date=datetime.date.today().isoformat(),
         trials=len(search.trials),
-        measured=f"here, {conditions.cache} cache, median of {_ROUNDS} rounds interleaved with the "
-        f"default, mean of {_PROCESSES} processes, the gain is the smaller of them",
+        measured=f"{place.how}, {conditions.cache} cache, median of {ROUNDS} rounds interleaved with the "
+        f"default, mean of {PROCESSES} processes, the gain is the smaller of them",
     )

@@ -109,17 +109,24 @@ class Journal:
     def spent(self, session: str) -> float:
         """Seconds that an unfinished session of this name has had; 0 for a new one."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            last = Spent(**json.loads(self._session.read_text()))
+            last = Spent(**(self.noted("session") or {}))
             return last.seconds if last.session == session and not last.finished else 0.0
         return 0.0
 
     def spend(self, spent: Spent) -> None:
         """Write down how far a session is."""
-        self._write(self._session, asdict(spent))
+        self.note("session", asdict(spent))
 
-    @property
-    def _session(self) -> Path:
-        return self.folder / "session.json"
+    def note(self, name: str, fields: dict[str, Any]) -> None:
+        """Remember something under a name, in place of what it was."""
+        self._write(self.folder / f"{name}.json", fields)
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """Return what was last noted under a name; None where there is nothing that can be read."""
+        with contextlib.suppress(OSError, ValueError):
+            fields = json.loads((self.folder / f"{name}.json").read_text())
+            return fields if isinstance(fields, dict) else None
+        return None
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.jsonl"

@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tvmconv import host, toolchain
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.compiling import Compilers
-from tvmconv.tuning.running import Conditions, Runner
+from tvmconv.tuning.fleet import Boards, Fleet
+from tvmconv.tuning.running import Conditions, Runner, time_each
 
 _SCRATCH = "tvmconv-tune-"  # then the tuner's process
 
 
 class Measurer:
-    """Compiles, checks and times candidates on this machine; use it in a ``with`` statement.
+    """Compiles candidates here, checks and times them here or on boards; use it in a ``with`` statement.
 
     A candidate that crashes a process, or takes longer than ``timeout_seconds`` to compile or to run, is
     a failed measurement and costs only itself. Nothing is compiled while something is timed.
@@ -35,8 +37,11 @@ class Measurer:
         machine: Machine,
         conditions: Conditions | None = None,
         timeout_seconds: float = 30.0,
+        boards: Boards | None = None,
     ) -> None:
         self.machine = machine
+        self._boards = boards
+        self._fleet: Fleet | None = None
         self.conditions = conditions or Conditions()
         self._timeout_seconds = timeout_seconds
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -61,7 +66,17 @@ class Measurer:
 
     def roof(self) -> Roof:
         """What the machine can do at most, measured now."""
-        return self._running().roof()
+        return self._on_boards().roof() if self._boards else self._running().roof()
+
+    @property
+    def cpu(self) -> str:
+        """Of the machine that measures."""
+        return self._on_boards().cpu if self._boards else host.cpu_name()
+
+    @property
+    def how(self) -> str:
+        """The first words of a record's ``measured``."""
+        return f"over RPC, key {self._boards.key}" if self._boards else "here"
 
     def measure(
         self,
@@ -79,22 +94,13 @@ class Measurer:
         """
         beside = self._beside(spec, yardstick)
         built = self._compiling().compile(spec, candidates)
-        measurements = []
+        pairs = list(zip(candidates, built, strict=True))
         try:
-            for candidate, each in zip(candidates, built, strict=True):
-                result: float | Failure = each if isinstance(each, Failure) else math.nan
-                if isinstance(each, Built):
-                    result = self._running().measure(spec, each, best, *beside)
-                if isinstance(result, Failure):
-                    measurement = Measurement(candidate, None, result.text)
-                else:
-                    best = min(best, result)
-                    measurement = Measurement(candidate, result)
-                measurements.append(measurement)
-                done(measurement)
+            if self._boards:
+                return self._on_boards().measure_each(spec, pairs, best, beside, done)
+            return time_each(self._running(), spec, pairs, best, beside, done)
         finally:
             _remove(each.library for each in built if isinstance(each, Built))
-        return measurements
 
     def _beside(self, spec: ConvSpec, yardstick: Measurement | None) -> tuple[Built | None, float]:
         """Compile a layer's yardstick once; it stays until `close`."""
@@ -120,6 +126,8 @@ class Measurer:
             failed = next((each for each in built if isinstance(each, Failure)), None)
             if failed is not None:
                 return failed.text
+            if self._boards:
+                return self._on_boards().interleave(spec, sound, rounds, again)
             processes = []
             for turn in range(again):
                 if turn:
@@ -137,6 +145,9 @@ class Measurer:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+        if self._fleet is not None:
+            self._fleet.close()
+            self._fleet = None
         if self._compilers is not None:
             self._compilers.close()
             self._compilers = None
@@ -154,10 +165,18 @@ class Measurer:
             )
         return self._compilers
 
+    def _on_boards(self) -> Fleet:
+        if self._fleet is None:
+            assert self._boards is not None  # noqa: S101 - for the type checker
+            roof = self._compiling().roof(self.conditions.threads)
+            self._fleet = Fleet(self._boards, self.machine, roof, self.conditions)
+        return self._fleet
+
     def _running(self) -> Runner:
         if self._runner is None:
             self._runner = Runner(
                 self.machine,
+                toolchain.runtime_library(),
                 self._compiling().roof(self.conditions.threads),
                 self.conditions,
                 self._timeout_seconds,

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmconv import hardware, host, toolchain
+from tvmconv import cross, hardware, host, toolchain
 from tvmconv.errors import TuningError
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import journal as journals
+from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import PATIENCE
@@ -21,6 +22,7 @@ from tvmconv.workloads import Layer
 SECONDS_PER_TRIAL = 0.08
 CONCLUDING_SECONDS = 2.0
 STARTING_SECONDS = 4.0
+HERE, OFFLINE, RPC = "here", "offline", "rpc"  # where candidates are measured
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Plan:
         conditions: threads and cache state of a measured call.
         again: forget earlier trials of these layers.
         patience: batches without a gain that end the search of a layer.
+        place: where candidates are measured: `HERE`, `OFFLINE`, or `RPC` and a key.
+        boards: those of the key.
     """
 
     layers: tuple[Layer, ...]
@@ -47,6 +51,8 @@ class Plan:
     conditions: Conditions = field(default_factory=Conditions)
     again: bool = False
     patience: int = PATIENCE
+    place: str = HERE
+    boards: Boards | None = None
 
     @property
     def estimated_seconds(self) -> float:
@@ -60,7 +66,9 @@ class Plan:
     @property
     def journal(self) -> Journal:
         """Where the trials of these conditions stand."""
-        return Journal(self.directory, self.machine.name, conditions_name(self.conditions))
+        return Journal(
+            self.directory, self.machine.name, conditions_name(self.conditions, self.place)
+        )
 
     @property
     def name(self) -> str:
@@ -78,8 +86,10 @@ def plan(
     conditions: Conditions | None = None,
     again: bool = False,
     patience: int = PATIENCE,
+    place: str = HERE,
+    boards: Boards | None = None,
 ) -> Plan:
-    """Check that this machine can measure for that one, and return the plan.
+    """Check that this machine can measure, or build, for that one, and return the plan.
 
     Raises UnknownNameError, MissingToolError, or TuningError when the host lacks CPU features that the
     machine's kernels need, or the directory cannot be written.
@@ -87,7 +97,10 @@ def plan(
     toolchain.require_compiler()
     toolchain.require(toolchain.check_xgboost())
     machine, pack = hardware.find_machine(machine_name)
-    _require_here(machine)
+    if place == HERE:
+        _require_here(machine)
+    else:
+        cross.require(machine.architecture, machine.name)
     _require_writable(directory)
     distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
     seconds = None if minutes is None else minutes * 60
@@ -101,6 +114,8 @@ def plan(
         conditions or Conditions(),
         again,
         patience,
+        place,
+        boards,
     )
 
 
@@ -111,7 +126,8 @@ def _require_here(machine: Machine) -> None:
         lacks = machine.architecture if foreign else ", ".join(missing)
         raise TuningError(
             f"{machine.name} kernels cannot be measured on this machine, which lacks {lacks}. "
-            f"Tune on a {machine.name}, or for this machine with --machine host."
+            f"Tune on a {machine.name}, or for this machine with --machine host; or give --export FILE, and "
+            f"measure that file on a {machine.name}."
         )
 
 
@@ -127,8 +143,9 @@ def _require_writable(directory: Path) -> None:
         ) from error
 
 
-def conditions_name(conditions: Conditions) -> str:
+def conditions_name(conditions: Conditions, place: str = HERE) -> str:
     """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", host.cpu_name().lower()).strip("-")
+    name = host.cpu_name() if place == HERE else place
+    cpu = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     tvm = importlib.metadata.version("apache-tvm")
     return f"{cpu}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from time import monotonic
@@ -15,10 +15,11 @@ from tvmconv.tuning.worker import Worker
 
 @dataclass(frozen=True)
 class Question:
-    """A method of the workers' handler and its arguments."""
+    """A method of the workers' handler and its arguments; ``seconds`` in place of the pool's timeout."""
 
     verb: str
     arguments: tuple[Any, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class _Asked:
     worker: Worker
     place: int
     deadline: float
+    seconds: float
 
 
 class Pool:
@@ -44,8 +46,15 @@ class Pool:
         for worker in self._workers:
             worker.close()
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """Return the answers in order, a Failure for a crash, an error or none in time."""
+    def ask(
+        self,
+        questions: Sequence[Question],
+        told: Callable[[int, Any], None] = lambda _place, _answer: None,
+    ) -> list[Any]:
+        """Return the answers in order, a Failure for a crash, an error or none in time.
+
+        ``told`` hears of each with its place as soon as it is there.
+        """
         waiting = deque(enumerate(questions))
         answers: dict[int, Any] = {}
         asked: dict[Any, _Asked] = {}
@@ -53,13 +62,18 @@ class Pool:
             idle = [worker for worker in self._workers if worker.pipe not in asked]
             for worker in idle[: len(waiting)]:
                 place, question = waiting.popleft()
+                # In turn, so that one that cannot answer does not get the same question again and again.
+                self._workers.remove(worker)
+                self._workers.append(worker)
                 worker.send(question.verb, *question.arguments)
-                asked[worker.pipe] = _Asked(worker, place, monotonic() + self._timeout_seconds)
+                seconds = question.seconds or self._timeout_seconds
+                asked[worker.pipe] = _Asked(worker, place, monotonic() + seconds, seconds)
             for one in _answered(asked):
                 answer = one.worker.receive(0)
                 late = isinstance(answer, Failure) and one.deadline <= monotonic()
-                text = f"took longer than {self._timeout_seconds:.0f} s"
+                text = f"took longer than {one.seconds:.0f} s"
                 answers[one.place] = Failure(text) if late else answer
+                told(one.place, answers[one.place])
         return [answers[place] for place in range(len(questions))]
 
 

@@ -9,21 +9,20 @@ import math
 import os
 import statistics
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvmconv import bundle, oracle, timing, toolchain
+from tvmconv import bundle, oracle, timing
 from tvmconv.errors import TuningError
 from tvmconv.hardware import Machine
 from tvmconv.roof import Probe, Roof
 from tvmconv.runtime import arrays, engine, tensors
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Built, Failure
-from tvmconv.tuning.compiling import PACK
+from tvmconv.tuning.candidate import PACK, Built, Candidate, Failure, Measurement
 from tvmconv.tuning.worker import Worker
 
 # A run fills 3 ms and there are 3, each between two looks at the machine's speed.
@@ -60,17 +59,17 @@ class Runner:
     def __init__(
         self,
         machine: Machine,
+        runtime: Path,
         roof_library: str,
         conditions: Conditions,
         timeout_seconds: float = 30.0,
     ) -> None:
         self.timeout_seconds = timeout_seconds
-        runtime = str(toolchain.runtime_library())
         environment = {
             "TVM_NUM_THREADS": str(conditions.threads),
             "TVM_BIND_THREADS": os.environ.get("TVM_BIND_THREADS", "0"),
         }
-        arguments = (machine, runtime, roof_library, conditions)
+        arguments = (machine, str(runtime), roof_library, conditions)
         self._worker = Worker(_Stand, arguments, environment)
 
     def start(self) -> None:
@@ -85,6 +84,11 @@ class Runner:
         """What the machine can do at most, measured now."""
         roof: Roof = _sound(self._worker.ask(self.timeout_seconds, "roof"))
         return roof
+
+    def peak(self) -> float:
+        """Multiply-adds' operations a second at most, measured now; needs no memory to speak of."""
+        peak: float = _sound(self._worker.ask(self.timeout_seconds, "peak"))
+        return peak
 
     def measure(
         self,
@@ -116,6 +120,33 @@ class Runner:
             self.timeout_seconds * len(built), "interleave", spec.key, list(built), rounds
         )
         return times
+
+
+def time_each(
+    runner: Runner,
+    spec: ConvSpec,
+    candidates: Sequence[tuple[Candidate, Built | Failure]],
+    best: float,
+    beside: tuple[Built | None, float],
+    done: Callable[[Measurement], None],
+) -> list[Measurement]:
+    """Check and time candidates one by one, and tell ``done`` of each; never raises for a bad one.
+
+    ``beside`` is the yardstick and its seconds, as in `Runner.measure`. Those far slower than ``best``,
+    or than the best before them, are timed roughly.
+    """
+    measurements = []
+    for candidate, each in candidates:
+        result: float | Failure
+        result = each if isinstance(each, Failure) else runner.measure(spec, each, best, *beside)
+        if isinstance(result, Failure):
+            measurement = Measurement(candidate, None, result.text)
+        else:
+            best = min(best, result)
+            measurement = Measurement(candidate, result)
+        measurements.append(measurement)
+        done(measurement)
+    return measurements
 
 
 def _sound(answer: Any) -> Any:
@@ -177,6 +208,9 @@ class _Stand:
 
     def roof(self) -> Roof:
         return self._probe.roof()
+
+    def peak(self) -> float:
+        return self._probe.peak()
 
     def measure(
         self, key: str, built: Built, best: float, beside: Built | None, seconds: float

@@ -119,8 +119,11 @@ class LayerSearch:
         good = [trial for trial in self.trials if trial.seconds is not None]
         return sorted(good, key=lambda trial: trial.seconds or 0.0)
 
-    def resume(self, trials: Sequence[Measurement]) -> None:
+    def resume(self, trials: Sequence[Measurement], batch: int | None = None) -> None:
         """Take over trials of an earlier session; what they promised is forgotten.
+
+        Unless ``batch`` is given: then they promise what they would have, had stock been taken after
+        every so many.
 
         Each candidate once, and only those that can be proposed: schedules change, and a finalist that
         is gone could not be compared.
@@ -131,7 +134,11 @@ class LayerSearch:
             if trial.candidate.identity in self._places
             and trial.candidate.identity not in self._measured
         }
-        self._note(list(fresh.values()))
+        known = list(fresh.values())
+        for first in range(0, len(known), batch or max(1, len(known))):
+            self._note(known[first : first + batch] if batch else known)
+            if batch:
+                self.end_batch()
         self._best_before = self.best.seconds if self.best else None
 
     def suggest(self, candidates: Sequence[Candidate]) -> None:

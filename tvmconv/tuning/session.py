@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv.errors import TuningError
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning import features, log
 from tvmconv.tuning import journal as journals
+from tvmconv.tuning import opening
 from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.conclude import Outcome, conclude
 from tvmconv.tuning.journal import Conclusion, Spent
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.plan import SECONDS_PER_TRIAL, Plan
-from tvmconv.tuning.priors import suggestions
 from tvmconv.tuning.progress import LayerState, Session, Watcher
-from tvmconv.tuning.search import BATCH, LayerSearch
-from tvmconv.workloads import Layer
+from tvmconv.tuning.search import BATCH
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel
@@ -36,7 +33,7 @@ def run(work: Plan, watcher: Watcher | None = None) -> Session:
     is damaged.
     """
     session = Session(work)
-    with alone(work), Measurer(work.machine, work.conditions) as it:
+    with alone(work), Measurer(work.machine, work.conditions, boards=work.boards) as it:
         try:
             _Run(work, session, it, watcher).all_layers()
         except KeyboardInterrupt:
@@ -96,9 +93,9 @@ class _Run:
         if self.work.again:
             for layer in self.work.layers:
                 self.journal.forget(layer.spec.key)
-        model = self._model()
+        model = opening.model(self.work)
         for layer in self.work.layers:
-            self.session.states.append(self._state(layer, model))
+            self.session.states.append(opening.state(self.work, layer, model))
         roof = self.measurer.roof()
         self.session.peak = roof.flops_per_second
         for state in self.session.states:
@@ -117,47 +114,14 @@ class _Run:
                 model.save(self.journal.model_file())
         self._spend(finished=True)
 
-    def _model(self) -> CostModel:
-        from tvmconv.tuning.model import CostModel  # imports MetaSchedule and XGBoost: a second
-
-        model = CostModel()
-        model.load(self.journal.model_file())
-        mine = {layer.spec.key for layer in self.work.layers}
-        for key in self.journal.known():
-            spec = None if key in mine else journals.spec_of(key)
-            if spec is not None:
-                self._teach(model, spec)
-        return model
-
-    def _teach(self, model: CostModel, spec: ConvSpec) -> None:
-        """Give the model the trials of a layer that is not of this session."""
-        trials = self.journal.read(spec.key).trials
-        with contextlib.suppress(ValueError, KeyError):  # a schedule that is gone
-            candidates = [trial.candidate for trial in trials]
-            rows = features.rows(spec, self.work.machine, self.work.pack, candidates)
-            model.add(spec.key, rows, [trial.seconds for trial in trials])
-
-    def _state(self, layer: Layer, model: CostModel) -> LayerState:
-        memory = self.journal.read(layer.spec.key)
-        machine, pack = self.work.machine, self.work.pack
-        search = LayerSearch(layer.spec, machine, pack, model, self.work.patience)
-        search.resume(memory.trials)
-        return LayerState(layer, search, memory)
-
     def _skip_if_done(self, state: LayerState) -> None:
         """Leave alone what an earlier session has finished, unless more is asked for now."""
         conclusion = state.memory.conclusion
         if conclusion is None or not self._covers(conclusion):
             return
-        entry = self._own_entry(state.layer.spec)
-        if entry is None and not conclusion.reason:
-            return  # somebody has taken the record away since
-        record = entry.record if entry is not None else None
-        reason = "" if record else conclusion.reason
-        state.outcome = Outcome(
-            state.layer.spec, record, state.memory.trials, conclusion.gain, reason, earlier=True
-        )
-        self._tell_finished(state)
+        state.outcome = opening.earlier(self.work, state)
+        if state.outcome is not None:
+            self._tell_finished(state)
 
     def _covers(self, conclusion: Conclusion) -> bool:
         """Whether a search went as far as this session would."""
@@ -165,10 +129,6 @@ class _Run:
             return self.before > 0 and conclusion.session == self.work.name
         asked = self.work.trials
         return asked is not None and conclusion.asked is not None and conclusion.asked >= asked
-
-    def _own_entry(self, spec: ConvSpec) -> log.Entry | None:
-        entry = log.find(spec, self.work.machine.name, [self.work.directory])
-        return entry if entry is not None and entry.record.key == spec.key else None
 
     def _next(self) -> LayerState | None:
         """The layer whose search is expected to save most; without a budget, the first."""
@@ -194,7 +154,7 @@ class _Run:
         start = time.monotonic()
         search, key = state.search, state.layer.spec.key
         if state.batches == 0:
-            search.suggest(self._suggestions(state.layer.spec))
+            search.suggest(opening.suggested(self.work, self.session, state.layer.spec))
         count = BATCH
         if self.work.trials is not None:
             count = min(count, self.work.trials - len(search.trials))
@@ -222,34 +182,14 @@ class _Run:
         state.seconds += time.monotonic() - start
         self._spend(finished=False)
 
-    def _suggestions(self, spec: ConvSpec) -> list[Candidate]:
-        found = [
-            (state.layer.spec, state.search.best.candidate)
-            for state in self.session.states
-            if state.search.best is not None
-        ]
-        directories = list(dict.fromkeys([self.work.directory, *log.default_directories()]))
-        return suggestions(spec, self.work.machine, self.work.pack, directories, found)
-
     def _conclude(self, state: LayerState) -> None:
         start = time.monotonic()
-        spec, trials = state.layer.spec, state.search.trials
-        if not trials:
-            state.outcome = Outcome(spec, None, reason="no time was left for it")
+        if not state.search.trials:
+            state.outcome = Outcome(state.layer.spec, None, reason="no time was left for it")
             self._tell_finished(state)
             return
-        outcome = conclude(state.search, self.measurer)
-        if outcome.record is not None:
-            log.write(self.work.directory, [outcome.record])
-        elif outcome.default_is_best:
-            log.remove(self.work.directory, self.work.machine.name, spec.key)
-        asked = self.work.trials
-        if asked is not None and len(trials) < asked and state.search.promise() > 0.0:
-            asked = None  # it was time that ended this search
-        end = Conclusion(len(trials), asked, outcome.gain, outcome.reason, self.work.name)
-        self.journal.conclude(spec.key, end)
+        opening.keep(self.work, state, conclude(state.search, self.measurer))
         self.session.concluded(time.monotonic() - start)
-        state.outcome = outcome
         self._tell_finished(state)
         self._spend(finished=False)
 

@@ -137,6 +137,12 @@ class Worker:
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit {code}"
 
 
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends, however that comes about."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _serve(
     pipe: Connection,
     make: Callable[..., Any],
@@ -145,9 +151,7 @@ def _serve(
 ) -> None:
     """Answer until the pipe closes or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    # A parent that is killed closes the pipe, but a candidate that hangs does not look there.
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()  # which closes the pipe, but a candidate that hangs does not look there
     os.environ.update(environment)
     try:
         handler = make(*arguments)

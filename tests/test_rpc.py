@@ -1,0 +1,310 @@
+"""Boards over TVM's RPC: a real tracker and real servers on loopback, one of them lost in the middle."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boards
+import pytest
+import runtime_venv
+from tuning_helpers import POINTWISE, default_of, faulty_packs, only_x86, workload
+
+from tvmconv import cli, cross, hardware, host
+from tvmconv.errors import TuningError
+from tvmconv.tuning import log
+from tvmconv.tuning.candidate import Candidate
+from tvmconv.tuning.fleet import Boards
+from tvmconv.tuning.measure import Measurer
+from tvmconv.tuning.search import all_candidates
+
+pytest.importorskip("tornado", reason="TVM's tracker needs it: pip install 'tvmconv[rpc]'")
+pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(600)]
+# As `tvmconv board`, but every measurement takes half a second more, as on a slow board.
+SLOW = """
+import sys, time
+from tvmconv import cli
+from tvmconv.tuning import serving
+measure = serving.Desk._measure
+def slowly(self, **question):
+    time.sleep(0.5)
+    return measure(self, **question)
+serving.Desk._measure = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
+        yield directory
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    """Its address, as the command line takes it."""
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1",
+         "--port", str(port), "--port-end", str(port + 1)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as running:  # fmt: skip
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert running.poll() is None
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+        os.killpg(running.pid, signal.SIGKILL)
+
+
+class Board:
+    """``tvmconv board``, running, in a process group of its own."""
+
+    def __init__(self, tracker: str, key: str, folder: Path, *start: object) -> None:
+        command = start or (sys.executable, "-m", "tvmconv.cli")
+        words = [*command, "board", "--tracker", tracker, "--key", key, "--port", 0]
+        self.said = folder / f"board-{time.monotonic_ns()}.txt"
+        with open(self.said, "w") as stream:
+            self.process = subprocess.Popen(
+                list(map(str, words)), stdout=stream, stderr=stream, start_new_session=True
+            )
+
+    def wait_until_known(self) -> None:
+        for _ in range(600):
+            if "the tracker knows this board" in self.said.read_text():
+                return
+            assert self.process.poll() is None, self.said.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.said.read_text())
+
+    @property
+    def clients(self) -> int:
+        return self.said.read_text().count("is connected")
+
+    def end(self, how: int = signal.SIGKILL) -> None:
+        """The server alone, as a board that loses power; what it has started ends with it."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, how)
+        self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def start(tracker, tmp_path, request):
+    """Start a board under this test's own key."""
+    running = []
+
+    def started(*command: object, key: str = "k") -> Board:
+        running.append(Board(tracker, key + request.node.name, tmp_path, *command))
+        running[-1].wait_until_known()
+        return running[-1]
+
+    yield started
+    for board in running:
+        board.end()
+
+
+@pytest.fixture
+def where(tracker, request):
+    name, _, port = tracker.rpartition(":")
+    return Boards((name, int(port)), f"k{request.node.name}")
+
+
+def some(machine_name: str, count: int) -> list[Candidate]:
+    machine, pack = hardware.find_machine(machine_name)
+    default, space = default_of(POINTWISE, machine_name), all_candidates(POINTWISE, machine, pack)
+    others = [each for each in space if each.identity != default.identity]
+    return [default, *others[:: len(others) // count]][:count]
+
+
+def test_tuning_over_rpc_writes_a_record(packs, tracker, start, where, tmp_path, capsys):
+    first, second = start(), start()
+    words = ["tune", workload(tmp_path, POINTWISE), "--machine", "slow-default", "--trials", 12]
+    words += ["--output", tmp_path / "logs", "--rpc-tracker", tracker, "--rpc-key", where.key]
+    assert cli.main(list(map(str, words))) == 0, capsys.readouterr().err
+
+    (entry,) = log.read_log(tmp_path / "logs" / "slow-default" / "conv2d.jsonl")
+    assert entry.record.measured.startswith(f"over RPC, key {where.key}, warm cache")
+    assert entry.record.cpu == host.cpu_name()
+    assert entry.record.trials == 12
+    assert entry.record.gain > 1.5
+    assert first.clients == second.clients == 1
+
+
+def test_a_board_without_tvm_measures(packs, start, where, tmp_path):
+    python = runtime_venv.make(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    library = cross.runtime_library(host.architecture())
+    shutil.copy(library, tmp_path / "bundle" / f"libtvm_runtime-{host.architecture()}.so")
+    board = Board(
+        f"127.0.0.1:{where.tracker[1]}", where.key, tmp_path,
+        python, "-I", "-c",
+        "import sys; from tvmconv import cli;"
+        f"sys.exit(cli.main([*sys.argv[1:], '--runtime', {str(tmp_path / 'bundle')!r}]))",
+    )  # fmt: skip
+    board.wait_until_known()
+    machine, _ = hardware.find_machine("host")
+    with Measurer(machine, boards=where) as measurer:
+        (measured,) = measurer.measure(POINTWISE, [default_of(POINTWISE, machine.name)])
+    board.end()
+    assert measured.error is None
+    assert 1e-7 < measured.seconds < 1e-2
+
+
+def test_bad_candidates_cost_only_themselves(packs, start, where):
+    board = start()
+    machine, _ = hardware.find_machine("faulty-kernels")
+    good = default_of(POINTWISE, machine.name)
+    bad = {
+        "kernel_segfault": r"crashed the measuring process \(SIGSEGV\)",
+        "kernel_hang": "took longer than 1[0-9] s",
+    }
+    names = [f"faulty-kernels.faulty.{name}" for name in bad]
+    batch = [good, *(Candidate(name, good.decisions) for name in names), good]
+    with Measurer(machine, boards=where) as measurer:
+        (default,) = measurer.measure(POINTWISE, batch[:1])
+        measured = measurer.measure(POINTWISE, batch[1:], yardstick=default)
+    assert board.clients == 1  # the connection outlived them
+    assert measured[-1].error is None
+    for each, message in zip(measured[:-1], bad.values(), strict=True):
+        assert re.fullmatch(message, each.error)
+
+
+def test_a_board_that_dies_costs_no_measurement_and_is_taken_back(packs, start, where):
+    lost, other = start(), start()
+    machine, _ = hardware.find_machine("slow-default")
+    candidates = some(machine.name, 16)
+    told = []
+
+    def done(measurement):
+        told.append(measurement)
+        if len(told) == 5:
+            lost.end()
+
+    with Measurer(machine, boards=where) as measurer:
+        (default,) = measurer.measure(POINTWISE, candidates[:1])
+        measured = measurer.measure(POINTWISE, candidates, done=done, yardstick=default)
+        assert lost.process.poll() is not None
+        assert [each.candidate for each in measured] == candidates
+        assert [each.error for each in measured] == [None] * len(candidates)
+        assert sorted(map(id, told)) == sorted(map(id, measured))  # each once
+
+        back = start()
+        measured = measurer.measure(POINTWISE, candidates, yardstick=default)
+        assert [each.error for each in measured] == [None] * len(candidates)
+    assert other.clients == back.clients == 1
+
+
+def test_a_board_that_hangs_is_given_up(packs, start, where, monkeypatch):
+    monkeypatch.setattr("tvmconv.tuning.fleet._MARGIN_SECONDS", 8.0)
+    stuck, _ = start(), start()
+    machine, _ = hardware.find_machine("slow-default")
+    candidates = some(machine.name, 6)
+    with Measurer(machine, boards=where) as measurer:
+        (default,) = measurer.measure(POINTWISE, candidates[:1])
+        measurer.measure(POINTWISE, candidates[:4], yardstick=default)
+        os.killpg(stuck.process.pid, signal.SIGSTOP)
+        measured = measurer.measure(POINTWISE, candidates, yardstick=default)
+    os.killpg(stuck.process.pid, signal.SIGCONT)
+    assert [each.error for each in measured] == [None] * len(candidates)
+
+
+def test_four_slow_boards_measure_more_than_one(packs, start, where):
+    machine, _ = hardware.find_machine("slow-default")
+    candidates = some(machine.name, 12)
+    seconds = {}
+    for count in (1, 4):
+        for _ in range(count if count == 1 else count - 1):
+            start(sys.executable, "-c", SLOW)
+        with Measurer(machine, boards=where) as measurer:
+            (default,) = measurer.measure(POINTWISE, candidates[:1])
+            measurer.measure(POINTWISE, candidates[:4], yardstick=default)  # all are connected
+            begin = time.monotonic()
+            measurer.measure(POINTWISE, candidates, yardstick=default)
+            seconds[count] = time.monotonic() - begin
+    print(f"12 candidates: one slow board {seconds[1]:.1f} s, four {seconds[4]:.1f} s")
+    assert seconds[1] / seconds[4] > 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_board_under_the_key(packs, tracker, start, known, tmp_path, capsys):
+    if known:
+        start(key="other-")
+    words = ["tune", workload(tmp_path, POINTWISE), "--machine", "slow-default", "--trials", 2]
+    words += ["--output", tmp_path / "logs", "--rpc-tracker", tracker, "--rpc-key", "nobody"]
+    assert cli.main(list(map(str, words))) == 1
+    message = capsys.readouterr().err
+    assert "no board under the key nobody (waited 0 s)" in message
+    assert f"the tracker at {tracker} knows these keys: " in message
+    assert ("other-" in message) == known
+    assert "tvmconv board --tracker HOST:" in message
+
+
+def test_no_tracker(packs, tmp_path, capsys):
+    port = free_port()
+    words = ["tune", workload(tmp_path, POINTWISE), "--machine", "slow-default", "--trials", 2]
+    words += ["--output", tmp_path / "logs", "--rpc-tracker", f"127.0.0.1:{port}"]
+    assert cli.main(list(map(str, words))) == 1
+    assert f"no RPC tracker at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_board_of_another_architecture_says_so(start, where):
+    boards.require_linker()
+    start()
+    machine, _ = hardware.find_machine("cortex-a72")
+    with (
+        Measurer(machine, boards=where) as measurer,
+        pytest.raises(TuningError, match="cortex-a72 is not this board, which lacks"),
+    ):
+        measurer.measure(POINTWISE, [default_of(POINTWISE, machine.name)])
+
+
+def listening(process: subprocess.Popen) -> set[str]:
+    """Addresses, in hexadecimal, on which the process listens."""
+    inodes = set()
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
+        inodes |= {found[1]} if found else set()
+    lines = Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    return {row[1].partition(":")[0] for row in rows if row[9] in inodes and row[3] == "0A"}
+
+
+def test_a_board_listens_on_loopback_unless_told_otherwise_and_warns(tracker, start, tmp_path):
+    assert listening(start().process) == {"0100007F"}  # 127.0.0.1
+    with subprocess.Popen(
+        [sys.executable, "-m", "tvmconv.cli", "board", "--tracker", tracker, "--key", "open",
+         "--host", "0.0.0.0", "--port", "0"],  # noqa: S104 - that is what is warned of
+        stderr=subprocess.PIPE, text=True,
+    ) as opened:  # fmt: skip
+        first = opened.stderr.readline()
+        opened.send_signal(signal.SIGINT)
+        assert opened.wait(30) == 130
+    assert "WARNING: TVM's RPC has no authentication" in first
+    assert "ssh tunnel" in first
+
+
+def test_a_port_that_is_taken_and_a_runtime_that_is_missing(tracker, capsys):
+    words = ["board", "--tracker", tracker, "--key", "k"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert cli.main([*words, "--port", str(port)]) == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in capsys.readouterr().err
+    assert cli.main([*words, "--runtime", "nowhere.tvmconv"]) == 1
+    assert "nowhere.tvmconv does not exist: give --runtime a bundle" in capsys.readouterr().err

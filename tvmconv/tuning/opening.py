@@ -1,0 +1,91 @@
+"""What every session begins with and every layer ends with: the journals read, a result written down."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tvmconv.spec import ConvSpec
+from tvmconv.tuning import features, log
+from tvmconv.tuning import journal as journals
+from tvmconv.tuning.candidate import Candidate
+from tvmconv.tuning.conclude import Outcome
+from tvmconv.tuning.journal import Conclusion
+from tvmconv.tuning.plan import Plan
+from tvmconv.tuning.priors import suggestions
+from tvmconv.tuning.progress import LayerState, Session
+from tvmconv.tuning.search import LayerSearch
+from tvmconv.workloads import Layer
+
+if TYPE_CHECKING:
+    from tvmconv.tuning.model import CostModel
+
+
+def model(work: Plan) -> CostModel:
+    """Return the cost model, trained by earlier sessions, with the trials of all other layers."""
+    from tvmconv.tuning.model import CostModel  # imports MetaSchedule and XGBoost: a second
+
+    made = CostModel()
+    made.load(work.journal.model_file())
+    mine = {layer.spec.key for layer in work.layers}
+    for key in work.journal.known():
+        spec = None if key in mine else journals.spec_of(key)
+        if spec is not None:
+            _teach(work, made, spec)
+    return made
+
+
+def _teach(work: Plan, model: CostModel, spec: ConvSpec) -> None:
+    """Give the model the trials of a layer that is not of this session."""
+    trials = work.journal.read(spec.key).trials
+    with contextlib.suppress(ValueError, KeyError):  # a schedule that is gone
+        candidates = [trial.candidate for trial in trials]
+        rows = features.rows(spec, work.machine, work.pack, candidates)
+        model.add(spec.key, rows, [trial.seconds for trial in trials])
+
+
+def state(work: Plan, layer: Layer, model: CostModel, batch: int | None = None) -> LayerState:
+    """Return a layer's search as the journal has it; ``batch`` is as in `LayerSearch.resume`."""
+    memory = work.journal.read(layer.spec.key)
+    search = LayerSearch(layer.spec, work.machine, work.pack, model, work.patience)
+    search.resume(memory.trials, batch)
+    return LayerState(layer, search, memory)
+
+
+def suggested(work: Plan, session: Session, spec: ConvSpec) -> list[Candidate]:
+    """Winners of the nearest layers: of this session, and on record."""
+    found = [
+        (state.layer.spec, state.search.best.candidate)
+        for state in session.states
+        if state.search.best is not None
+    ]
+    directories = list(dict.fromkeys([work.directory, *log.default_directories()]))
+    return suggestions(spec, work.machine, work.pack, directories, found)
+
+
+def earlier(work: Plan, state: LayerState) -> Outcome | None:
+    """Return what an earlier session came to; None where somebody has taken the record away since."""
+    spec, conclusion = state.layer.spec, state.memory.conclusion
+    if conclusion is None:
+        return None
+    entry = log.find(spec, work.machine.name, [work.directory])
+    record = entry.record if entry is not None and entry.record.key == spec.key else None
+    if record is None and not conclusion.reason:
+        return None
+    reason = "" if record else conclusion.reason
+    return Outcome(spec, record, state.memory.trials, conclusion.gain, reason, earlier=True)
+
+
+def keep(work: Plan, state: LayerState, outcome: Outcome) -> None:
+    """Write down how a layer's search ended: its record, or that an older one has no claim any more."""
+    spec, trials = state.layer.spec, state.search.trials
+    if outcome.record is not None:
+        log.write(work.directory, [outcome.record])
+    elif outcome.default_is_best:
+        log.remove(work.directory, work.machine.name, spec.key)
+    asked = work.trials
+    if asked is not None and len(trials) < asked and state.search.promise() > 0.0:
+        asked = None  # it was time that ended this search
+    end = Conclusion(len(trials), asked, outcome.gain, outcome.reason, work.name)
+    work.journal.conclude(spec.key, end)
+    state.outcome = outcome
