@@ -74,6 +74,9 @@ def canonical_fields(
     layout = data_format_name(data_format)
     steps = spatial_pair(strides, "strides", layout)
     rates = spatial_pair(dilations, "dilations", layout)
+    # Before padding is derived from them, so that a number too large is named as what was given.
+    for field, pair in (("strides", steps), ("dilations", rates)):
+        _check_int_tuple(field, pair, 2)
     height, width, _ = image_extents(extents, layout)
     pads = resolve_padding(padding, layout, (height, width), window[:2], steps, rates)
     return extents, window, steps, pads, rates, layout, name

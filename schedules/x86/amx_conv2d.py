@@ -6,8 +6,8 @@ once. The loops around a tile are conv2d.py's, its reduction is one call (amx.py
     a step multiplies 32 pixels x 32 channels x 64 bytes in 4 x 16 cycles and loads 4 tiles in 4 x 8
     a tile's end stores 64 rows of sums and adds the epilogue to them: about 200 cycles, three steps
 
-Measured, Sapphire Rapids, one thread, 2026-11-23, default decisions: 28x28, 3x3, 128 channels of bytes 84 us in
-place of VNNI's 288: 2.7e12 operations a second of the 7e12 that the instructions alone could do at 3.4 GHz.
+Measured, Sapphire Rapids, one thread, 2026-11-23, default decisions: 28x28, 3x3, 128 channels of bytes 84 us
+in place of VNNI's 288: 2.7e12 operations a second of the 7e12 that the instructions could do at 3.4 GHz.
 
 A tile is pixels of one row of the output. Where rows are short or strides leave pixels out, "gather" copies
 what every output pixel needs side by side first, all pixels become one row and tiles are full: 49 pixels

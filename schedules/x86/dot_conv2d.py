@@ -7,8 +7,8 @@ for each of its lanes' channels:
     AVX-512, bytes    12 x 2 vectors: 24 vpdpbusd = 1536 multiply-adds for 14 loads
     AVX2, bytes        4 x 2 vectors: 16 pmaddwd = 256 for 6 loads, 6 widenings of weights, 8 of data
 
-Measured, Sapphire Rapids (VNNI), one thread, 2026-11-23, default decisions: ResNet-50's layers of bytes run at
-3.1 to 4.0 times the float32 multiply-adds that L1 can feed; 4 is the most.
+Measured, Sapphire Rapids (VNNI), one thread, 2026-11-23, default decisions: ResNet-50's layers of bytes run
+at 3.1 to 4.0 times the float32 multiply-adds that L1 can feed; 4 is the most.
 
 What of the data has to be changed, padded or made unsigned, is copied once: bytes are a quarter of
 float32's traffic. A block of channels is a multiple of whole vectors or of halves, 24 being three halves:
