@@ -145,9 +145,18 @@ def _count(nest: _Nest, pixel: _Loop) -> Any:
     """Pixels of the tile: fewer in the last of a row, whose others a condition shuts out."""
     count: Any = tirx.const(pixel.extent, "int32")
     for condition in nest.conditions:
-        left = condition.b - _at_zero(condition.a, [pixel])
-        count = tirx.min(count, left)
+        if not isinstance(condition, tirx.LT) or not _mentions(condition.a, pixel.variable):
+            raise BuildError(f"this is no condition on the pixels of a tile: {condition}")
+        count = tirx.min(count, condition.b - _at_zero(condition.a, [pixel]))
     return count
+
+
+def _mentions(value: Any, variable: Any) -> bool:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(
+        value, lambda node: found.append(node) if node.same_as(variable) else None
+    )
+    return variable is not None and bool(found)
 
 
 def _first(access: Any, loops: list[_Loop]) -> Any:
