@@ -50,7 +50,7 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 def preferred(spec: ConvSpec, machine: Machine) -> bool:
     """Whether a sum is long enough for what a tile's beginning and end cost.
 
-    Bytes, 56x56, 64 -> 64 and 64 -> 256: 44 and 251 us, VNNI 35 and 156; but 14x14, 96 -> 576: tuned 2.9 times
+    Bytes, 56x56, 64 -> 64 and 64 -> 256: 44 and 251 us, VNNI 35 and 156; 14x14, 96 -> 576: tuned 2.9 times
     as fast as VNNI's default (Sapphire Rapids, 2026-11-23).
     """
     return dot_conv2d.cut(spec).total >= (_LEAST_WORDS if spec.dtype in BYTE_DTYPES else 0)
