@@ -133,7 +133,7 @@ def test_a_bundle_that_does_not_suit_the_board_is_refused(mixed, tmp_path, chang
 
 def test_the_board_needs_numpy_and_tvm_ffi_alone():
     code = (
-        "import importlib.metadata as m; print(*sorted(d.name for d in m.distributions()));"
+        "import importlib.metadata as m; print(*sorted({d.name for d in m.distributions()}));"
         "from tvmconv import host; print(host.cpu_name(), host.architecture(), host.glibc())"
     )
     done = boards.on_board("cortex-a72", "python", "-c", code)
