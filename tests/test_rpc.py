@@ -25,7 +25,8 @@ from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.search import all_candidates
 
-pytest.importorskip("tornado", reason="TVM's tracker needs it: pip install 'tvmconv[rpc]'")
+for needed in ("tornado", "cloudpickle"):
+    pytest.importorskip(needed, reason="TVM's tracker needs it: pip install 'tvmconv[rpc]'")
 pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(600)]
 # As `tvmconv board`, but every measurement takes half a second more, as on a slow board.
 SLOW = """
