@@ -20,22 +20,13 @@ from tvmconv.rules import BYTE_DTYPES
 _Row = tuple[str, str, int, str, str]
 
 # %a: words of data, %w: words of the filter, %c: accumulators; the last value is the result.
-_VPDPBUSD = """
-declare <{n} x i32> @{llvm}(<{n} x i32>, <{bytes} x i8>, <{bytes} x i8>)
-define linkonce_odr <{n} x i32> @{function}(<{n} x i32> %c, <{n} x i32> %a, <{n} x i32> %w) {{
-  %x = bitcast <{n} x i32> %a to <{bytes} x i8>
-  %y = bitcast <{n} x i32> %w to <{bytes} x i8>
-  %s = call <{n} x i32> @{llvm}(<{n} x i32> %c, <{bytes} x i8> %x, <{bytes} x i8> %y)
-  ret <{n} x i32> %s
-}}
-"""
-_VDPBF16PS = """
-declare <{n} x float> @{llvm}(<{n} x float>, <{halves} x bfloat>, <{halves} x bfloat>)
-define linkonce_odr <{n} x float> @{function}(<{n} x float> %c, <{n} x i32> %a, <{n} x i32> %w) {{
-  %x = bitcast <{n} x i32> %a to <{halves} x bfloat>
-  %y = bitcast <{n} x i32> %w to <{halves} x bfloat>
-  %s = call <{n} x float> @{llvm}(<{n} x float> %c, <{halves} x bfloat> %x, <{halves} x bfloat> %y)
-  ret <{n} x float> %s
+_DOT = """
+declare <{n} x {sum}> @{llvm}(<{n} x {sum}>, {operand}, {operand})
+define linkonce_odr <{n} x {sum}> @{function}(<{n} x {sum}> %c, <{n} x i32> %a, <{n} x i32> %w) {{
+  %x = bitcast <{n} x i32> %a to {operand}
+  %y = bitcast <{n} x i32> %w to {operand}
+  %s = call <{n} x {sum}> @{llvm}(<{n} x {sum}> %c, {operand} %x, {operand} %y)
+  ret <{n} x {sum}> %s
 }}
 """
 # Even and odd bytes as 16 bits: data without, the filter with sign.
@@ -80,17 +71,17 @@ define linkonce_odr <{n} x i32> @{function}(<{n} x i32> %c, <{n} x i8> %a, <{n} 
 """
 # Instruction, CPU feature, vector bytes, template, LLVM's name for it; the first that a machine has.
 _BYTES = (
-    ("vpdpbusd", "avx512_vnni", 64, _VPDPBUSD, "llvm.x86.avx512.vpdpbusd.512"),
-    ("vpdpbusd", "avx512_vnni", 32, _VPDPBUSD, "llvm.x86.avx512.vpdpbusd.256"),
-    ("vpdpbusd", "avx_vnni", 32, _VPDPBUSD, "llvm.x86.avx512.vpdpbusd.256"),
-    ("vpdpbusd", "avx_vnni", 16, _VPDPBUSD, "llvm.x86.avx512.vpdpbusd.128"),
+    ("vpdpbusd", "avx512_vnni", 64, _DOT, "llvm.x86.avx512.vpdpbusd.512"),
+    ("vpdpbusd", "avx512_vnni", 32, _DOT, "llvm.x86.avx512.vpdpbusd.256"),
+    ("vpdpbusd", "avx_vnni", 32, _DOT, "llvm.x86.avx512.vpdpbusd.256"),
+    ("vpdpbusd", "avx_vnni", 16, _DOT, "llvm.x86.avx512.vpdpbusd.128"),
     ("pmaddwd", "avx512bw", 64, _PMADDWD, "llvm.x86.avx512.pmaddw.d.512"),
     ("pmaddwd", "avx2", 32, _PMADDWD, "llvm.x86.avx2.pmadd.wd"),
     ("pmaddwd", "sse4_2", 16, _PMADDWD, "llvm.x86.sse2.pmadd.wd"),
 )
 _BFLOAT16 = (
-    ("vdpbf16ps", "avx512_bf16", 64, _VDPBF16PS, "llvm.x86.avx512bf16.dpbf16ps.512"),
-    ("vdpbf16ps", "avx512_bf16", 32, _VDPBF16PS, "llvm.x86.avx512bf16.dpbf16ps.256"),
+    ("vdpbf16ps", "avx512_bf16", 64, _DOT, "llvm.x86.avx512bf16.dpbf16ps.512"),
+    ("vdpbf16ps", "avx512_bf16", 32, _DOT, "llvm.x86.avx512bf16.dpbf16ps.256"),
 )
 _PRODUCTS = (
     ("vpdpwssd", "avx512_vnni", 64, _VPDPWSSD, "llvm.x86.avx512.vpdpwssd.512"),
@@ -138,14 +129,15 @@ def _function(
     for instruction, feature, size, template, llvm in rows:
         if feature in machine.features and size == 4 * lanes:
             name = f"tvmconv_{instruction}_{dtype}_{lanes}"
-            extend = "zext" if dtype == "uint8" else "sext"
+            half = dtype == "bfloat16"
             return name, template.format(
                 n=lanes,
-                bytes=4 * lanes,
                 halves=2 * lanes,
+                sum="float" if half else "i32",
+                operand=f"<{2 * lanes} x bfloat>" if half else f"<{4 * lanes} x i8>",
                 function=name,
                 llvm=llvm,
-                extend=extend,
+                extend="zext" if dtype == "uint8" else "sext",
             )
     return None
 

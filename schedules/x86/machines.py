@@ -116,9 +116,9 @@ AMD = (
     _machine("znver2", "AMD Zen 2", (*_V3, *_SSE4A), 256, 32, 512, fma_latency=5),
 )
 
-# Where vdpbf16ps, two multiply-adds a lane, takes two cycles of both ports and so half the time of float32's
-# multiply-add: 109 GFLOP/s of 219 (Sapphire Rapids, 2026-11-23; Granite Rapids has the same core). AMD's
-# take as long as a multiply-add (uops.info).
+# Where vdpbf16ps, two multiply-adds a lane, makes half as many of them in the same time as float32's
+# instruction: 109 GFLOP/s of 219 (Sapphire Rapids, 2026-11-23; Granite Rapids has the same core). No AMD
+# processor was measured.
 SLOW_BFLOAT16 = ("graniterapids", "sapphirerapids")
 
 MACHINES = (*INTEL, *AMD, *GENERIC)
