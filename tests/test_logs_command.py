@@ -2,105 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-from importlib import metadata
-from pathlib import Path
 
 import pytest
-import third_party
+from logs_helpers import (
+    CONV,
+    DEPTHWISE,
+    MACHINE,
+    OTHER_MACHINE,
+    SMALL,
+    held,
+    line,
+    record,
+    snapshot,
+)
 
-from tvmconv import choice, cli, hardware
-from tvmconv.spec import ConvSpec
+from tvmconv import cli
 from tvmconv.tuning import log, records
 
-ROOT = Path(__file__).parent.parent
-MACHINE, PACK = hardware.find_machine("x86-64-v3")
-OTHER_MACHINE, _ = hardware.find_machine("x86-64-v2")
-CONV = ConvSpec.conv2d((1, 14, 14, 64), (1, 1, 64, 64))
-SMALL = ConvSpec.conv2d((1, 7, 7, 64), (3, 3, 64, 64))
-DEPTHWISE = ConvSpec.depthwise_conv2d((1, 14, 14, 64), (3, 3, 64, 1))
-
-
-def record(spec: ConvSpec = CONV, on: hardware.Machine = MACHINE, **changes: object) -> log.Record:
-    default = choice.default_choice(spec, on, PACK)
-    fields: dict[str, object] = {
-        "key": spec.key,
-        "schedule": default.schedule.name,
-        "decisions": default.decisions,
-        "microseconds": 80.0,
-        "default_microseconds": 100.0,
-        "machine": on.name,
-        "cpu": "A CPU",
-        "threads": 1,
-        "tvm": metadata.version("apache-tvm"),
-        "date": "2026-06-15",
-        "trials": 64,
-        "measured": "here",
-    }
-    return log.Record(**{**fields, **changes})
-
-
-def line(**changes: object) -> str:
-    spec = changes.pop("spec", CONV)
-    return json.dumps(dataclasses.asdict(record(spec, **changes))) + "\n"
-
-
-def held(directory: Path) -> dict[tuple[str, str], log.Record]:
-    """All records of a directory, by folder and key."""
-    return {
-        (file.parent.name, entry.record.key): entry.record
-        for file in directory.glob("*/*.jsonl")
-        for entry in log.read_log(file)
-    }
-
-
-def snapshot(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory but locks."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-@pytest.fixture
-def run(capsys):
-    """Run ``tvmconv logs``; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments: object):
-        capsys.readouterr()
-        code = cli.main(["logs", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def outcome(run):
-    """Run ``tvmconv logs --json``; returns (action, key) of each change after checking the exit code."""
-
-    def outcome(*arguments: object, code: int = 0):
-        ended, out, _ = run(*arguments, "--json")
-        assert ended == code
-        return [(change["action"], change["key"]) for change in json.loads(out)["changes"]]
-
-    return outcome
-
-
-@pytest.fixture
-def users_own(tmp_path, monkeypatch):
-    """The user's directory, empty, in place of this user's real one."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    return tmp_path / "data" / "tvmconv" / "tuning_logs"
-
+pytest_plugins = ("logs_fixtures",)
 
 # Which of two records is better
 
@@ -254,261 +180,6 @@ def test_wrong_directories_are_wrong_arguments(tmp_path, run):
     assert code == 2
     assert "both where records come from and where they go" in err
     assert not into.exists()
-
-
-# prune
-
-
-def pruned_directory(directory: Path) -> dict[str, str]:
-    """Fill a directory with a record of every kind; returns a part of the reason by key."""
-    reasons: dict[str, str] = {}
-
-    def bad(number: int, reason: str, **changes: object) -> log.Record:
-        spec = ConvSpec.conv2d((1, number, number, 8), (1, 1, 8, 8))
-        reasons[spec.key] = reason
-        return record(spec, **changes)
-
-    log.write(
-        directory,
-        [
-            record(CONV),
-            record(DEPTHWISE),
-            record(SMALL, OTHER_MACHINE, microseconds=98.0),  # just worthwhile
-            bad(1, "unknown schedule 'gone'", schedule="gone"),
-            bad(2, "pixels of x86.conv2d.direct is 60", decisions={"pixels": 60}),
-            bad(3, "measured with TVM 0.1", tvm="0.1"),
-            bad(4, "gain 1.015, worthwhile from 1.02", microseconds=98.5),
-            bad(5, "unknown machine 'abacus'", machine="abacus"),
-        ],
-    )
-    return reasons
-
-
-def test_prune_takes_out_what_is_of_no_use_and_says_why(tmp_path, run):
-    directory = tmp_path / "logs"
-    reasons = pruned_directory(directory)
-
-    code, out, _ = run("prune", directory)
-
-    assert code == 0
-    for key, reason in reasons.items():
-        (row,) = [row for row in out.splitlines() if key in row]
-        assert row.startswith("removed")
-        assert reason in row
-    assert out.splitlines()[-1] == f"{directory}: {len(reasons)} removed"
-    assert set(held(directory)) == {
-        (MACHINE.name, CONV.key),
-        (MACHINE.name, DEPTHWISE.key),
-        (OTHER_MACHINE.name, SMALL.key),
-    }
-    assert not (directory / "abacus").exists()  # nothing is left of it
-    assert run("prune", directory)[1] == f"{directory}: nothing to do\n"
-
-
-def test_prune_leaves_the_lines_that_stay_as_they_are(tmp_path, outcome):
-    file = log.log_file(tmp_path, MACHINE.name, "conv2d")
-    file.parent.mkdir(parents=True)
-    by_hand = "  " + line(spec=SMALL).replace('": ', '":')
-    early, late = line(microseconds=50.0), line(microseconds=60.0)
-    useless = line(tvm="0.1")  # the last of its key, but of no use
-    file.write_text(early + by_hand + late + useless)
-
-    assert outcome("prune", tmp_path) == [("removed", CONV.key), ("removed", CONV.key)]
-    assert file.read_text() == by_hand + late
-
-
-def test_prune_of_one_machine_leaves_the_others(tmp_path, run):
-    log.write(tmp_path, [record(tvm="0.1"), record(CONV, OTHER_MACHINE, tvm="0.1")])
-
-    assert run("prune", tmp_path, "--machine", MACHINE.name)[0] == 0
-    assert set(held(tmp_path)) == {(OTHER_MACHINE.name, CONV.key)}
-    code, _, err = run("prune", tmp_path, "--machine", "x86-64-v22")
-    assert code == 2
-    assert "Did you mean x86-64-v2?" in err
-
-
-def test_prune_knows_the_host(tmp_path, run):
-    host = hardware.detect()
-    log.write(tmp_path, [record(CONV, host, tvm="0.1"), record(CONV, OTHER_MACHINE, tvm="0.1")])
-
-    assert run("prune", tmp_path, "--machine", "host")[0] == 0
-    assert set(held(tmp_path)) == {(OTHER_MACHINE.name, CONV.key)}
-
-
-def test_prune_takes_out_damaged_lines_only_when_told_and_after_a_copy(tmp_path, run):
-    directory = tmp_path / "logs"
-    log.write(directory, [record(CONV, tvm="0.1"), record(DEPTHWISE, tvm="0.1")])
-    file = log.log_file(directory, MACHINE.name, "depthwise_conv2d")
-    file.write_bytes(line(spec=DEPTHWISE).encode() + b"\xff\xfe\n" + line().encode()[:-40])
-    before = snapshot(directory)
-
-    code, out, err = run("prune", directory)
-    assert (code, out) == (1, "")
-    assert f"{file}, line 2: not a tuning record" in err
-    command = f"tvmconv logs prune {directory} --machine {MACHINE.name} --damaged"
-    assert command in err
-    assert snapshot(directory) == before
-
-    code, out, _ = run(*command.split()[2:])
-    copy = file.with_name(f"{file.name}.bak")
-    assert code == 0
-    assert out.count(f"{copy} keeps a copy") == 2
-    assert copy.read_bytes() == before[f"{MACHINE.name}/depthwise_conv2d.jsonl"]
-    assert file.read_text() == line(spec=DEPTHWISE)
-
-    file.write_text("{torn again\n")  # an older copy stays
-    assert run("prune", directory, "--damaged")[0] == 0
-    assert not file.exists()
-    assert copy.read_bytes() == before[f"{MACHINE.name}/depthwise_conv2d.jsonl"]
-    assert file.with_name(f"{file.name}.bak2").read_text() == "{torn again\n"
-
-
-def test_prune_judges_no_machine_whose_pack_is_broken(tmp_path, run):
-    logs = tmp_path / "logs"
-    log.write(logs, [record(machine="abacus"), record(tvm="0.1")])
-    before = snapshot(logs)
-    packs = third_party.write_pack(
-        tmp_path / "packs", "old", "raise ImportError('beads are missing')"
-    )
-
-    with third_party.installed(packs):
-        code, _, err = run("prune", logs)
-
-    assert code == 1
-    assert "records of abacus still apply cannot be told" in err
-    assert "beads are missing" in err
-    assert snapshot(logs) == before
-
-
-def test_a_build_refuses_what_prune_then_takes_out(tmp_path, capfd):
-    log.write(tmp_path / "logs", [record(tvm="0.1.2")])
-    command = ["build", CONV.key, "--machine", MACHINE.name, "--logs", str(tmp_path / "logs")]
-    command += ["--output", str(tmp_path / "b.tvmconv")]
-
-    assert cli.main(command) == 1
-    message = capfd.readouterr().err.splitlines()[-1]
-    remedy = message.rpartition("All such records at once: ")[2]
-    assert cli.main(remedy.split()[1:]) == 0
-    assert held(tmp_path / "logs") == {}
-    assert cli.main(command) == 0
-
-
-# promote
-
-
-def test_promote_takes_ones_own_records_of_a_machine(tmp_path, users_own, run):
-    into = tmp_path / "into"
-    log.write(into, [record(SMALL, microseconds=50.0), record(CONV, microseconds=90.0)])
-    log.write(users_own, [record(CONV), record(SMALL), record(CONV, OTHER_MACHINE)])
-    before = snapshot(users_own)
-
-    code, out, _ = run("promote", "--machine", MACHINE.name, "--into", into)
-
-    assert code == 0
-    assert out.splitlines()[-1] == f"{into}: 1 replaced, 1 kept"
-    assert held(into) == {
-        (MACHINE.name, CONV.key): record(CONV),
-        (MACHINE.name, SMALL.key): record(SMALL, microseconds=50.0),
-    }
-    assert snapshot(users_own) == before
-
-
-def test_promote_refuses_what_prune_would_take_out(tmp_path, outcome):
-    source, into = tmp_path / "source", tmp_path / "into"
-    reasons = pruned_directory(source)
-    own = [
-        key for key in reasons if (source / MACHINE.name / "conv2d.jsonl").read_text().count(key)
-    ]
-
-    changes = outcome(
-        "promote", "--from", source, "--machine", MACHINE.name, "--into", into, code=1
-    )
-
-    assert sorted(changes) == sorted(
-        [("added", CONV.key), ("added", DEPTHWISE.key), *(("refused", key) for key in own)]
-    )
-    assert len(own) == 4
-    assert set(held(into)) == {(MACHINE.name, CONV.key), (MACHINE.name, DEPTHWISE.key)}
-
-
-def test_promote_of_the_host_and_of_some_layers_only(tmp_path, outcome):
-    source, into, host = tmp_path / "source", tmp_path / "into", hardware.detect()
-    log.write(source, [record(spec, host) for spec in (CONV, SMALL, DEPTHWISE)])
-    keys = tmp_path / "keys"
-    keys.write_text(f"{SMALL.key}\n{DEPTHWISE.key}\n")
-    command = ("promote", "--from", source, "--machine", "host", "--into", into)
-
-    assert outcome(*command, CONV.key) == [("added", CONV.key)]
-    assert sorted(outcome(*command, keys)) == [("added", SMALL.key), ("added", DEPTHWISE.key)]
-    assert {key for _, key in outcome(*command)} == {CONV.key, SMALL.key, DEPTHWISE.key}
-
-
-def test_promote_says_what_is_wrong(tmp_path, users_own, run):
-    log.write(tmp_path / "logs", [record()])
-    into = tmp_path / "into"
-    near = CONV.key.replace("14x14", "14x15")
-
-    def promote(*arguments: object, machine: str = MACHINE.name, source: Path = tmp_path / "logs"):
-        code, _, err = run(
-            "promote", *arguments, "--from", source, "--machine", machine, "--into", into
-        )
-        assert not into.exists()
-        return code, err
-
-    code, err = promote(machine="x86-64-v")
-    assert code == 2
-    assert "Did you mean" in err
-    code, err = promote(machine=OTHER_MACHINE.name)
-    assert code == 2
-    assert f"has no records for {OTHER_MACHINE.name}" in err
-    assert MACHINE.name in err
-    code, err = promote(near)
-    assert code == 2
-    assert f"Did you mean {CONV.key}?" in err
-    code, err = promote("mobilenet_v22")
-    assert code == 2
-    assert "Did you mean mobilenet_v2" in err
-    code, err = promote("mobilenet_v2")
-    assert code == 1
-    assert "none of them for one of these" in err
-    assert f"tvmconv tune WORKLOAD --machine {MACHINE.name}" in err
-    code, _, err = run("promote", "--machine", MACHINE.name, "--into", into)
-    assert code == 2
-    assert f"no records of your own in {users_own}" in err
-    assert "tvmconv tune" in err
-
-
-def test_promote_goes_into_the_source_tree_by_default(tmp_path, outcome, monkeypatch):
-    log.write(tmp_path / "own", [record()])
-    tree = tmp_path / "tree"
-    (tree / "tuning_logs").mkdir(parents=True)
-    (tree / "pyproject.toml").touch()
-    monkeypatch.setattr(log, "shipped_directory", lambda: tree / "tuning_logs")
-
-    outcome("promote", "--from", tmp_path / "own", "--machine", MACHINE.name)
-
-    assert held(tree / "tuning_logs") == held(tmp_path / "own")
-
-
-def test_promote_into_an_installed_package_must_be_meant(tmp_path):
-    package = tmp_path / "site-packages" / "tvmconv"
-    ignore = shutil.ignore_patterns("__pycache__")
-    for folder, name in (("tvmconv", "."), ("schedules", "schedules"), ("tuning_logs",) * 2):
-        shutil.copytree(ROOT / folder, package / name, ignore=ignore, dirs_exist_ok=True)
-    log.write(tmp_path / "own", [record()])
-    before = snapshot(package)
-    command = [sys.executable, "-m", "tvmconv.cli", "logs", "promote", "--machine", MACHINE.name]
-    command += ["--from", str(tmp_path / "own")]
-    environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd="/", check=False
-    )
-
-    assert done.returncode == 2
-    assert f"{package / 'tuning_logs'}, which belongs to an installed package" in done.stderr
-    assert "--into" in done.stderr
-    assert snapshot(package) == before
 
 
 # All three
