@@ -35,7 +35,7 @@ from tvm.target import Target, codegen
 
 from tvmconv import hardware, host, lowering, oracle, workloads
 from tvmconv.errors import HardwarePackError
-from tvmconv.hardware import Decisions, Function, HardwarePack, Machine, Schedule
+from tvmconv.hardware import Decisions, Function, Gpu, HardwarePack, Machine, Schedule
 from tvmconv.rules import OP_DTYPES
 from tvmconv.runtime import arrays, engine, tensors
 from tvmconv.spec import ConvSpec
@@ -46,6 +46,10 @@ Array = npt.NDArray[Any]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WHOLE_FACTS = (
     "vector_bytes", "vector_registers", "fma_ports", "fma_latency", "load_ports", "l1_bytes", "l2_bytes",
+)  # fmt: skip
+_GPU_FACTS = (
+    "multiprocessors", "shared_bytes", "shared_bytes_per_multiprocessor", "threads_per_multiprocessor",
+    "blocks_per_multiprocessor", "l2_bytes", "bandwidth", "clock", "registers_per_multiprocessor",
 )  # fmt: skip
 # What LLVM makes without an instruction set beyond the architecture's own: it cuts long vectors down.
 _PLAIN_TARGETS = {
@@ -99,10 +103,14 @@ def cases(
 
 
 def kinds(pack: HardwarePack, preferred: Machine | None = None) -> list[Machine]:
-    """One machine for every register file: ``preferred`` for its own, else the one of least features."""
+    """One machine for every register file, and for every GPU architecture.
+
+    ``preferred`` for its own kind, else the one of least features.
+    """
     found: dict[tuple[object, ...], Machine] = {}
     for machine in pack.machines:
-        kind = (machine.architecture, machine.vector_bytes, machine.vector_registers)
+        arch = machine.gpu and machine.gpu.arch
+        kind = (machine.architecture, machine.vector_bytes, machine.vector_registers, arch)
         known = found.setdefault(kind, machine)
         leaner = known != preferred and len(machine.features) <= len(known.features)
         if machine == preferred or leaner:
@@ -111,7 +119,12 @@ def kinds(pack: HardwarePack, preferred: Machine | None = None) -> list[Machine]
 
 
 def lacking(machine: Machine) -> list[str]:
-    """What this host lacks to run the machine's kernels: CPU features, or the architecture itself."""
+    """What this host lacks to run the machine's kernels: CPU features, the architecture, or a GPU.
+
+    A GPU is always lacking: the checks here run kernels on arrays in main memory.
+    """
+    if machine.gpu is not None:
+        return [machine.gpu.arch]
     if machine.architecture != host.architecture():
         return [machine.architecture]
     return sorted(set(machine.features) - host.cpu_features())
@@ -255,10 +268,7 @@ def _check_names(pack: HardwarePack) -> None:
 
 
 def _check_facts(machine: Machine) -> None:
-    for name in _WHOLE_FACTS:
-        value = getattr(machine, name)
-        if type(value) is not int or value < 1:
-            raise HardwarePackError(f"{name} of {machine.name} is {value!r}, no positive integer")
+    _check_whole(machine.name, machine, _WHOLE_FACTS)
     if machine.vector_bytes & (machine.vector_bytes - 1) or machine.vector_bytes < 8:
         raise HardwarePackError(
             f"vector_bytes of {machine.name} is {machine.vector_bytes}: not a power of two from 8 on"
@@ -270,6 +280,40 @@ def _check_facts(machine: Machine) -> None:
         )
     if machine.target["kind"] == "llvm":
         _check_target(machine)
+    if (machine.target["kind"] == "cuda") != (machine.gpu is not None):
+        raise HardwarePackError(
+            f"{machine.name} has a target of kind {machine.target['kind']!r} and gpu={machine.gpu}: "
+            "machines of kind cuda, and only they, have facts of a GPU"
+        )
+    if machine.gpu is not None:
+        _check_gpu(machine, machine.gpu)
+
+
+def _check_whole(owner: str, facts: Machine | Gpu, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(facts, name)
+        if type(value) is not int or value < 1:
+            raise HardwarePackError(f"{name} of {owner} is {value!r}, no positive integer")
+
+
+def _check_gpu(machine: Machine, gpu: Gpu) -> None:
+    """The target is of that architecture, with a host that TVM knows, and blocks fit where they run."""
+    _check_whole(machine.name, gpu, _GPU_FACTS)
+    if not re.fullmatch(r"sm_[1-9][0-9]+", gpu.arch) or machine.target.get("arch") != gpu.arch:
+        raise HardwarePackError(
+            f"{machine.name} has arch {gpu.arch!r}, and {machine.target.get('arch')!r} in its target: both "
+            "must be the same, like sm_90"
+        )
+    if gpu.shared_bytes > gpu.shared_bytes_per_multiprocessor:
+        raise HardwarePackError(
+            f"a block of {machine.name} has {gpu.shared_bytes} bytes of shared memory, its multiprocessor "
+            f"only {gpu.shared_bytes_per_multiprocessor}"
+        )
+    host_target = Target(dict(machine.target)).host
+    if host_target is None or host_target.kind.name != "llvm":
+        raise HardwarePackError(
+            f"{machine.name}'s target has no host of kind llvm, which its kernels are launched from"
+        )
 
 
 def _check_target(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from tvmconv.pack import (
     Choice,
     Decisions,
     Function,
+    Gpu,
     HardwarePack,
     Knob,
     Machine,
@@ -37,6 +38,7 @@ __all__ = [
     "Choice",
     "Decisions",
     "Function",
+    "Gpu",
     "HardwarePack",
     "Knob",
     "Machine",
@@ -281,6 +283,11 @@ def find_machine(name: str) -> tuple[Machine, HardwarePack]:
         for machine in each.pack.machines:
             if machine.name == own:
                 return machine, each.pack
+    for each in installed.loaded:
+        if wanted in each.pack.unavailable:
+            raise UnknownNameError(
+                f"there is no machine {wanted!r}. {each.pack.unavailable[wanted]}"
+            )
     details = "".join(f" {message}" for message in installed.broken.values())
     known = [name for each in installed.loaded for name in each.pack.machine_names()]
     raise UnknownNameError(unknown("machine", name, [*known, "host"]) + details)

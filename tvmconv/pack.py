@@ -20,8 +20,49 @@ Decisions = Mapping[str, Choice]
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """Facts of a GPU beyond those of one of its multiprocessors, which `Machine` has.
+
+    Attributes:
+        arch: as CUDA's compilers spell it: ``sm_90``.
+        multiprocessors: of the whole card.
+        shared_bytes: the most shared memory that one block may ask for.
+        shared_bytes_per_multiprocessor: what the blocks on one multiprocessor share; each takes 1 KiB
+            more than it asks for, from sm_80 on.
+        threads_per_multiprocessor, blocks_per_multiprocessor: the most that are there at a time.
+        l2_bytes: of the whole card.
+        bandwidth: of its memory, in bytes a second.
+        clock: boost clock in Hz.
+        tensor_core_dtypes: inputs of tensor cores; float32 stands for TF32.
+        async_copy: whether it copies to shared memory past the registers (cp.async).
+        registers_per_multiprocessor: of 32 bits.
+    """
+
+    arch: str
+    multiprocessors: int
+    shared_bytes: int
+    shared_bytes_per_multiprocessor: int
+    threads_per_multiprocessor: int
+    blocks_per_multiprocessor: int
+    l2_bytes: int
+    bandwidth: int
+    clock: int
+    tensor_core_dtypes: tuple[str, ...]
+    async_copy: bool
+    registers_per_multiprocessor: int = 65536
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability: (9, 0) for ``sm_90``."""
+        digits = self.arch.removeprefix("sm_")
+        return int(digits[:-1]), int(digits[-1])
+
+
+@dataclass(frozen=True)
 class Machine:
     """Facts of one kind of core, as published by its vendor or measured; schedules read nothing else.
+
+    The core of a GPU is a multiprocessor, and ``architecture`` is then that of the host.
 
     Attributes:
         name: what users call it; also the folder of its tuning records.
@@ -35,6 +76,7 @@ class Machine:
         fma_latency: cycles from a multiply-add to one that uses its result.
         load_ports: vector loads a cycle from the first-level cache.
         l1_bytes, l2_bytes: data caches of one core.
+        gpu: facts of the card, None for a CPU.
     """
 
     name: str
@@ -49,6 +91,7 @@ class Machine:
     load_ports: int
     l1_bytes: int
     l2_bytes: int
+    gpu: Gpu | None = None
 
     def lanes(self, dtype: str) -> int:
         """Elements of ``dtype`` in one vector register."""
@@ -68,14 +111,17 @@ class Function:
     """A scheduled TVM function and the filter layout it wants.
 
     Attributes:
-        main: scheduled PrimFunc (data, filter, bias?, residual?, out).
+        main: scheduled PrimFunc (data, filter, bias?, residual?, workspace?, out).
         pack: PrimFunc (filter, packed), or None when ``main`` takes TensorFlow's layout.
         packed_shape: shape of the filter that ``main`` takes.
+        workspace_bytes: of a scratch buffer that the caller gives a GPU kernel, as a float32 array of one
+            dimension behind its inputs; 0 for none. Its contents need not last and need not be zero.
     """
 
     main: Any
     pack: Any | None = None
     packed_shape: tuple[int, ...] = ()
+    workspace_bytes: int = 0
 
     @property
     def packed_dtype(self) -> str:
@@ -115,6 +161,7 @@ class HardwarePack:
 
     ``detect`` names the machine it runs on, the most specific it knows, or None. ``aliases`` are other
     names, of boards for example, for machines: what is made and recorded goes under the machine's own.
+    ``unavailable`` are names that users may well ask for, with what to do in place of that.
     """
 
     name: str
@@ -122,6 +169,7 @@ class HardwarePack:
     schedules: tuple[Schedule, ...]
     detect: Callable[[], Machine | None] = field(default=lambda: None)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check("machine", Machine, self.machines)
@@ -133,6 +181,9 @@ class HardwarePack:
                     f"pack {self.name!r} has an alias {alias!r} for {name!r}: an alias is a new name for "
                     f"one of {', '.join(sorted(own))}"
                 )
+        both = sorted(set(self.unavailable) & {*own, *self.aliases})
+        if both:
+            raise HardwarePackError(f"pack {self.name!r} has {both[0]!r} and says that it has not")
 
     def machine_names(self) -> list[str]:
         """Every name that finds a machine of this pack, aliases last."""

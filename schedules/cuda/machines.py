@@ -1,0 +1,144 @@
+"""NVIDIA GPUs as data: one machine for each architecture, and one for each card that differs from it.
+
+Sources: the CUDA C++ Programming Guide's tables "Technical Specifications per Compute Capability" (shared
+memory, threads, blocks and registers of a multiprocessor) and "Throughput of Native Arithmetic
+Instructions" (multiply-adds a cycle); NVIDIA's whitepapers of Turing, Ampere (GA100, GA102), Ada and Hopper
+and the data sheets of the cards for multiprocessors, L2, bandwidth and boost clock. Where a data sheet gives
+a peak and no clock, the clock is the peak / (2 x multiprocessors x multiply-adds a cycle).
+
+An architecture has the facts of its largest card here, whose name is an alias: what is tuned on an H100 is
+recorded as sm_90. A smaller or faster card is a machine with records of its own.
+"""
+
+from __future__ import annotations
+
+from tvmconv.hardware import Gpu, Machine
+
+KIB, MIB = 1024, 1 << 20
+_TURING = ("float16", "int8")
+# TF32 is how tensor cores take float32.
+_AMPERE = (*_TURING, "bfloat16", "float32")
+_HOSTS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+
+
+def _machine(
+    name: str,
+    description: str,
+    gpu: Gpu,
+    fma_lanes: int,
+    l1_kib: int,
+    architecture: str = "x86_64",
+) -> Machine:
+    """Facts that hold for every multiprocessor from Turing on, and those that are given.
+
+    A "vector register" is what a thread's widest load fills: 16 bytes, four of its 255 registers. A
+    multiprocessor loads 128 bytes a cycle from its L1 cache, which has ``l1_kib`` together with shared
+    memory, and does ``fma_lanes`` float32 multiply-adds.
+    """
+    return Machine(
+        name=name,
+        description=description,
+        architecture=architecture,
+        target={
+            "kind": "cuda",
+            "arch": gpu.arch,
+            "host": {"kind": "llvm", "mtriple": _HOSTS[architecture]},
+        },
+        features=(),  # the host's part only launches kernels: any CPU of the architecture runs it
+        vector_bytes=16,
+        vector_registers=63,
+        fma_ports=fma_lanes // 4,
+        fma_latency=4,
+        load_ports=8,
+        l1_bytes=l1_kib * KIB,
+        l2_bytes=gpu.l2_bytes,
+        gpu=gpu,
+    )
+
+
+def _turing(multiprocessors: int, l2_mib: int, gigabytes: float, clock: int) -> Gpu:
+    return Gpu(
+        arch="sm_75",
+        multiprocessors=multiprocessors,
+        shared_bytes=64 * KIB,
+        shared_bytes_per_multiprocessor=64 * KIB,
+        threads_per_multiprocessor=1024,
+        blocks_per_multiprocessor=16,
+        l2_bytes=l2_mib * MIB,
+        bandwidth=int(gigabytes * 1e9),
+        clock=clock,
+        tensor_core_dtypes=_TURING,
+        async_copy=False,
+    )
+
+
+def _ampere(
+    arch: str,
+    shared_kib: int,
+    threads: int,
+    blocks: int,
+    multiprocessors: int,
+    l2_mib: int,
+    gigabytes: float,
+    clock: int,
+) -> Gpu:
+    """Ampere, Ada and Hopper: a block gets all shared memory but 1 KiB, which the system keeps."""
+    return Gpu(
+        arch=arch,
+        multiprocessors=multiprocessors,
+        shared_bytes=(shared_kib - 1) * KIB,
+        shared_bytes_per_multiprocessor=shared_kib * KIB,
+        threads_per_multiprocessor=threads,
+        blocks_per_multiprocessor=blocks,
+        l2_bytes=l2_mib * MIB,
+        bandwidth=int(gigabytes * 1e9),
+        clock=clock,
+        tensor_core_dtypes=_AMPERE,
+        async_copy=True,
+    )
+
+
+# Multiprocessors, L2 in MiB, GB/s, boost clock in Hz.
+_T4 = _turing(40, 4, 320, 1_590_000_000)
+_A100 = _ampere("sm_80", 164, 2048, 32, 108, 40, 2039, 1_410_000_000)  # 80 GB, SXM
+_RTX_3090 = _ampere("sm_86", 100, 1536, 16, 82, 6, 936, 1_695_000_000)
+_ORIN = _ampere("sm_87", 164, 1536, 16, 16, 4, 204.8, 1_300_000_000)  # AGX Orin 64 GB
+_RTX_4090 = _ampere("sm_89", 100, 1536, 24, 128, 72, 1008, 2_520_000_000)
+_L4 = _ampere("sm_89", 100, 1536, 24, 58, 48, 300, 2_040_000_000)
+_H100 = _ampere("sm_90", 228, 2048, 32, 132, 50, 3350, 1_980_000_000)  # SXM; 67 TFLOP/s of float32
+_H200 = _ampere("sm_90", 228, 2048, 32, 132, 50, 4800, 1_980_000_000)
+
+MACHINES = (
+    _machine("sm_75", "NVIDIA Turing: T4, RTX 20", _T4, 64, 96),
+    _machine("sm_80", "NVIDIA Ampere: A100, A30", _A100, 64, 192),
+    _machine("sm_86", "NVIDIA Ampere: RTX 30, A10, A40", _RTX_3090, 128, 128),
+    _machine("sm_87", "NVIDIA Jetson Orin, with an ARM host", _ORIN, 128, 192, "aarch64"),
+    _machine("sm_89", "NVIDIA Ada: RTX 40, L40", _RTX_4090, 128, 128),
+    _machine("l4", "NVIDIA L4, Ada", _L4, 128, 128),
+    _machine("sm_90", "NVIDIA Hopper: H100", _H100, 128, 256),
+    _machine("h200", "NVIDIA H200, Hopper with faster memory", _H200, 128, 256),
+)
+
+CARDS = {
+    "t4": "sm_75",
+    "a100": "sm_80",
+    "rtx-3090": "sm_86",
+    "jetson-orin-gpu": "sm_87",  # jetson-orin is its CPU
+    "rtx-4090": "sm_89",
+    "h100": "sm_90",
+}
+
+_TOO_OLD = (
+    "CUDA 13, which makes the kernels, knows no GPU older than sm_75 (Turing). Use a card from sm_75 on, or "
+    "run on that machine's CPU: --machine host there. `tvmconv machines` lists what can be built for."
+)
+_TOO_NEW = (
+    "It has no facts and no records here yet. Build for sm_90: the bundle also holds PTX, which the driver "
+    "of a newer card compiles when it is loaded."
+)
+# Names that people ask for, and what to do in place of that.
+UNAVAILABLE = {
+    **dict.fromkeys(("sm_50", "sm_52", "sm_60", "sm_61", "p100", "p4", "p40"), _TOO_OLD),
+    **dict.fromkeys(("sm_70", "sm_72", "v100", "titan-v", "jetson-xavier"), _TOO_OLD),
+    **dict.fromkeys(("sm_100", "sm_103", "sm_120", "b200", "gb200", "rtx-5090"), _TOO_NEW),
+}
