@@ -42,14 +42,6 @@ def test_parts_are_those_that_cuobjdump_lists(tmp_path):
     assert found.ptx == set(re.findall(r"(sm_\d+)\.ptx", listed)) == {"sm_89", "sm_90"}
 
 
-@needs_nvcc
-@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
-def test_a_cubin_alone_is_found_too(tmp_path, arch):
-    made = compiled(tmp_path, "cubin", "-arch", arch).read_bytes()
-
-    assert fatbin.device_code(b"before" + made) == DeviceCode(frozenset([arch]), frozenset())
-
-
 def test_a_library_for_the_cpu_has_none(tmp_path):
     with open(shutil.which("sh"), "rb") as file:
         assert fatbin.device_code(file.read()) == DeviceCode(frozenset(), frozenset())

@@ -120,6 +120,7 @@ MAY_IMPORT = {
     "workloads": "errors rules spec edge_cases",
     "oracle": "errors rules spec",
     "bundle": "errors decoding spec",
+    "gpu_variants": "errors bundle cuda_driver",
     "toolchain": "errors",
     "cache": "errors toolchain",
     "cross": "errors host toolchain cache",
@@ -150,7 +151,7 @@ MAY_IMPORT = {
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle host",
     "choice": "errors spec hardware tuning.log",
-    "builder": ". errors spec bundle hardware toolchain cross elf choice lowering",
+    "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
     "tuning.candidate": "",
     "tuning.worker": "errors tuning.candidate",
@@ -230,8 +231,8 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle hardware host tables timing toolchain cross workloads oracle runtime "
-        "choice builder roof bench comparison peers.race peers.stand "
+        ". errors spec bundle cuda_driver cuda_tools gpu_variants hardware host tables timing toolchain "
+        "cross workloads oracle runtime choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
         "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"

@@ -33,21 +33,21 @@ using cuda::std::int64_t;
 
 @dataclass(frozen=True)
 class Output:
-    """What NVRTC made: a fatbin, or a cubin alone where nvFatbin is not installed; and its log."""
+    """What NVRTC made, as a fatbin, and its log."""
 
     image: bytes
     log: str
 
 
 def available() -> bool:
-    """Whether the library and CUDA's headers are there."""
-    return cuda_tools.library(cuda_tools.NVRTC) is not None and bool(cuda_tools.headers())
+    """Whether the libraries and CUDA's headers are there."""
+    return cuda_tools.has_nvrtc()
 
 
 def compile_source(source: str, arch: str) -> Output:
     """Compile device code for one architecture, like ``sm_90``; raises BuildError with the log."""
-    path = cuda_tools.library(cuda_tools.NVRTC)
-    if path is None:
+    path, binder = cuda_tools.library(cuda_tools.NVRTC), cuda_tools.library(cuda_tools.NVFATBIN)
+    if path is None or binder is None:
         toolchain.require(cuda_tools.check_compiler())
         raise AssertionError("require raises")
     # NVRTC asks for its built-in functions by file name alone: they must be open already.
@@ -68,7 +68,7 @@ def compile_source(source: str, arch: str) -> Output:
         cubin, ptx = _text_bytes(nvrtc, program, "CUBIN"), _text_bytes(nvrtc, program, "PTX")
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return Output(_fatbin(cubin, ptx, arch.removeprefix("sm_")), log)
+    return Output(_fatbin(binder, cubin, ptx, arch.removeprefix("sm_").encode()), log)
 
 
 def _device_only(source: str) -> list[str]:
@@ -93,15 +93,8 @@ def _text_bytes(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> byte
     return buffer.raw
 
 
-def _fatbin(cubin: bytes, ptx: bytes, capability: str) -> bytes:
+def _fatbin(path: Path, cubin: bytes, ptx: bytes, capability: bytes) -> bytes:
     """Both in one image, so that a newer card than the cubin's can run the PTX."""
-    path = cuda_tools.library(cuda_tools.NVFATBIN)
-    if path is None:
-        return cubin
-    return _bound(path, cubin, ptx, capability.encode())
-
-
-def _bound(path: Path, cubin: bytes, ptx: bytes, capability: bytes) -> bytes:
     fatbin = ctypes.CDLL(str(path))
     handle = ctypes.c_void_p()
 

@@ -46,10 +46,15 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(places))
 
 
+def has_nvrtc() -> bool:
+    """Whether NVRTC, what binds its code into a fatbin, and CUDA's headers are here."""
+    return library(NVRTC) is not None and library(NVFATBIN) is not None and bool(headers())
+
+
 def check_compiler() -> Check:
     """One of nvcc and NVRTC."""
     found = nvcc()
-    if found is None and library(NVRTC) is not None and headers():
+    if found is None and has_nvrtc():
         found = f"{library(NVRTC)} (NVRTC)"
     return Check("CUDA compiler", found is not None, found or "none", _NEEDED_FOR, INSTALL)
 

@@ -1,4 +1,4 @@
-"""Reads from a file which GPU architectures its device code is for: CUDA's fatbins and cubins inside it."""
+"""Reads from a file which GPU architectures its device code is for: CUDA's fatbins inside it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ _PART = struct.Struct(
 )  # kind, version, size of this header, size of the part, ..., arch
 _MAGIC = b"\x50\xed\x55\xba"
 _PTX, _CUBIN = 1, 2
-
-# A cubin alone is an ELF file of machine EM_CUDA; e_flags holds the architecture.
-_ELF = struct.Struct("<16sHHIQQQI")
-_EM_CUDA = 190
-_ABI_OF_CUDA_13 = 8  # e_ident[EI_ABIVERSION]: from there on the architecture is in bits 8 to 15
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ def device_code(data: bytes) -> DeviceCode:
         for kind, arch in _parts(data, begin):
             {_CUBIN: cubins, _PTX: ptx}.get(kind, set()).add(f"sm_{arch}")
         begin = data.find(_MAGIC, begin + 1)
-    return DeviceCode(frozenset(cubins or _lone_cubins(data)), frozenset(ptx))
+    return DeviceCode(frozenset(cubins), frozenset(ptx))
 
 
 def _parts(data: bytes, begin: int) -> list[tuple[int, int]]:
@@ -53,17 +48,4 @@ def _parts(data: bytes, begin: int) -> list[tuple[int, int]]:
             break
         found.append((kind, arch))
         at += part_header + part_size
-    return found
-
-
-def _lone_cubins(data: bytes) -> set[str]:
-    """Architectures of cubins that are in no fatbin, which NVRTC without nvFatbin makes."""
-    found, begin = set(), data.find(b"\x7fELF")
-    while begin >= 0 and begin + 52 <= len(data):
-        machine = int.from_bytes(data[begin + 18 : begin + 20], "little")
-        if machine == _EM_CUDA:
-            flags = int.from_bytes(data[begin + 48 : begin + 52], "little")
-            new = data[begin + 8] >= _ABI_OF_CUDA_13
-            found.add(f"sm_{flags >> 8 & 0xFF if new else flags & 0xFF}")
-        begin = data.find(b"\x7fELF", begin + 1)
     return found
