@@ -64,7 +64,7 @@ def test_a_card_too_old_for_cuda_13_is_refused_with_the_reason(name):
 
 
 def test_a_card_too_new_is_sent_to_the_ptx_of_the_newest():
-    with pytest.raises(UnknownNameError, match="Build for sm_90.*PTX"):
+    with pytest.raises(UnknownNameError, match=r"Build for sm_90.*PTX"):
         hardware.find_machine("b200")
 
 

@@ -120,6 +120,7 @@ MAY_IMPORT = {
     "workloads": "errors rules spec edge_cases",
     "oracle": "errors rules spec",
     "bundle": "errors decoding spec",
+    "gpu_variants": "errors bundle cuda_driver",
     "toolchain": "errors",
     "cache": "errors toolchain",
     "cross": "errors host toolchain cache",
@@ -130,7 +131,14 @@ MAY_IMPORT = {
     "prefetching": "",
     "dot_words": "errors",
     "matrix_tiles": "errors",
-    "lowering": "errors prefetching dot_words matrix_tiles",
+    "cuda_driver": "errors",
+    "fatbin": "",
+    "cuda_prelude": "",
+    "cuda_tools": "errors toolchain cuda_driver",
+    "cuda_stub": "errors host toolchain cache cuda_driver",
+    "cuda_nvrtc": "errors toolchain cuda_tools",
+    "cuda_compiler": "errors toolchain cuda_tools cuda_stub cuda_nvrtc cuda_prelude",
+    "lowering": "errors prefetching dot_words matrix_tiles cuda_compiler",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
@@ -143,7 +151,7 @@ MAY_IMPORT = {
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle host",
     "choice": "errors spec hardware tuning.log",
-    "builder": ". errors spec bundle hardware toolchain cross elf choice lowering",
+    "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
     "tuning.candidate": "",
     "tuning.worker": "errors tuning.candidate",
@@ -223,8 +231,8 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle hardware host tables timing toolchain cross workloads oracle runtime "
-        "choice builder roof bench comparison peers.race peers.stand "
+        ". errors spec bundle cuda_driver cuda_tools gpu_variants hardware host tables timing toolchain "
+        "cross workloads oracle runtime choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
         "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"

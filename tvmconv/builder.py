@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import __version__, bundle, cross, hardware, toolchain
+from tvmconv import __version__, bundle, cross, cuda_tools, fatbin, hardware, toolchain
 from tvmconv.choice import Choice, choose
 from tvmconv.errors import BuildError
 from tvmconv.spec import ConvSpec
@@ -44,8 +44,9 @@ def build(
 
     Args:
         specs: the convolutions; the same one twice is built once.
-        machine: a name (``tvmconv machines`` lists them; ``"host"`` detects it) or several. The
-            loader takes the best variant whose every required CPU feature is there.
+        machine: a name (``tvmconv machines`` lists them; ``"host"`` detects it) or several, CPUs and
+            GPUs. The loader takes the best variant whose every required CPU feature is there, or the
+            one for the GPU that it is asked for.
         output: the directory to write; an older bundle there is replaced at once, never half.
         logs: directories of tuning records, the first to have one wins; default: the user's own,
             then those shipped. An empty list builds the untuned defaults.
@@ -59,8 +60,8 @@ def build(
 
     Raises:
         UnknownNameError: no such machine.
-        MissingToolError: TVM or a linker for the machine's architecture is missing, or has a wrong
-            version; or TVM's runtime library for it cannot be fetched.
+        MissingToolError: TVM, a linker for the machine's architecture or, for a GPU, a CUDA compiler is
+            missing, or has a wrong version; or TVM's runtime library for it cannot be fetched.
         RecordError: a tuning record is damaged or no longer applies.
         BuildError: TVM could not compile a kernel, or nothing is known of building for the machine's
             architecture from here.
@@ -100,6 +101,8 @@ def build_requests(
     toolchain.require_compiler()
     for machine in (request.machine for request in requests):
         cross.require(machine.architecture, machine.name)
+        if machine.gpu is not None:
+            toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
     target = Path(os.path.abspath(output))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
@@ -112,13 +115,14 @@ def build_requests(
 
 
 def _ordered(requests: Sequence[Request]) -> list[Request]:
-    """Best first: wider vectors, then more features."""
+    """CPUs before GPUs, and of each the best first: wider vectors, then more features; newer GPUs."""
     unique = {request.machine.name: request for request in requests}
-    return sorted(
-        unique.values(),
-        key=lambda r: (r.machine.vector_bytes, len(r.machine.features)),
-        reverse=True,
-    )
+
+    def rank(machine: Machine) -> tuple[bool, tuple[int, int], int, int]:
+        capability = machine.gpu.capability if machine.gpu else (0, 0)
+        return machine.gpu is None, capability, machine.vector_bytes, len(machine.features)
+
+    return sorted(unique.values(), key=lambda request: rank(request.machine), reverse=True)
 
 
 def scheduled(specs: Sequence[ConvSpec], request: Request) -> dict[str, Function]:
@@ -148,6 +152,22 @@ def compile_library(functions: Mapping[str, Function], machine: Machine, path: P
             flat[pack_symbol(key)] = function.pack
     executable = lowering.compile_functions(flat, machine.target)
     executable.export_library(str(path), fcompile=cross.link_for(machine.architecture))
+    if machine.gpu is not None and flat:
+        _check_device_code(path, machine.name, machine.gpu.arch)
+
+
+def _check_device_code(library: Path, name: str, arch: str) -> None:
+    """Raise BuildError unless machine code for ``arch``, and PTX from there on, is in the library.
+
+    TVM puts CUDA source in its place, and says nothing, where it cannot hold device code.
+    """
+    found = fatbin.device_code(library.read_bytes())
+    if found.cubins != {arch} or arch not in found.ptx:
+        cubins, ptx = (", ".join(sorted(archs)) or "none" for archs in (found.cubins, found.ptx))
+        raise BuildError(
+            f"{library.name}, made for {name}, has machine code for {cubins} and PTX for {ptx}, where both "
+            f"must be for {arch}: `tvmconv doctor` tells which CUDA compiler was used"
+        )
 
 
 def _variant(
@@ -160,10 +180,9 @@ def _variant(
     report(f"compiling {len(functions)} kernels for {machine.name}", 1, steps)
     library = staging / bundle.library_name(machine.name)
     compile_library(functions, machine, library)
-    runtime = staging / bundle.runtime_name(machine.architecture)
-    if not runtime.exists():
-        shutil.copyfile(cross.runtime_library(machine.architecture), runtime)
-    glibc = checked_glibc(machine, [library], runtime)
+    runtime = _runtime(machine, staging, "libtvm_runtime")
+    cuda = _runtime(machine, staging, "libtvm_runtime_cuda") if machine.gpu else None
+    glibc = checked_glibc(machine, [library], runtime, *([cuda] if cuda else []))
     report(f"{machine.name} is built", steps, steps)
     return bundle.Variant(
         machine=machine.name,
@@ -173,16 +192,30 @@ def _variant(
         sha256=bundle.file_digest(library),
         features=machine.features,
         glibc=glibc,
-        runtime=bundle.RuntimeEntry(runtime.name, bundle.file_digest(runtime)),
+        runtime=_runtime_entry(runtime),
         kernels={spec.key: _entry(spec, request, functions) for spec in specs},
+        gpu=machine.gpu.arch if machine.gpu else None,
+        cuda_runtime=_runtime_entry(cuda) if cuda else None,
     )
 
 
-def checked_glibc(machine: Machine, libraries: Sequence[Path], runtime: Path) -> str | None:
+def _runtime(machine: Machine, staging: Path, library: str) -> Path:
+    """Put a runtime library of TVM into the bundle, unless another variant has it there."""
+    path = staging / bundle.runtime_name(machine.architecture, library)
+    if not path.exists():
+        shutil.copyfile(cross.runtime_library(machine.architecture, f"{library}.so"), path)
+    return path
+
+
+def _runtime_entry(path: Path) -> bundle.RuntimeEntry:
+    return bundle.RuntimeEntry(path.name, bundle.file_digest(path))
+
+
+def checked_glibc(machine: Machine, libraries: Sequence[Path], *runtimes: Path) -> str | None:
     """Return the oldest glibc that all files run on, having checked that they suit the machine."""
     from tvmconv import elf  # needs NumPy and pyelftools, which `tvmconv build --help` does not
 
-    files = (*libraries, runtime)
+    files = (*libraries, *runtimes)
     needs = [elf.needs(path) for path in files]
     for path, found in zip(files, needs, strict=True):
         if found.architecture != machine.architecture:
@@ -191,7 +224,8 @@ def checked_glibc(machine: Machine, libraries: Sequence[Path], runtime: Path) ->
                 f"{machine.architecture}: `tvmconv doctor` tells which linker was used"
             )
     # The runtime is made for every CPU of the architecture, and asks the kernel before it uses more.
-    used = frozenset[str]().union(*(found.features or () for found in needs[:-1]))
+    kernels = needs[: len(libraries)]
+    used = frozenset[str]().union(*(found.features or () for found in kernels))
     surplus = sorted(used - set(machine.features))
     if surplus:
         raise BuildError(
@@ -212,7 +246,9 @@ def _entry(
     if function.pack is not None:
         pack = bundle.PackEntry(pack_symbol(spec.key), function.packed_shape, function.packed_dtype)
     record = choice.source if choice.entry else None
-    return bundle.KernelEntry(spec.key, choice.schedule.name, choice.decisions, record, pack)
+    return bundle.KernelEntry(
+        spec.key, choice.schedule.name, choice.decisions, record, pack, function.workspace_bytes
+    )
 
 
 def _manifest(specs: Sequence[ConvSpec], variants: Sequence[bundle.Variant]) -> bundle.Manifest:

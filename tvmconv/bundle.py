@@ -6,6 +6,8 @@
       manifest.json                 what is here, for which CPU features, with checksums
       sapphirerapids.so             one kernel library per variant
       libtvm_runtime-x86_64.so      what the kernels need to run, one per architecture
+      sm_90.so                      kernels for a GPU, launched from a CPU of any kind
+      libtvm_runtime_cuda-x86_64.so what those need besides
 
 Build and runtime share this module; it knows nothing of TVM and uses the standard library only.
 """
@@ -17,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
@@ -26,10 +29,11 @@ from typing import Any, Protocol
 from tvmconv import errors
 from tvmconv.decoding import decode
 
-FORMAT = 2  # 2 says which glibc a variant needs
+FORMAT = 3  # 2 says which glibc a variant needs, 3 which GPU, and how much scratch memory a kernel
 MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 _CHECKSUM = "checksum"
+_GPU_ARCH = re.compile(r"sm_[1-9][0-9]+")
 _REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
 
 
@@ -47,7 +51,8 @@ class KernelEntry:
     """One compiled problem: its symbol (None when the output is empty) and how it was scheduled.
 
     ``record`` names the tuning record that the decisions come from, None for default decisions.
-    ``pack`` is None when the kernel takes the filter as TensorFlow lays it out.
+    ``pack`` is None when the kernel takes the filter as TensorFlow lays it out. ``workspace`` is how many
+    bytes of scratch memory a call of a GPU kernel is given behind its inputs.
     """
 
     symbol: str | None
@@ -55,11 +60,12 @@ class KernelEntry:
     decisions: dict[str, Any]
     record: str | None = None
     pack: PackEntry | None = None
+    workspace: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeEntry:
-    """The copy of ``libtvm_runtime.so`` in the bundle: file name and SHA-256 (hex)."""
+    """The copy of a runtime library of TVM in the bundle: file name and SHA-256 (hex)."""
 
     file: str
     sha256: str
@@ -67,11 +73,13 @@ class RuntimeEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """All kernels compiled for one kind of CPU.
+    """All kernels compiled for one kind of CPU, or for one of GPU.
 
     ``features`` are the ``/proc/cpuinfo`` names of everything the compiler was allowed to use;
     ``glibc`` is the oldest C library that kernels and runtime were linked for, None where they need
-    none; ``kernels`` maps each of the manifest's keys to its entry.
+    none; ``kernels`` maps each of the manifest's keys to its entry. ``gpu`` is the architecture of a GPU
+    variant's machine code, like ``sm_90``, beside which there is PTX for newer ones; ``architecture`` and
+    ``features`` are then the host's, and ``cuda_runtime`` is the entry of ``libtvm_runtime_cuda.so``.
     """
 
     machine: str
@@ -83,6 +91,14 @@ class Variant:
     glibc: str | None
     runtime: RuntimeEntry
     kernels: dict[str, KernelEntry]
+    gpu: str | None = None
+    cuda_runtime: RuntimeEntry | None = None
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """The names and SHA-256 of the files that the variant needs."""
+        runtimes = [self.runtime, *([self.cuda_runtime] if self.cuda_runtime else [])]
+        return [(self.library, self.sha256), *((each.file, each.sha256) for each in runtimes)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +117,9 @@ class Manifest:
     format: int = FORMAT
 
 
-def runtime_name(architecture: str) -> str:
-    """Return the file name of the runtime library in a bundle: ``libtvm_runtime-x86_64.so``."""
-    return f"libtvm_runtime-{architecture}{LIBRARY_SUFFIX}"
+def runtime_name(architecture: str, library: str = "libtvm_runtime") -> str:
+    """Return the file name of a runtime library in a bundle: ``libtvm_runtime-x86_64.so``."""
+    return f"{library}-{architecture}{LIBRARY_SUFFIX}"
 
 
 def library_name(machine: str) -> str:
@@ -178,10 +194,7 @@ def verify_files(directory: str | os.PathLike[str], variant: Variant) -> None:
 
     Raises BundleError when its kernel library or runtime is missing or has another SHA-256.
     """
-    for name, expected in (
-        (variant.library, variant.sha256),
-        (variant.runtime.file, variant.runtime.sha256),
-    ):
+    for name, expected in variant.files:
         file = Path(directory) / name
         try:
             found = file_digest(file)
@@ -205,8 +218,9 @@ def choose_variant(
     machine: str | None = None,
     glibc: str | None = None,
 ) -> Variant:
-    """Return the first variant that runs where every one of its features is in ``features``.
+    """Return the first variant that runs on a CPU where every one of its features is in ``features``.
 
+    Variants for GPUs are never taken: `tvmconv.gpu_variants` chooses among those.
     ``machine`` restricts the choice to the variant of that name; UnknownNameError if there is none.
     ``glibc`` is the release of this process's C library, None where it is another one.
     Raises IncompatibleMachineError, which lists what each variant lacks.
@@ -220,7 +234,11 @@ def choose_variant(
     for variant in manifest.variants:
         if machine not in (None, variant.machine):
             continue
-        reason = obstacle(variant, architecture, features, operating_system, glibc)
+        reason = (
+            f'is for GPUs of {variant.gpu}: tvmconv.load(..., device="cuda")'
+            if variant.gpu
+            else obstacle(variant, architecture, features, operating_system, glibc)
+        )
         if reason is None:
             return variant
         reasons.append(f"{variant.machine} {reason}")
@@ -373,10 +391,18 @@ def _check(manifest: Manifest) -> None:
     if not manifest.variants:
         raise ValueError("the bundle has no variant")
     for variant in manifest.variants:
-        for name in (variant.library, variant.runtime.file):
+        for name, _ in variant.files:
             # A path would let a manifest open a library from outside the bundle.
             if not name or name.startswith(".") or "/" in name or "\0" in name:
                 raise ValueError(f"{name!r} is not a plain file name")
+        if (variant.gpu is None) != (variant.cuda_runtime is None):
+            raise ValueError(
+                f"variant {variant.machine} has gpu without cuda_runtime, or that alone"
+            )
+        if variant.gpu is not None and not _GPU_ARCH.fullmatch(variant.gpu):
+            raise ValueError(f"gpu of variant {variant.machine} is {variant.gpu!r}, not like sm_90")
+        if any(entry.workspace < 0 for entry in variant.kernels.values()):
+            raise ValueError(f"variant {variant.machine} has a kernel with a workspace below 0")
         if set(variant.kernels) != set(manifest.keys):
             differing = sorted(set(variant.kernels) ^ set(manifest.keys))
             raise ValueError(f"the kernels of variant {variant.machine} are not {differing}")

@@ -24,7 +24,8 @@ from tvmconv.errors import BuildError, MissingToolError
 from tvmconv.toolchain import Check
 
 INSTALL_LINKER = "pip install 'tvmconv[cross]'"
-_RUNTIME = "tvm/lib/libtvm_runtime.so"  # inside the wheel
+_RUNTIME = "libtvm_runtime.so"
+_INSIDE = "tvm/lib"  # the folder of the runtime libraries in the wheel
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,15 @@ def _link(architecture: str, output: str, objects: list[str], **_options: Any) -
     toolchain.run_linker([*command, "-shared", "-fPIC", "-s", "-o", output, *objects, "-lm"])
 
 
-def runtime_library(architecture: str) -> Path:
-    """Return ``libtvm_runtime.so`` for ``architecture``, of the installed release of apache-tvm.
+def runtime_library(architecture: str, name: str = _RUNTIME) -> Path:
+    """Return a runtime library for ``architecture``, of the installed release of apache-tvm.
 
     Fetched once: the wheel (95 MB) is downloaded through pip, and the library (3 MB) kept in the cache
     directory. Raises MissingToolError with the command to run where that fails.
     """
     if architecture == host.architecture():
-        return toolchain.runtime_library()
-    path = _runtime_path(architecture)
+        return toolchain.runtime_library(name)
+    path = _runtime_path(architecture).with_name(name)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         wheels = sorted(path.parent.glob("apache_tvm-*.whl"))
@@ -137,7 +138,7 @@ def runtime_library(architecture: str) -> Path:
 
 def _runtime_path(architecture: str) -> Path:
     version = toolchain.tvm_version() or "none"
-    return cache.directory() / "runtime" / version / architecture / "libtvm_runtime.so"
+    return cache.directory() / "runtime" / version / architecture / _RUNTIME
 
 
 def _fetch(architecture: str, path: Path) -> None:
@@ -178,11 +179,11 @@ def _extract(wheel: Path, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(wheel) as archive:
-            part.write_bytes(archive.read(_RUNTIME))
+            part.write_bytes(archive.read(f"{_INSIDE}/{path.name}"))
         part.replace(path)
     except (KeyError, zipfile.BadZipFile) as error:
         raise MissingToolError(
-            f"{wheel} is damaged or holds no {_RUNTIME} ({error}): remove it and build again"
+            f"{wheel} is damaged or holds no {path.name} ({error}): remove it and build again"
         ) from error
     finally:
         part.unlink(missing_ok=True)

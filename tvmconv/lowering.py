@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import tvm
@@ -17,8 +18,9 @@ import tvm_ffi
 from tvm import s_tir, te, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvmconv import cuda_compiler
 from tvmconv.dot_words import call_dot_products
-from tvmconv.errors import BuildError
+from tvmconv.errors import BuildError, TvmconvError
 from tvmconv.matrix_tiles import call_tiles
 from tvmconv.prefetching import prefetch_panels
 from tvmconv.unbinding import unbind_threads
@@ -235,8 +237,14 @@ def compile_functions(functions: Mapping[str, tirx.PrimFunc], target: Mapping[st
     mod = tvm.IRModule(
         {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
     )
+    on_gpu = target["kind"] == "cuda"
+    device_code = cuda_compiler.compiling(str(target["arch"])) if on_gpu else nullcontext()
+    pipeline = "default" if on_gpu else _PIPELINE
     try:
-        return tvm.compile(mod, target=tvm.target.Target(dict(target)), tir_pipeline=_PIPELINE)
+        with device_code:
+            return tvm.compile(mod, target=tvm.target.Target(dict(target)), tir_pipeline=pipeline)
+    except TvmconvError:
+        raise
     except Exception as error:
         first, *others = functions
         names = f"{first} and {len(others)} more" if others else first

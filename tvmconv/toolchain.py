@@ -160,14 +160,14 @@ def require_compiler() -> None:
     require(check_ffi(), check_tvm(), check_elftools(), check_linker())
 
 
-def runtime_library() -> Path:
-    """The ``libtvm_runtime.so`` of the installed apache-tvm."""
+def runtime_library(name: str = "libtvm_runtime.so") -> Path:
+    """A runtime library of the installed apache-tvm."""
     spec = importlib.util.find_spec("tvm")
     locations = list(spec.submodule_search_locations or ()) if spec else []
     for location in locations:
-        path = Path(location) / "lib" / "libtvm_runtime.so"
+        path = Path(location) / "lib" / name
         if path.is_file():
             return path
     raise MissingToolError(
-        f"no libtvm_runtime.so in {locations or 'any installed apache-tvm'}. To mend it: {INSTALL_COMPILER}"
+        f"no {name} in {locations or 'any installed apache-tvm'}. To mend it: {INSTALL_COMPILER}"
     )

@@ -1,4 +1,7 @@
-"""Show what a bundle holds and where it runs, without opening any of its libraries."""
+"""Show what a bundle holds and where it runs, without opening any of its libraries.
+
+Whether a GPU is here is asked of the driver, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, host, tables
+from tvmconv import bundle, cuda_driver, gpu_variants, host, tables
 from tvmconv.bundle import Manifest, Variant
-from tvmconv.errors import BundleError, IncompatibleMachineError
+from tvmconv.errors import BundleError, IncompatibleMachineError, MissingToolError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +42,7 @@ def _damage(directory: Path, variant: Variant) -> str | None:
 
 
 def _missing(variant: Variant) -> list[str]:
-    """Return what this machine lacks for ``variant``: the architecture, or CPU features and glibc."""
+    """Return what this machine lacks for ``variant``: the architecture, CPU features, glibc, a GPU."""
     here, there = (host.architecture(), host.operating_system()), (variant.architecture, variant.os)
     if here != there:
         return [" ".join(there)]
@@ -47,7 +50,16 @@ def _missing(variant: Variant) -> list[str]:
     missing = [name for name in variant.features if name not in features]
     if not bundle.has_glibc(variant.glibc, host.glibc()):
         missing.append(f"glibc {variant.glibc}")
+    if variant.gpu is not None and not _devices_for(variant.gpu):
+        missing.append(f"a GPU of {variant.gpu} or newer")
     return missing
+
+
+def _devices_for(arch: str) -> list[cuda_driver.Device]:
+    try:
+        return [each for each in cuda_driver.devices() if gpu_variants.runs_on(arch, each)]
+    except MissingToolError:  # a driver that does not work; `tvmconv doctor` says how
+        return []
 
 
 def _taken(manifest: Manifest) -> str | None:
@@ -80,7 +92,11 @@ def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) ->
         print(f"\nvariant {variant.machine}: {variant.architecture} {variant.os}")
         needs = [*variant.features, *([f"glibc {variant.glibc}"] if variant.glibc else [])]
         print(f"  needs  {' '.join(needs) or 'nothing special'}")
-        print(f"  here   {'lacks ' + ' '.join(missing) if missing else 'has all of it'}")
+        if variant.gpu:
+            largest = max(entry.workspace for entry in variant.kernels.values())
+            print(f"  gpu    machine code for {variant.gpu}, PTX for newer ones")
+            print(f"  memory {largest} bytes of workspace at most")
+        print(f"  here   {'lacks ' + ', '.join(missing) if missing else 'has all of it'}")
         print(
             f"  files  {damage[variant.machine] or f'{variant.library} and runtime are intact'}\n"
         )
