@@ -14,7 +14,7 @@ from tvmconv.gpu_tiles import call_warp_tiles
 PIPELINE = "tvmconv_gpu"
 
 
-def _passes() -> list[Any]:
+def passes() -> list[Any]:
     """TVM's own s_tir pipeline less virtual threads and what `gpu_pipelines` does in its place."""
     return [
         s_tir.transform.CanonicalizeLoop(),
@@ -52,7 +52,7 @@ def _passes() -> list[Any]:
 def _pipeline() -> tuple[Any, Any, Any]:
     @tvm.transform.module_pass(opt_level=0)
     def lower(mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        return tvm.transform.Sequential(_passes())(mod)
+        return tvm.transform.Sequential(passes())(mod)
 
     def finalize_host() -> Any:
         return tvm.transform.Sequential(

@@ -138,9 +138,9 @@ def _pipelined(loop: tirx.For, staged: list[Any]) -> tirx.Stmt:
 
     def at(statements: list[Any], when: Any) -> tirx.Stmt:
         slot = when % stages if stages > 1 else tirx.const(0, "int32")
-        moved = [_moved(s, versions, slot) for s in statements]
-        if not when.same_as(turn):
-            moved = [_substituted(s, turn, when) for s in moved]
+        # In this order: the slot names the turn too.
+        then = [_substituted(s, turn, when) for s in statements]
+        moved = [_moved(s, versions, slot) for s in then]
         return tirx.SeqStmt(moved) if len(moved) > 1 else moved[0]
 
     head: list[Any] = [tirx.AllocBuffer(buffer) for buffer in versions.values()]

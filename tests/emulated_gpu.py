@@ -1,0 +1,173 @@
+"""Runs the CUDA C++ that TVM writes for kernels, on the CPU: emulated_gpu.h says how, and what it shows."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from tvmconv import cuda_compiler, cuda_tools, gpu_lowering, lowering, oracle
+from tvmconv.cuda_prelude import PRELUDE
+from tvmconv.hardware import Function, Machine
+from tvmconv.runtime import arrays
+
+HEADER = Path(__file__).with_name("emulated_gpu.h")
+_KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\) \{')
+_SHARED = re.compile(r"extern __shared__ __align__\(128\) (\w+) (\w+)\[\];")
+_SHARED_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel as the host launches it."""
+
+    kernel: str
+    blocks: int
+    threads: tuple[int, int, int]
+    shared_bytes: int
+
+
+def flat(functions: Mapping[str, Function]) -> dict[str, Any]:
+    """Functions and their packing by names of their own."""
+    found = {name: function.main for name, function in functions.items()}
+    packs = {f"{n}_pack": f.pack for n, f in functions.items() if f.pack is not None}
+    return {**found, **packs}
+
+
+def launches(functions: Mapping[str, Any], machine: Machine) -> Iterator[Launch]:
+    """Every kernel of lowered functions, those of one function in the order that the host launches them."""
+    mod = tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in functions.items()})
+    target = tvm.target.Target(dict(machine.target))
+    passes = gpu_lowering.passes()
+    split = next(i for i, each in enumerate(passes) if "SplitHostDevice" in str(each.info.name))
+    steps = [tirx.transform.BindTarget(target), *passes[: split + 1]]
+    mod = tvm.transform.Sequential(steps)(mod)
+    for variable, func in sorted(mod.functions_items(), key=lambda item: item[0].name_hint):
+        if "_kernel" in variable.name_hint:
+            yield _launch(variable.name_hint, func)
+
+
+def _launch(name: str, func: Any) -> Launch:
+    extents, shared = {}, []
+
+    def note(node: Any) -> None:
+        if isinstance(node, tirx.AttrStmt) and node.attr_key == "thread_extent":
+            extents[node.node.thread_tag] = int(node.value)
+        if isinstance(node, tirx.AllocBuffer) and node.buffer.scope() == "shared.dyn":
+            item = tvm.DataType(node.buffer.dtype).itemsize
+            shared.append(int(node.buffer.shape[0]) * item)
+
+    tvm_ffi.structural_walk(func.body, note)
+    x, y, z = (extents.get(f"threadIdx.{axis}", 1) for axis in "xyz")
+    return Launch(name, extents.get("blockIdx.x", 1), (x, y, z), sum(shared))
+
+
+class EmulatedGpu:
+    """Scheduled functions and their packing, as CUDA C++ that g++ compiled."""
+
+    def __init__(
+        self, functions: Mapping[str, Function], machine: Machine, folder: Path
+    ) -> None:
+        self.functions = dict(functions)
+        with cuda_compiler.compiling(machine.gpu.arch) as session:
+            lowering.compile_functions(flat(functions), machine.target)
+        self.modules = session.modules
+        source = "".join(module.source.removeprefix(PRELUDE) for module in session.modules)
+        self.parameters = _parameters(source)
+        self.launches = list(launches(flat(functions), machine))
+        self.library = _compile(source, self.parameters, self.launches, folder)
+
+    def call(self, name: str, given: Mapping[str, np.ndarray], seed: int) -> None:
+        """Run one function's kernels, one after the other; threads that wait forever are an error."""
+        for launch in self.launches:
+            kernel = launch.kernel
+            if kernel.rpartition("_kernel")[0] != name:
+                continue
+            named = (given[name.removesuffix("_ptr")] for _, name in self.parameters[kernel])
+            pointers = [ctypes.c_void_p(arrays.data_address(array)) for array in named]
+            stuck = getattr(self.library, f"run_{kernel}")(ctypes.c_uint(seed), *pointers)
+            assert not stuck, f"threads of {kernel} wait for others that never come"
+
+    def run(self, name: str, spec, arguments: Mapping[str, np.ndarray], seed: int = 0):
+        """The output for arguments as `oracle.random_arguments` gives them; ``seed`` orders threads."""
+        function = self.functions[name]
+        given = {each: arrays.aligned_copy(array) for each, array in arguments.items()}
+        if function.pack is not None:
+            packed = _nothing(function.packed_shape, function.packed_dtype)
+            self.call(f"{name}_pack", {**given, "packed": packed}, seed)
+            given["filter"] = packed
+        out = _nothing(spec.output_shape, spec.out_dtype)
+        scratch = _nothing((function.workspace_bytes // 4 + 1,), "float32")
+        self.call(name, {**given, "conv": scratch, "out": out}, seed)
+        return out
+
+
+def _nothing(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array of no numbers."""
+    array = arrays.empty_aligned(shape, oracle.numpy_dtype(dtype))
+    array.view(np.uint8)[...] = 0xFF
+    return array
+
+
+def available() -> bool:
+    """Whether a C++ compiler, nvcc and CUDA's headers are here."""
+    return shutil.which("g++") is not None and _headers() is not None
+
+
+def _headers() -> Path | None:
+    nvcc = cuda_tools.nvcc()
+    roots = [] if nvcc is None else [*Path(nvcc).resolve().parents]
+    roots += [Path("/usr/local/cuda")]
+    return next((r / "include" for r in roots if (r / "include" / "cuda_fp16.h").exists()), None)
+
+
+def _parameters(source: str) -> dict[str, list[tuple[str, str]]]:
+    """(type, name) of each kernel's parameters."""
+    found = {}
+    for kernel, text in _KERNEL.findall(source):
+        parts = (part.replace("__restrict__", "").rsplit(None, 1) for part in text.split(","))
+        found[kernel] = [(kind.strip(), name) for kind, name in parts]
+    return found
+
+
+def _compile(
+    source: str,
+    parameters: Mapping[str, list[tuple[str, str]]],
+    kernels: list[Launch],
+    folder: Path,
+) -> ctypes.CDLL:
+    units = []
+    for launch in kernels:
+        named = parameters[launch.kernel]
+        void = "".join(f", void* {name}" for _, name in named)
+        given = ", ".join(f"({kind}){name}" for kind, name in named)
+        block = ", ".join(map(str, launch.threads))
+        units.append(
+            f'extern "C" int run_{launch.kernel}(unsigned seed{void}) {{\n'
+            "  emulated::shared = memory;\n"
+            f"  return emulated::launch(dim3({launch.blocks}), dim3({block}), "
+            f"{launch.shared_bytes}, seed, [=] {{ {launch.kernel}({given}); }});\n}}\n"
+        )
+    # Each kernel declares shared memory of a type of its own: an array of bytes stands for all of them.
+    text = _SHARED.sub(r"\1* \2 = (\1*)emulated::shared;", source)
+    path, library = folder / "kernels.cpp", folder / "kernels.so"
+    path.write_text(
+        f'#include "{HEADER}"\n#undef __launch_bounds__\n#define __launch_bounds__(n)\n'
+        f"alignas(128) static unsigned char memory[{_SHARED_BYTES}];\n{text}\n{''.join(units)}"
+    )
+    options = ["-O1", "-w", "-std=c++17", "-shared", "-fPIC", f"-I{_headers()}"]
+    done = subprocess.run(
+        ["g++", *options, "-o", library, path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[:3000]
+    return ctypes.CDLL(str(library))

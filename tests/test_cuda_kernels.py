@@ -1,0 +1,106 @@
+"""Every CUDA schedule on every edge case: compiled for real, and run on an emulated GPU.
+
+No GPU is needed. nvcc compiles for Turing, Ampere and Hopper, and its machine code is looked at; the same
+CUDA C++ runs on the CPU (emulated_gpu.py), so that values, barriers, asynchronous copies and the fragments of
+tensor cores are checked, all but the PTX inside the functions of tvmconv/cuda_prelude.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from emulated_gpu import EmulatedGpu, available, flat, launches
+
+from tvmconv import contract, cuda_compiler, cuda_tools, hardware, lowering, oracle
+from tvmconv.errors import MissingToolError
+from tvmconv.schedules.cuda import PACK
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(cuda_tools.nvcc() is None, reason="no nvcc: pip install 'tvmconv[cuda]'"),
+]
+SCHEDULES = [schedule.name for schedule in PACK.schedules]
+ARCHS = ("sm_75", "sm_80", "sm_90")
+# Kernels of one C++ file: few files for the headers' sake, and two processes that share the work.
+_BATCH = 24
+
+
+def cases_of(arch, schedule):
+    machine, _ = hardware.find_machine(arch)
+    return [case for case in contract.cases(PACK, [machine]) if case.schedule.name == schedule]
+
+
+def functions_of(cases, random=0):
+    """(name, case, decisions, function) of defaults and of random decisions."""
+    found = []
+    for number, case in enumerate(cases):
+        points = [case.default(), *contract.random_decisions(case, random)]
+        for turn, decisions in enumerate(points):
+            function = case.schedule.apply(case.spec, case.machine, decisions)
+            found.append((f"k{number}_{turn}", case, decisions, function))
+    return found
+
+
+def batches():
+    return [
+        pytest.param(arch, schedule, first, id=f"{arch}-{schedule}-{first}")
+        for arch, names in (("sm_90", SCHEDULES), ("sm_75", SCHEDULES[:2]))
+        for schedule in names
+        for first in range(0, len(cases_of(arch, schedule)), _BATCH)
+    ]
+
+
+@pytest.mark.skipif(not available(), reason="the emulated GPU needs g++ and CUDA's headers")
+@pytest.mark.parametrize(("arch", "schedule", "first"), batches())
+def test_emulated_kernels_compute_the_oracles_values(arch, schedule, first, tmp_path):
+    cases = cases_of(arch, schedule)[first : first + _BATCH]
+    made = functions_of(cases, random=0 if schedule.endswith("direct") else 1)
+    gpu = EmulatedGpu({name: function for name, *_, function in made}, made[0][1].machine, tmp_path)
+
+    for name, case, decisions, _ in made:
+        arguments = oracle.random_arguments(case.spec, seed=0)
+        expected = oracle.conv(case.spec, **arguments)
+        # Threads in another order: what depends on it lacks a barrier.
+        one, other = (gpu.run(name, case.spec, arguments, seed) for seed in (0, 1))
+        assert one.tobytes() == other.tobytes(), f"{case}: {decisions}"
+        oracle.assert_close(case.spec, expected, one)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_edge_case_compiles_within_the_cards_limits(arch, schedule):
+    made = functions_of(cases_of(arch, schedule))
+    machine = made[0][1].machine
+    functions = flat({name: function for name, *_, function in made})
+    with cuda_compiler.compiling(arch) as session:
+        lowering.compile_functions(functions, machine.target)
+
+    reports = {report.kernel: report for report in session.reports if report.arch == arch}
+    for launch in launches(functions, machine):
+        report, threads = reports[launch.kernel], launch.threads[0] * launch.threads[1]
+        assert launch.shared_bytes + report.shared_bytes <= machine.gpu.shared_bytes
+        assert report.registers * threads <= machine.gpu.registers_per_multiprocessor
+        assert threads <= 1024
+        assert (report.spill_stores, report.spill_loads) == (0, 0), launch.kernel
+    if ".tensor" in schedule:
+        _check_instructions(arch, session, made)
+
+
+def _check_instructions(arch, session, made):
+    """Products are tensor cores', copies are asynchronous where the card can and 4 bytes are together."""
+    try:
+        text = "".join(cuda_compiler.sass(module.image) for module in session.modules)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    code = {
+        name: body
+        for name, body in re.findall(r"Function : (\w+)\n(.*?)(?=Function : |\Z)", text, re.S)
+    }
+    for name, case, *_ in made:
+        body = code[f"{name}_kernel"]
+        product = "HMMA" if case.spec.dtype in ("float16", "bfloat16") else "IMMA"
+        assert product in body, case
+        assert "LDSM" in body, case
+        if arch != "sm_75":
+            assert "LDGSTS" in body, case
