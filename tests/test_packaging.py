@@ -149,7 +149,7 @@ MAY_IMPORT = {
     "tuning": "",
     "tuning.log": "errors toolchain spec",
     "tuning.records": "errors spec hardware choice tuning.log",
-    "runtime": "errors rules spec bundle host",
+    "runtime": "errors rules spec bundle cuda_driver gpu_variants host",
     "choice": "errors spec hardware tuning.log",
     "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
