@@ -33,7 +33,7 @@ class Rehearsal(Gpu):
 
     def __init__(self):
         self.device = Device(0, "main memory", (9, 0), 1, 0)
-        self._allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._find_functions()
         self._place = tvm_ffi.device("cpu:0")
         self.capturing = set()
         self.allocated = []

@@ -150,6 +150,7 @@ MAY_IMPORT = {
     "tuning.log": "errors toolchain spec",
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle cuda_driver gpu_variants host",
+    "gpu_check": "errors oracle runtime spec",
     "choice": "errors spec hardware tuning.log",
     "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
@@ -231,7 +232,8 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle cuda_driver cuda_tools gpu_variants hardware host tables timing toolchain "
+        ". errors spec bundle cuda_driver cuda_tools gpu_variants gpu_check hardware host tables timing "
+        "toolchain "
         "cross workloads oracle runtime choice builder roof bench comparison peers.race peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "

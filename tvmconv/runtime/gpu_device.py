@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 
 from tvmconv import cuda_driver, errors
-from tvmconv.runtime import arrays
+from tvmconv.runtime import arrays, tensors
 
 CUDA = 2  # DLPack's device type
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}  # DLPack's type codes
@@ -41,7 +42,7 @@ class Gpu:
     def __init__(self, device: cuda_driver.Device, devices: int) -> None:
         self.device = device
         self._place = tvm_ffi.device(f"cuda:{device.index}")
-        self._allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._find_functions()
         # A handle of our own: setting types on it changes nothing for others.
         self._cudart = cuda_driver.open_cudart()
         self._cudart.cudaStreamIsCapturing.argtypes = (_handle, _pointer)
@@ -49,6 +50,12 @@ class Gpu:
         self._cudart.cudaMemcpyAsync.argtypes = (_pointer, _pointer, ctypes.c_size_t, _int, _handle)
         self._cudart.cudaGetErrorString.restype = ctypes.c_char_p
         self._several = devices > 1
+
+    def _find_functions(self) -> None:
+        """Of TVM's runtime, which waits for the default stream when it copies to or from main memory."""
+        self._allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
+        self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
 
     @property
     def index(self) -> int:
@@ -86,6 +93,22 @@ class Gpu:
                 f"{size(shape, dtype)} bytes cannot be allocated on {self.device}: {_reason(error)}. "
                 "`nvidia-smi` tells what else uses its memory"
             ) from error
+
+    def upload(self, array: arrays.Array) -> Any:
+        """Return a ``tvm_ffi.Tensor`` with the values of an array, once they are there."""
+        made = self.empty(array.shape, array.dtype.name)
+        source = np.ascontiguousarray(array)
+        if source.nbytes:
+            self._from_bytes(made, ctypes.c_void_p(arrays.data_address(source)), source.nbytes)
+        return made
+
+    def download(self, tensor: Any) -> arrays.Array:
+        """Return the values of a ``tvm_ffi.Tensor`` as a new array, once all work on it is done."""
+        shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+        array = arrays.empty_aligned(shape, tensors.numpy_dtype(dtype))
+        if array.nbytes:
+            self._to_bytes(tensor, ctypes.c_void_p(arrays.data_address(array)), array.nbytes)
+        return array
 
     def copy(self, target: int, source: int, count: int, stream: int) -> None:
         """Copy bytes from one address of the GPU to another, in the order of the stream."""

@@ -141,12 +141,12 @@ class BoundGpuKernel:
         stream = found.stream(self._gpu.index)
         if out is not None:
             target = self._target(out, source, addend)
-            self._run(source, addend, target, stream)
+            self.run_at(source, addend, target, stream)
             return out
         if not found.allocates_in_captures:
             self._refuse_capture(stream, "an output must be allocated: make one and pass it as out")
         result, target = found.empty(self._out.shape, self._out.dtype, self._gpu)
-        self._run(source, addend, target, stream)
+        self.run_at(source, addend, target, stream)
         return found.result(result, self._gpu, stream)
 
     def _addend(self, residual: object) -> int:
@@ -179,7 +179,11 @@ class BoundGpuKernel:
             )
         return target
 
-    def _run(self, source: int, addend: int, target: int, stream: int) -> None:
+    def run_at(self, source: int, addend: int, target: int, stream: int) -> None:
+        """Put the kernel into a stream, for addresses in the GPU's memory that nobody checks.
+
+        Of data, residual (0 where the kernel has none) and output; the stream as CUDA's handle.
+        """
         function = self.kernel.function
         if function is None:  # an empty output
             return
