@@ -379,7 +379,7 @@ class _Kernel:
         out, edges = _guarded(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         names = [name for name in ("bias", "residual") if name in placed]
         called = [placed["data"], self._weights(arguments["filter"])]
-        called += [*(placed[name] for name in names), out]
+        called += [*(placed[name] for name in names), *self._workspace(), out]
         images = (arrays.array_pointer(self._as_called(array)) for array in called)
         self.module["main"](*images)
         if any((edge.view(np.uint8) != 0xFF).any() for edge in edges):
@@ -388,6 +388,11 @@ class _Kernel:
             if placed[name].tobytes() != arguments[name].tobytes():
                 _broken(self.case, f"writes to its argument {name}")
         return out
+
+    def _workspace(self) -> list[Array]:
+        """Scratch memory that holds no numbers."""
+        size = self.function.workspace_bytes // 4
+        return [_guarded((size,), np.dtype("float32"))[0]] if size else []
 
     def _weights(self, filter_: Array) -> Array:
         """The filter as the kernel takes it, 64-byte aligned as the runtime promises."""

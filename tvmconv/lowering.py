@@ -23,6 +23,7 @@ from tvmconv.dot_words import call_dot_products
 from tvmconv.errors import BuildError, TvmconvError
 from tvmconv.matrix_tiles import call_tiles
 from tvmconv.prefetching import prefetch_panels
+from tvmconv.unbinding import unbind_threads
 
 LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls
 SPLIT_AT = "tvmconv.split_at"  # loop annotation: tile numbers at which the loop changes its nature
@@ -141,6 +142,7 @@ def _cpu_passes() -> list[Any]:
     the 54 layers of two networks on average the same (interleaved, Sapphire Rapids, 2026-11-22).
     """
     return [
+        unbind_threads,
         import_llvm_ir,
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),

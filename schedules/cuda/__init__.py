@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.cuda import machines
+from tvmconv.schedules.cuda import conv2d, depthwise_conv2d, machines, tensor_conv2d
 
 PACK = HardwarePack(
     name="cuda",
     machines=machines.MACHINES,
-    schedules=(),
+    schedules=(
+        *tensor_conv2d.SCHEDULES,
+        *conv2d.SCHEDULES,
+        *depthwise_conv2d.SCHEDULES,
+    ),
     aliases=machines.CARDS,
     unavailable=machines.UNAVAILABLE,
 )

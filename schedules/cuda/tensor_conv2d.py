@@ -1,0 +1,263 @@
+"""Dense convolution on tensor cores: one matrix product, tiles of which are multiplied by warps.
+
+    rows     output pixels of all images      filter packed as [output channel][tap and input channel]
+    columns  output channels
+    inner    taps x input channels, in slabs of 32 bytes: what one mma.sync multiplies
+
+THE TILE of a block is ``rows`` x ``columns`` sums; its ``warps`` (down x across) share it. A turn brings
+``slabs`` slabs of rows and columns to shared memory, from where every warp loads its part:
+
+    registers       rows x columns / (32 threads x warps) sums a thread, 4 words for each 16 rows or columns
+    shared memory   (rows + columns) x (32 x slabs + 16) bytes x ``stages``; the 16 bytes keep the eight rows
+                    that ldmatrix reads at a time in different banks
+    intensity       rows x columns / (rows + columns) multiply-adds for every element from L2: 32 at 64 x 64
+
+Copies run ``stages`` - 1 turns ahead of the multiplications (gpu_pipelines); where input channels are fewer
+than 4 bytes' worth they cannot be asynchronous. Padding is zeros that the copies write.
+
+SPLITS. 14x14 pixels x 256 channels are 4 x 4 tiles of 64 x 64, and an H100 has 132 multiprocessors. With
+``splits`` the inner extent is cut into parts, each a block's; they write their sums to a workspace, and a
+second kernel adds them up: splits x rows x columns x 8 bytes of traffic, most of it in L2, and one launch.
+
+Not measured on a GPU: the default decisions weigh these by the machine's facts alone.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.compute import gathered_conv2d
+from tvmconv.compute.gathered_conv2d import Product
+from tvmconv.gpu_pipelines import PIPELINE
+from tvmconv.gpu_tiles import (
+    FRAGMENT,
+    LOAD,
+    MULTIPLY,
+    SLAB_BYTES,
+    STORE,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    ZERO,
+)
+from tvmconv.hardware import Choice, Decisions, Function, Gpu, Knob, Machine, Schedule
+from tvmconv.lowering import prim_func
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.schedules.cuda import threads
+from tvmconv.spec import ConvSpec
+
+_ROWS = (64, 128, 32, 16)
+_COLUMNS = (64, 128, 32, 16)
+_WARPS = ("2x2", "2x1", "1x2", "4x1", "1x4", "2x4", "4x2", "1x1")
+_SPLITS = (1, 2, 4, 8, 16)
+# Sums of one thread: with as many again for operands and addresses they stay below 255 registers.
+_MOST_SUMS = 128
+_PAD_BYTES = 16
+# Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the
+# H100, 2208.11174 for the A100), cycles from asking to having, and those of another launch.
+_L2_BYTES_A_CYCLE, _L2_LATENCY, _LAUNCH = 48, 700, 4000
+# Instructions of a warp for each 16 bytes that a thread copies, most of them for the address.
+_COPY_INSTRUCTIONS = 25
+# Multiply-adds of bytes that a multiprocessor's tensor cores do in a cycle; of half precisions half. mma.sync
+# on Hopper reaches two thirds of what wgmma does.
+_TENSOR_RATE = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2700}
+_OTHER_RATE = 1024
+
+
+def _gpu(machine: Machine) -> Gpu:
+    assert machine.gpu is not None, machine.name  # noqa: S101 - the pack's machines all have one
+    return machine.gpu
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Dense conv2d in NHWC, of a dtype that the tensor cores take and no less exact than its sum."""
+    gpu = machine.gpu
+    kind = "int8" if spec.dtype == "uint8" else spec.dtype
+    return (
+        gpu is not None
+        and kind in gpu.tensor_core_dtypes
+        and spec.dtype != "float32"
+        and not spec.is_empty
+        and gathered_conv2d.can_gather(spec)
+    )
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, its warps, what is on its way, and the parts of the sum."""
+    stages = (3, 4, 2) if _gpu(machine).async_copy else (2, 1)
+    return (
+        Knob("rows", _ROWS),
+        Knob("columns", _COLUMNS),
+        Knob("warps", _WARPS),
+        Knob("slabs", (2, 4)),
+        Knob("stages", stages),
+        Knob("splits", _SPLITS),
+    )
+
+
+def _tile(spec: ConvSpec, decisions: Decisions) -> tuple[int, int, int]:
+    inner = int(decisions["slabs"]) * SLAB_BYTES // ITEM_BYTES[spec.dtype]
+    return int(decisions["rows"]), int(decisions["columns"]), inner
+
+
+def _warps(decisions: Decisions) -> tuple[int, int]:
+    down, across = str(decisions["warps"]).split("x")
+    return int(down), int(across)
+
+
+def _product(spec: ConvSpec, decisions: Decisions) -> Product:
+    return gathered_conv2d.product(spec, _tile(spec, decisions), int(decisions["splits"]))
+
+
+def _shared_bytes(decisions: Decisions) -> int:
+    rows, columns = int(decisions["rows"]), int(decisions["columns"])
+    line = int(decisions["slabs"]) * SLAB_BYTES + _PAD_BYTES
+    ahead = int(decisions["stages"]) * (rows + columns) * line
+    sums = rows * (columns + 8) * 4 if decisions["splits"] == 1 else 0
+    return max(ahead, sums)
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Warps have whole tiles, sums and slabs fit, every thread copies as much, no part is empty."""
+    (rows, columns, inner), (down, across) = _tile(spec, decisions), _warps(decisions)
+    if rows % (down * TILE_ROWS) or columns % (across * TILE_COLUMNS):
+        return False
+    block = down * across * threads.WARP
+    wide = threads.vector(16, spec.dtype)
+    narrow = threads.vector(spec.in_channels, spec.dtype)
+    even = rows * inner % (block * narrow) == 0 and columns * inner % (block * wide) == 0
+    depth = spec.kernel_height * spec.kernel_width * spec.in_channels
+    return (
+        even
+        and rows * columns // block <= _MOST_SUMS
+        and _shared_bytes(decisions) <= _gpu(machine).shared_bytes
+        and (int(decisions["splits"]) == 1 or depth >= 2 * inner * int(decisions["splits"]))
+    )
+
+
+def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """A rough model of the time, in cycles: waves of blocks, each a latency and its turns.
+
+    A turn takes as long as its multiplications or its bytes from L2, whichever is longer, of all blocks that
+    share a multiprocessor.
+    """
+    gpu, p, (rows, columns, inner) = _gpu(machine), _product(spec, decisions), _tile(spec, decisions)
+    down, across = _warps(decisions)
+    blocks = p.padded_rows // rows * (p.padded_columns // columns) * p.splits
+    warps = down * across
+    room = gpu.shared_bytes_per_multiprocessor // (_shared_bytes(decisions) + 1024)
+    resident = max(1, min(room, gpu.threads_per_multiprocessor // (2 * warps * threads.WARP)))
+    together = min(resident, -(-blocks // gpu.multiprocessors))
+    rate = _TENSOR_RATE.get(gpu.arch, _OTHER_RATE) // ITEM_BYTES[spec.dtype]
+    # Fewer than four warps leave some of the four tensor cores idle.
+    rate = rate * min(1.0, together * warps / 4)
+    work = rows * columns * inner / rate
+    moved = (rows + columns) * int(decisions["slabs"]) * SLAB_BYTES
+    traffic = moved / _L2_BYTES_A_CYCLE
+    # Four schedulers; a warp alone issues every other cycle at best.
+    issued = moved / 16 / threads.WARP * _COPY_INSTRUCTIONS
+    issue = issued * together / min(4, together * warps / 2)
+    covered = max(1, together * (int(decisions["stages"]) - 1))
+    turn = max(together * max(work, traffic), issue, _L2_LATENCY / covered)
+    waves = -(-blocks // (gpu.multiprocessors * together))
+    total = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
+    if p.splits > 1:
+        across_card = gpu.multiprocessors * _L2_BYTES_A_CYCLE
+        total += _LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
+    return total
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The least `cycles` of the legal decisions with four warps, or fewer for a small tile."""
+    candidates = [
+        {
+            "rows": rows,
+            "columns": columns,
+            "warps": warps,
+            "slabs": slabs,
+            "stages": stages,
+            "splits": splits,
+        }
+        for rows, columns, warps, slabs, splits in product(
+            _ROWS, _COLUMNS, ("2x2", "1x4", "4x1", "2x1", "1x2", "1x1"), (2, 4), _SPLITS
+        )
+        for stages in ((3,) if _gpu(machine).async_copy else (2,))
+    ]
+    fitting = [each for each in candidates if legal(spec, machine, each)]
+    return min(fitting, key=lambda each: cycles(spec, machine, each))
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.gathered_conv2d.implicit_gemm`; raises nothing for legal decisions."""
+    p = _product(spec, decisions)
+    sch = Loops(prim_func(gathered_conv2d.implicit_gemm(spec, p)))
+    if p.splits > 1:
+        threads.add_up(sch, spec)
+    _multiply(sch, spec, decisions, p)
+    return threads.function(
+        spec, sch.mod["main"], gathered_conv2d.pack(spec, p), workspace=p.workspace
+    )
+
+
+def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> None:
+    (rows, columns, inner), (down, across) = _tile(spec, decisions), _warps(decisions)
+    item = ITEM_BYTES[spec.dtype]
+    slab = SLAB_BYTES // item
+    conv, gathered = sch.get_sblock("conv"), sch.get_sblock("gathered")
+    if p.splits == 1:
+        sch.set_scope(conv, 0, "shared.dyn")
+    stored = sch.cache_write(conv, 0, "local")
+    part, m, n, k = sch.get_loops(conv)
+    mo, mw, mt, mi = sch.split(m, [None, down, rows // down // TILE_ROWS, TILE_ROWS])
+    no, nw, nt, ni = sch.split(n, [None, across, columns // across // TILE_COLUMNS, TILE_COLUMNS])
+    ko, kt, ki = sch.split(k, [None, inner // slab, slab])
+    # Blocks that run at the same time share what is larger.
+    outer = (no, mo) if p.padded_columns > p.padded_rows else (mo, no)
+    sch.reorder(part, *outer, mw, nw, ko, kt, mt, nt, mi, ni, ki)
+    block = sch.fuse(part, *outer)
+    sch.bind(block, "blockIdx.x")
+    warp = sch.fuse(mw, nw)
+    sch.bind(warp, "threadIdx.y")
+    sch.set_scope(gathered, 0, "shared.dyn")
+    first = sch.cache_read(conv, 0, "local")
+    filter_ = sch.cache_read(conv, 1, "shared.dyn")
+    second = sch.cache_read(conv, 1, "local")
+    for operand in (first, second):
+        sch.compute_at(operand, kt)
+        _annotate(sch, operand, LOAD, TILE_ROWS, slab)
+    wide = threads.vector(16, spec.dtype)
+    for copied, lanes in ((gathered, threads.vector(spec.in_channels, spec.dtype)), (filter_, wide)):
+        sch.compute_at(copied, ko)
+        threads.cooperate(sch, copied, 2, down * across, lanes)
+        sch.storage_align(copied, 0, -2, SLAB_BYTES // item, _PAD_BYTES // item)
+    sch.reverse_compute_at(stored, warp)
+    _annotate(sch, stored, STORE, TILE_ROWS, TILE_COLUMNS)
+    if p.splits == 1:
+        sch.storage_align(stored, 0, -2, 32, 8)
+        out = sch.get_sblock("out")
+        sch.reverse_compute_at(out, block)
+        threads.cooperate(sch, out, 2, down * across, threads.sum_vector(spec.out_channels))
+    start = sch.decompose_reduction(conv, ko)
+    sch.annotate(sch.get_loops(start)[-2], FRAGMENT, ZERO)
+    sch.annotate(mi, FRAGMENT, MULTIPLY)
+    sch.annotate(ko, PIPELINE, int(decisions["stages"]))
+    for loop in (kt, mt, nt):
+        sch.unroll(loop)
+
+
+def _annotate(sch: Loops, block: Any, what: str, rows: int, columns: int) -> None:
+    """Cut a block's last two loops into tiles, and say what is done with each."""
+    *_, i, j = sch.get_loops(block)
+    io, ii = sch.split(i, [None, rows])
+    jo, ji = sch.split(j, [None, columns])
+    sch.reorder(io, jo, ii, ji)
+    sch.annotate(ii, FRAGMENT, what)
+    sch.unroll(io)
+    sch.unroll(jo)
+
+
+SCHEDULES = (
+    Schedule("cuda.conv2d.tensor", accepts, knobs, legal, default, apply),
+)

@@ -1,0 +1,119 @@
+"""What the CUDA schedules share: loops over the threads of a block, and a kernel's interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm.s_tir import Schedule as Loops
+
+from tvmconv.hardware import Function
+from tvmconv.lowering import prim_func, with_interface
+from tvmconv.rules import ITEM_BYTES
+from tvmconv.spec import ConvSpec
+
+WARP = 32  # threads
+_BLOCK = 256  # threads of kernels that go over an array once
+_VECTOR_BYTES = 16  # the widest load of a thread
+# TVM 0.27 makes no vectors of eight floats: an epilogue, in the sums' 32 bits, has four lanes at most.
+_SUM_LANES = 4
+
+
+def vector(extent: int, dtype: str) -> int:
+    """Elements that a thread copies at once where ``extent`` of them are contiguous and aligned."""
+    return math.gcd(extent, _VECTOR_BYTES // ITEM_BYTES[dtype])
+
+
+def sum_vector(channels: int) -> int:
+    """Output channels that a thread finishes at once."""
+    return math.gcd(channels, _SUM_LANES)
+
+
+def cooperate(sch: Loops, block: Any, loops: int, warps: int, lanes: int) -> None:
+    """Spread a block's last ``loops`` loops over the threads (x, y), ``lanes`` elements at a time."""
+    whole = sch.fuse(*sch.get_loops(block)[-loops:])
+    _, y, x, lane = sch.split(whole, [None, warps, WARP, lanes])
+    sch.bind(y, "threadIdx.y")
+    sch.bind(x, "threadIdx.x")
+    if lanes > 1:
+        sch.vectorize(lane)
+
+
+def cover(sch: Loops, block: Any, lanes: int = 1) -> Any:
+    """Give every thread of enough blocks ``lanes`` elements of a stage; returns the thread's loop."""
+    loops = [loop for loop in sch.get_loops(block) if sch.get(loop).kind == tvm.tirx.ForKind.SERIAL]
+    spatial = loops[: len(sch.get(block).writes[0].region)]
+    grid, thread, lane = sch.split(sch.fuse(*spatial), [None, _BLOCK, lanes])
+    sch.bind(grid, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    if lanes > 1:
+        sch.vectorize(lane)
+    return thread
+
+
+def add_up(sch: Loops, spec: ConvSpec) -> None:
+    """Schedule the second kernel of split sums: all parts of four channels are one thread's."""
+    total, out = sch.get_sblock("total"), sch.get_sblock("out")
+    lanes = sum_vector(spec.out_channels)
+    thread = cover(sch, out, lanes)
+    sch.set_scope(total, 0, "local")
+    sch.compute_at(total, thread, preserve_unit_loops=True)
+    *_, lane, part = sch.get_loops(total)
+    sch.reorder(part, lane)
+    if lanes > 1:
+        sch.vectorize(lane)
+    sch.unroll(part)
+    sch.decompose_reduction(total, part)
+
+
+def stage(sch: Loops, name: str) -> Any | None:
+    """The block of a stage, None where the function has none of that name."""
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    return next((block for block in blocks if sch.get(block).name_hint == name), None)
+
+
+def direct(func: Any) -> Any:
+    """Schedule stages ``padded``, ``conv`` and ``out``: a thread for every output."""
+    sch = Loops(func)
+    padded = stage(sch, "padded")
+    if padded is not None:
+        sch.compute_inline(padded)
+    conv = sch.get_sblock("conv")
+    thread = cover(sch, sch.get_sblock("out"))
+    sch.set_scope(conv, 0, "local")
+    sch.compute_at(conv, thread)
+    return sch.mod["main"]
+
+
+def images(spec: ConvSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of data, residual and out as callers pass them."""
+    out = (spec.batch, *spec.output_shape[-3:])
+    return {"data": (spec.batch, *spec.input_shape[-3:]), "residual": out, "out": out}
+
+
+def function(
+    spec: ConvSpec, main: Any, packing: Sequence[Any] | None, workspace: int = 0
+) -> Function:
+    """Return a kernel and the packing of its filter.
+
+    Args:
+        spec: the convolution.
+        main: scheduled (data, filter, bias?, residual?, conv?, out).
+        packing: tensors (filter, packed), None where ``main`` takes the filter as it is.
+        workspace: elements of ``conv`` where that is an argument.
+    """
+    shapes = images(spec)
+    if workspace:
+        shapes["conv"] = (workspace,)
+    # Alignments matter on a CPU only, which rehearses the kernel: a GPU's callers check theirs.
+    aligned = frozenset({"filter"})
+    main = with_interface(main, shapes, aligned, {"conv": "float32"} if workspace else {})
+    if packing is None:
+        return Function(main, workspace_bytes=4 * workspace)
+    sch = Loops(prim_func(list(packing)))
+    cover(sch, sch.get_sblock("packed"))
+    pack = with_interface(sch.mod["main"], {}, frozenset({"packed"}))
+    shape = tuple(int(extent) for extent in packing[-1].shape)
+    return Function(main, pack, shape, 4 * workspace)
