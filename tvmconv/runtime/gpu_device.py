@@ -112,14 +112,11 @@ class Gpu:
 
     def copy(self, target: int, source: int, count: int, stream: int) -> None:
         """Copy bytes from one address of the GPU to another, in the order of the stream."""
-        self._check(
-            "cudaMemcpyAsync",
-            self._cudart.cudaMemcpyAsync(target, source, count, _DEVICE_TO_DEVICE, stream),
-        )
+        self.call("cudaMemcpyAsync", target, source, count, _DEVICE_TO_DEVICE, stream)
 
     def synchronize(self, stream: int) -> None:
         """Wait for everything that was put into the stream."""
-        self._check("cudaStreamSynchronize", self._cudart.cudaStreamSynchronize(stream))
+        self.call("cudaStreamSynchronize", stream)
 
     def is_capturing(self, stream: int) -> bool:
         """Whether what is put into the stream becomes part of a CUDA graph, and does not run now."""
@@ -151,10 +148,12 @@ class Gpu:
         self._cudart.cudaGetDevice(ctypes.byref(number))
         return number.value
 
-    def _check(self, call: str, status: int) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of CUDA's runtime library; DeviceError where it returns an error."""
+        status = getattr(self._cudart, name)(*arguments)
         if status != 0:
             text = self._cudart.cudaGetErrorString(status).decode(errors="replace")
-            raise errors.DeviceError(f"{call} fails on {self.device}: {text}")
+            raise errors.DeviceError(f"{name} fails on {self.device}: {text}")
 
 
 def _reason(error: RuntimeError) -> str:
