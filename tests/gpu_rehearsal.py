@@ -35,6 +35,7 @@ class Rehearsal(Gpu):
         self.device = Device(0, "main memory", (9, 0), 1, 0)
         self._find_functions()
         self._place = tvm_ffi.device("cpu:0")
+        self._several = False
         self.capturing = set()
         self.allocated = []
         self.launches = []

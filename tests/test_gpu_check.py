@@ -85,15 +85,37 @@ def test_a_write_beyond_the_output_is_found(kernel, where):
         gpu_check.check(broken(kernel, harm))
 
 
-def test_a_large_batch_repeats_three_images():
-    spec = dataclasses.replace(SPEC, input_shape=(8, *SPEC.input_shape[1:]))
-    arguments, expected = gpu_check.problem(spec)
+LARGE = dataclasses.replace(SPEC, input_shape=(8, *SPEC.input_shape[1:]))
 
-    assert len({image.tobytes() for image in arguments["data"]}) == 3
-    assert {name: array.shape for name, array in arguments.items()} == {
-        name: array.shape for name, array in oracle.random_arguments(spec, 0).items()
+
+def test_a_large_batch_repeats_three_images():
+    found = gpu_check.problem(LARGE)
+
+    assert len({image.tobytes() for image in found.arguments["data"]}) == 3
+    assert {name: array.shape for name, array in found.arguments.items()} == {
+        name: array.shape for name, array in oracle.random_arguments(LARGE, 0).items()
     }
-    np.testing.assert_allclose(expected, oracle.conv(spec, **arguments))
+    expected = found.expected[found.images]
+    np.testing.assert_allclose(expected, oracle.conv(LARGE, **found.arguments))
+    gpu_check.compare(found, LARGE, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("image", [0, 2, 3, 7])
+def test_a_wrong_value_in_any_image_of_a_batch_is_found(image):
+    found = gpu_check.problem(LARGE)
+    out = found.expected[found.images].astype(np.float32)
+    out[image, 0, 0, 0] += 1
+
+    with pytest.raises(BuildError, match=r"1 of .* values are wrong"):
+        gpu_check.compare(found, LARGE, out)
+
+
+def test_images_that_round_differently_are_still_right():
+    found = gpu_check.problem(LARGE)
+    out = found.expected[found.images].astype(np.float32)
+    out[7] = np.nextafter(out[7], np.float32(9))
+
+    gpu_check.compare(found, LARGE, out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])

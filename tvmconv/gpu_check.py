@@ -19,20 +19,45 @@ DISTINCT = 3
 _GUARD = 4096
 
 
-def problem(spec: ConvSpec) -> tuple[dict[str, Any], Any]:
-    """Random arguments of a spec, and what must come out; at most `DISTINCT` images differ."""
-    batch = spec.batch
-    few = min(batch, DISTINCT)
-    if few == batch or len(spec.input_shape) != 4:
-        arguments = oracle.random_arguments(spec, seed=0, wrap=spec.out_dtype == "int32")
-        return arguments, oracle.conv(spec, **arguments)
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Random arguments of a spec, and what must come out.
+
+    ``spec`` and ``expected`` are for the images that differ; ``images`` says which of those each image of
+    the whole batch is.
+    """
+
+    arguments: dict[str, Any]
+    spec: ConvSpec
+    expected: Any
+    images: list[int]
+
+
+def problem(spec: ConvSpec) -> Problem:
+    """Draw a problem, of whose images at most `DISTINCT` differ."""
+    count = spec.input_shape[0]
+    few = min(count, DISTINCT) if len(spec.input_shape) == 4 else count
     small = dataclasses.replace(spec, input_shape=(few, *spec.input_shape[1:]))
-    arguments, expected = problem(small)
-    repeated = [number % few for number in range(batch)]
+    arguments = oracle.random_arguments(small, seed=0, wrap=spec.out_dtype == "int32")
+    expected = oracle.conv(small, **arguments)
+    images = [number % few if few else 0 for number in range(count)]
     for name in ("data", "residual"):
         if name in arguments:
-            arguments[name] = arguments[name][repeated]
-    return arguments, expected[repeated]
+            arguments[name] = arguments[name][images]
+    return Problem(arguments, small, expected, images)
+
+
+def compare(found: Problem, spec: ConvSpec, out: Any) -> Difference:
+    """Compare an output with the oracle's; raises BuildError beyond tolerance.
+
+    Images that repeat another and have the very same output need not be compared again, which takes longer
+    than the oracle for a batch of 32.
+    """
+    few = len(found.expected)
+    worst = oracle.assert_close(found.spec, found.expected, out[:few])
+    if (out[:few][found.images].view(np.uint8) != out.view(np.uint8)).any():
+        worst = oracle.assert_close(spec, found.expected[found.images], out)
+    return worst
 
 
 def check(kernel: GpuKernel) -> Difference:
@@ -41,11 +66,11 @@ def check(kernel: GpuKernel) -> Difference:
     Raises BuildError for wrong values or for writing beyond the output, DeviceError where CUDA refuses.
     """
     spec, gpu = kernel.spec, kernel.gpu
-    arguments, expected = problem(spec)
-    here = {name: gpu.upload(array) for name, array in arguments.items()}
+    found = problem(spec)
+    here = {name: gpu.upload(array) for name, array in found.arguments.items()}
     layer = kernel.bind(here["filter"], here.get("bias"))
     returned = gpu.download(layer(here["data"], here.get("residual")))
-    first = oracle.assert_close(spec, expected, returned)
+    first = compare(found, spec, returned)
     if not returned.size:
         return first
     around = gpu.upload(np.full(returned.nbytes + 2 * _GUARD, 0xFF, np.uint8))
@@ -60,5 +85,5 @@ def check(kernel: GpuKernel) -> Difference:
     if (held[:_GUARD] != 0xFF).any() or (held[-_GUARD:] != 0xFF).any():
         raise BuildError(f"{spec.key}: the kernel writes beyond its output. Do not use it.")
     out = held[_GUARD:-_GUARD].view(returned.dtype).reshape(spec.output_shape)
-    second = oracle.assert_close(spec, expected, out)
+    second = compare(found, spec, out)
     return max(first, second, key=lambda difference: difference.error)

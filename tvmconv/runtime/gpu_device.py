@@ -86,6 +86,7 @@ class Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate a ``tvm_ffi.Tensor``, aligned to 256 bytes; DeviceError where memory is short."""
+        before = self._current()
         try:
             return self._allocate(tvm_ffi.Shape(shape), tvm_ffi.dtype(dtype), self._place, None)
         except RuntimeError as error:
@@ -93,6 +94,8 @@ class Gpu:
                 f"{size(shape, dtype)} bytes cannot be allocated on {self.device}: {_reason(error)}. "
                 "`nvidia-smi` tells what else uses its memory"
             ) from error
+        finally:
+            self._return_to(before)
 
     def upload(self, array: arrays.Array) -> Any:
         """Return a ``tvm_ffi.Tensor`` with the values of an array, once they are there."""
@@ -131,7 +134,7 @@ class Gpu:
         self, function: Callable[..., Any], pointers: tuple[ctypes.c_void_p, ...], stream: int
     ) -> None:
         """Call a compiled function; its kernels go into the stream. DeviceError where CUDA refuses."""
-        before = self._current() if self._several else self.index
+        before = self._current()
         try:
             with tvm_ffi.use_raw_stream(self._place, stream):
                 function(*pointers)
@@ -140,13 +143,18 @@ class Gpu:
                 f"a kernel cannot be launched on {self.device}: {_reason(error)}"
             ) from error
         finally:
-            if before != self.index:  # a kernel makes its own device this thread's current one
-                self._cudart.cudaSetDevice(before)
+            self._return_to(before)
 
     def _current(self) -> int:
+        """The thread's current device, which TVM changes to its own; only asked where there are several."""
         number = ctypes.c_int(self.index)
-        self._cudart.cudaGetDevice(ctypes.byref(number))
+        if self._several:
+            self._cudart.cudaGetDevice(ctypes.byref(number))
         return number.value
+
+    def _return_to(self, before: int) -> None:
+        if before != self.index:
+            self._cudart.cudaSetDevice(before)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of CUDA's runtime library; DeviceError where it returns an error."""
