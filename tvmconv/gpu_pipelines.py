@@ -17,6 +17,9 @@ from tvmconv.errors import BuildError
 
 # Loop annotation: how many turns' tiles are in shared memory, this one's and those on their way.
 PIPELINE = "tvmconv.pipeline"
+# Annotation of a vector loop: what is asked of one lane is true of all. TVM's analyser cannot prove it of a
+# window's taps: (128 k + 16 x + lane) // 48.
+UNIFORM = "tvmconv.uniform"
 _ASYNC_BYTES = (4, 8, 16)  # what cp.async copies
 _SHARED = "shared.dyn"
 _ALIGNMENT = 128  # bytes; ldmatrix wants 16
@@ -142,7 +145,9 @@ def _pipelined(loop: tirx.For, staged: list[Any]) -> tirx.Stmt:
 
     head: list[Any] = [tirx.AllocBuffer(buffer) for buffer in versions.values()]
     if stages == 1:
-        body = [_barrier(), at(copies, turn), _barrier(), at(rest, turn)]
+        fetched = _asynchronous(at(copies, turn))
+        arrived = [_call("tvmconv_commit"), _call("tvmconv_wait<0>"), _barrier()]
+        body = [_barrier(), fetched, *arrived, at(rest, turn)]
         loop = tirx.For(turn, 0, turns, loop.kind, tirx.SeqStmt(body))
         return tirx.SeqStmt([*head, loop, _barrier()])
     for early in range(stages - 1):
@@ -227,7 +232,7 @@ def _asynchronous(statement: Any) -> Any:
     """Copies of 4, 8 or 16 bytes without waiting; others as they are, through registers."""
 
     def of_vector(loop: Any) -> Any:
-        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, tirx.BufferStore):
+        if UNIFORM not in loop.annotations or not isinstance(loop.body, tirx.BufferStore):
             return loop
         return _copy(loop.body, loop.loop_var, int(loop.extent)) or loop
 
@@ -272,26 +277,18 @@ def _copy(store: Any, lane: Any, count: int) -> Any | None:
         return None
     if value.source.scope() != "global" or value.source.dtype != store.buffer.dtype:
         return None
-    if lane is not None and _mentions(inside, lane):
-        return None
+    def at_first(value: Any) -> Any:
+        return value if lane is None else _substituted(value, lane, tirx.const(0, "int32"))
 
     def first(indices: Any) -> tuple[Any, ...]:
-        zero = tirx.const(0, "int32")
-        return tuple(i if lane is None else _substituted(i, lane, zero) for i in indices)
+        return tuple(at_first(index) for index in indices)
 
     call = tirx.call_extern(
         "void",
         f"tvmconv_copy<{size}>",
         tirx.address_of(store.buffer[first(store.indices)]),
         tirx.address_of(value.source[first(value.indices)]),
-        inside,
+        at_first(inside),
     )
     return tirx.Evaluate(call)
 
-
-def _mentions(value: Any, variable: Any) -> bool:
-    found: list[Any] = []
-    tvm_ffi.structural_walk(
-        value, lambda node: found.append(node) if node.same_as(variable) else None
-    )
-    return bool(found)

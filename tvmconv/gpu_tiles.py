@@ -2,7 +2,7 @@
 
 Tensor cores multiply matrices that lie in the registers of 32 threads, in an order that TVM knows nothing of.
 A schedule writes the plain loops over a tile and annotates the outermost with what they do; as plain loops a
-CPU can run them. Here each nest becomes one call of a device function of `tvmconv.gpu_functions`, and each
+CPU can run them. Here each nest becomes one call of a device function of `tvmconv.cuda_prelude`, and each
 array of such tiles the registers that one thread holds of it.
 """
 
@@ -17,7 +17,7 @@ import tvm_ffi
 from tvm import tirx
 
 from tvmconv.errors import BuildError
-from tvmconv.gpu_functions import NUMBERS
+from tvmconv.cuda_prelude import NUMBERS
 
 FRAGMENT = "tvmconv.fragment"  # annotation of a tile's outermost loop: one of the next four
 ZERO, LOAD, MULTIPLY, STORE = "zero", "load", "multiply", "store"

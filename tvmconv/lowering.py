@@ -18,7 +18,7 @@ import tvm_ffi
 from tvm import s_tir, te, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from tvmconv import cuda_compiler
+from tvmconv import cuda_compiler, gpu_lowering
 from tvmconv.dot_words import call_dot_products
 from tvmconv.errors import BuildError, TvmconvError
 from tvmconv.matrix_tiles import call_tiles
@@ -239,7 +239,7 @@ def compile_functions(functions: Mapping[str, tirx.PrimFunc], target: Mapping[st
     )
     on_gpu = target["kind"] == "cuda"
     device_code = cuda_compiler.compiling(str(target["arch"])) if on_gpu else nullcontext()
-    pipeline = "default" if on_gpu else _PIPELINE
+    pipeline = gpu_lowering.PIPELINE if on_gpu else _PIPELINE
     try:
         with device_code:
             return tvm.compile(mod, target=tvm.target.Target(dict(target)), tir_pipeline=pipeline)

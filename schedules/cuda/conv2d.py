@@ -149,14 +149,14 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     filter_ = sch.cache_read(conv, 1, "shared.dyn")
     second = sch.cache_read(conv, 1, "local")
     for operand in (first, second):
-        sch.compute_at(operand, kt)
+        sch.compute_at(operand, kt, preserve_unit_loops=True)
     narrow = threads.vector(spec.in_channels, spec.dtype)
     for copied, lanes in ((gathered, narrow), (filter_, _PIECE)):
-        sch.compute_at(copied, ko)
-        threads.cooperate(sch, copied, 2, _WARPS, lanes)
+        sch.compute_at(copied, ko, preserve_unit_loops=True)
+        threads.cooperate(sch, copied, _WARPS, lanes)
     sch.storage_align(gathered, 0, -2, inner, _PIECE)
     out = sch.get_sblock("out")
-    sch.reverse_compute_at(out if stored is None else stored, lane)
+    sch.reverse_compute_at(out if stored is None else stored, lane, preserve_unit_loops=True)
     start = sch.decompose_reduction(conv, ko)
     whole = stored is not None or spec.out_channels % _PIECE == 0
     last = ((stored or out), whole)
@@ -164,7 +164,6 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         *_, i, j = sch.get_loops(nest)
         sch.unroll(i)
         sch.vectorize(j) if vectors else sch.unroll(j)
-    sch.unroll(kt)
     sch.unroll(ki)
     sch.annotate(ko, PIPELINE, int(decisions["stages"]))
     packing = gathered_conv2d.pack(spec, p, columns_first=False)

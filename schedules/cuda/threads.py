@@ -9,6 +9,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
+from tvmconv.gpu_pipelines import UNIFORM
 from tvmconv.hardware import Function
 from tvmconv.lowering import prim_func, with_interface
 from tvmconv.rules import ITEM_BYTES
@@ -31,14 +32,18 @@ def sum_vector(channels: int) -> int:
     return math.gcd(channels, _SUM_LANES)
 
 
-def cooperate(sch: Loops, block: Any, loops: int, warps: int, lanes: int) -> None:
-    """Spread a block's last ``loops`` loops over the threads (x, y), ``lanes`` elements at a time."""
-    whole = sch.fuse(*sch.get_loops(block)[-loops:])
+def cooperate(sch: Loops, block: Any, warps: int, lanes: int) -> None:
+    """Spread a block's last two loops over the threads (x, y), ``lanes`` elements at a time.
+
+    Copied elements are contiguous and there, or all padding: ``lanes`` divides the input channels.
+    """
+    whole = sch.fuse(*sch.get_loops(block)[-2:])
     _, y, x, lane = sch.split(whole, [None, warps, WARP, lanes])
     sch.bind(y, "threadIdx.y")
     sch.bind(x, "threadIdx.x")
     if lanes > 1:
         sch.vectorize(lane)
+        sch.annotate(lane, UNIFORM, 1)
 
 
 def cover(sch: Loops, block: Any, lanes: int = 1) -> Any:
@@ -83,7 +88,7 @@ def direct(func: Any) -> Any:
     conv = sch.get_sblock("conv")
     thread = cover(sch, sch.get_sblock("out"))
     sch.set_scope(conv, 0, "local")
-    sch.compute_at(conv, thread)
+    sch.compute_at(conv, thread, preserve_unit_loops=True)
     return sch.mod["main"]
 
 

@@ -133,7 +133,6 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
 def _gathered(spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor) -> te.Tensor:
     """What each output pixel is the sum of, side by side."""
     (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
-
     def at(m: Any, k: Any) -> Any:
         row, column = m // g.out_width, m % g.out_width
         tap, channel = k // g.in_channels, k % g.in_channels
