@@ -129,6 +129,41 @@ def test_tvm_asks_its_own_callback_again_afterwards():
     assert tvm_ffi.get_global_func(name).same_as(before)
 
 
+DYNAMIC = """
+extern "C" __global__ void {name}(float* x) {{
+  extern __shared__ __align__(1024) {type} shared_ptr[];
+  (({type}*)shared_ptr)[threadIdx.x] = ({type})x[threadIdx.x];
+  __syncthreads();
+  x[threadIdx.x] = shared_ptr[31 - threadIdx.x];
+}}
+"""
+
+
+@needs_compiler
+@needs_disassembler
+def test_kernels_of_one_module_may_have_shared_memory_of_different_types():
+    kernels = [("a", "float"), ("b", "unsigned char"), ("c", "float")]
+    code = "".join(DYNAMIC.format(name=name, type=type_) for name, type_ in kernels)
+
+    made = compile_source(code, "sm_90")
+
+    assert {report.kernel for report in made.reports} == {"a", "b", "c"}
+    shown = cuda_compiler.sass(made.image)
+    assert shown.count("STS") >= 3  # the pointer is known to be to shared memory
+    assert "ST.E" not in shown.replace("STG.E", "")
+
+
+@needs_compiler
+def test_it_may_be_opened_before_tvm_is_imported():
+    code = """
+        from tvmconv import cuda_compiler
+        with cuda_compiler.compiling("sm_90"):
+            import tvm
+        print(tvm.target.Target({"kind": "cuda", "arch": "sm_90"}).kind)
+    """
+    assert run(code) == "cuda"
+
+
 LOG = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'first_kernel' for 'sm_90'
 ptxas info    : Function properties for first_kernel

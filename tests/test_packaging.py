@@ -149,7 +149,8 @@ MAY_IMPORT = {
     "tuning": "",
     "tuning.log": "errors toolchain spec",
     "tuning.records": "errors spec hardware choice tuning.log",
-    "runtime": "errors rules spec bundle host",
+    "runtime": "errors rules spec bundle cuda_driver gpu_variants host",
+    "gpu_check": "errors oracle runtime spec",
     "choice": "errors spec hardware tuning.log",
     "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
@@ -213,6 +214,7 @@ MAY_IMPORT = {
     "roof": "hardware timing runtime",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware oracle timing workloads runtime roof roof_loops",
+    "gpu_bench": "hardware oracle workloads runtime gpu_check",
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",
@@ -231,8 +233,9 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle cuda_driver cuda_tools gpu_variants hardware host tables timing toolchain "
-        "cross workloads oracle runtime choice builder roof bench comparison peers.race peers.stand "
+        ". errors spec bundle cuda_driver cuda_tools gpu_variants gpu_check gpu_bench hardware host tables "
+        "timing toolchain cross workloads oracle runtime choice builder roof bench comparison peers.race "
+        "peers.stand "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
         "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"

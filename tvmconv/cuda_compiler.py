@@ -113,6 +113,7 @@ def _errors_of(session: Session) -> Iterator[None]:
 def _as_callback(session: Session) -> Iterator[None]:
     """Have TVM ask ``session`` for device code, and whoever it asked before again afterwards."""
     import tvm_ffi
+    from tvm.support import nvcc  # noqa: F401 - registers TVM's own, and fails where there is another
 
     before = tvm_ffi.get_global_func(_CALLBACK, allow_missing=True)
     tvm_ffi.register_global_func(_CALLBACK, _callback(session), override=True)
@@ -143,7 +144,7 @@ def compile_source(code: str, arch: str) -> Compiled:
 
     Raises BuildError with the first error lines, MissingToolError without a compiler.
     """
-    source = PRELUDE + code
+    source = PRELUDE + _one_shared_array(code)
     nvcc = cuda_tools.nvcc()
     if nvcc is not None:
         image, log = _run_nvcc(nvcc, source, arch)
@@ -153,6 +154,19 @@ def compile_source(code: str, arch: str) -> Compiled:
         toolchain.require(cuda_tools.check_compiler())
         raise AssertionError("require raises")
     return Compiled(image, source, tuple(parse_reports(log)))
+
+
+_DYNAMIC_SHARED = re.compile(r"extern __shared__ (__align__\(\d+\)) ([A-Za-z_][\w ]*?) ?(\w+)\[\];")
+
+
+def _one_shared_array(code: str) -> str:
+    """Have all kernels of a module declare dynamic shared memory in the same way.
+
+    TVM declares it by one name in every kernel, in some of elements and in some of bytes; in one source file
+    the second is an error. Under our name it has one type, and TVM's name becomes a pointer to it.
+    """
+    shared = r"extern __shared__ \1 unsigned char tvmconv_dynamic_shared[]; "
+    return _DYNAMIC_SHARED.sub(shared + r"\2* const \3 = (\2*)tvmconv_dynamic_shared;", code)
 
 
 def _run_nvcc(nvcc: str, source: str, arch: str) -> tuple[bytes, str]:

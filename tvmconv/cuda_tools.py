@@ -14,7 +14,8 @@ from tvmconv.toolchain import Check
 # CUDA 13 throughout: its fatbins and runtime library are what libtvm_runtime_cuda.so was made for.
 INSTALL = "pip install 'tvmconv[cuda-compiler]'"
 NVRTC, NVFATBIN = "libnvrtc.so.13", "libnvfatbin.so.13"
-_NEEDED_FOR = "build for NVIDIA GPUs"
+NEEDED_FOR = "compiling for NVIDIA GPUs"
+RUNTIME_NEEDED_FOR = "NVIDIA GPUs"
 
 
 def nvcc() -> str | None:
@@ -56,7 +57,7 @@ def check_compiler() -> Check:
     found = nvcc()
     if found is None and has_nvrtc():
         found = f"{library(NVRTC)} (NVRTC)"
-    return Check("CUDA compiler", found is not None, found or "none", _NEEDED_FOR, INSTALL)
+    return Check("CUDA compiler", found is not None, found or "none", NEEDED_FOR, INSTALL)
 
 
 def check_cudart() -> Check:
@@ -65,6 +66,6 @@ def check_cudart() -> Check:
         cuda_driver.open_cudart()
     except MissingToolError as error:
         found, _, _ = str(error).partition(" To mend")
-        return Check("CUDA runtime", False, found, "NVIDIA GPUs", cuda_driver.INSTALL_RUNTIME)
+        return Check("CUDA runtime", False, found, RUNTIME_NEEDED_FOR, cuda_driver.INSTALL_RUNTIME)
     path = cuda_driver.cudart_path()
-    return Check("CUDA runtime", True, str(path or cuda_driver.CUDART), "NVIDIA GPUs")
+    return Check("CUDA runtime", True, str(path or cuda_driver.CUDART), RUNTIME_NEEDED_FOR)

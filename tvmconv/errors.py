@@ -41,5 +41,9 @@ class BuildError(TvmconvError):
     """A kernel could not be compiled, or what was compiled computes wrong values."""
 
 
+class DeviceError(TvmconvError):
+    """A GPU did not do what it was asked: too little memory, a launch that failed, a capture in the way."""
+
+
 class TuningError(TvmconvError):
     """Tuning could not go on: nothing could be measured, or the log cannot be written."""

@@ -3,6 +3,9 @@
 The roof is what this machine can do at most: multiply-adds a second from a loop in registers, and bytes
 a second from a copy with a working set of the layer's size. Values are checked against the oracle first.
 
+Kernels for a GPU are timed on the first GPU, replayed from a CUDA graph, beside the bandwidth in the card's
+facts; scripts/cuda_kit compares them with PyTorch's.
+
 With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
 process of its own and through its Python interface.
 """
@@ -16,11 +19,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import host, tables, workloads
+from tvmconv import bundle, host, tables, workloads
 from tvmconv.commands import arguments
 
 if TYPE_CHECKING:
     from tvmconv.bench import Report
+    from tvmconv.gpu_bench import Report as GpuReport
 
 _COLUMNS = (
     "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
@@ -66,10 +70,68 @@ def run(args: argparse.Namespace) -> int:
 
             specs = [entry.spec for entry in workload.entries]
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
+        if _is_for_gpu(path):
+            return _run_on_gpu(path, workload, args, show)
         report = bench_bundle(path, workload, args.threads, args.rounds, show)
     if not _wrote_to_stdout(args.json, as_json(report)):
         show_report(report)
     return 0
+
+
+def _is_for_gpu(path: Path) -> bool:
+    """Whether a bundle has nothing but kernels for GPUs; one with others is timed on the CPU."""
+    return all(variant.gpu for variant in bundle.read_manifest(path).variants)
+
+
+def _run_on_gpu(
+    path: Path, workload: workloads.Workload, args: argparse.Namespace, show: tables.Progress
+) -> int:
+    from tvmconv import gpu_bench, hardware
+    from tvmconv.runtime import load
+
+    library = load(path, device="cuda")
+    machine, _ = hardware.find_machine(library.variant.machine)
+    report = gpu_bench.bench(library, workload.entries, machine, args.rounds, show)
+    figures: dict[str, object] = {
+        **dataclasses.asdict(report),
+        "total_microseconds": report.total_microseconds,
+    }
+    if not _wrote_to_stdout(args.json, figures):
+        show_gpu_report(report)
+    return 0
+
+
+def show_gpu_report(report: GpuReport) -> None:
+    """Print the table of a GPU and the network's sum."""
+    tables.show_table(
+        (
+            "layer",
+            "times",
+            "us",
+            "spread",
+            "GFLOP/s",
+            "GB/s",
+            "% of bandwidth",
+            "schedule",
+            "record",
+        ),
+        [
+            (
+                row.name,
+                row.count,
+                f"{row.microseconds:.1f}",
+                f"{row.fastest:.1f}-{row.slowest:.1f}",
+                f"{row.gflops:.0f}",
+                f"{row.gbytes:.0f}",
+                f"{row.percent_bandwidth:.0f}",
+                row.schedule,
+                row.source,
+            )
+            for row in report.rows
+        ],
+    )
+    total = f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"
+    tables.show_facts([("machine", f"{report.machine}, {report.device}"), ("all layers", total)])
 
 
 def _run_peers(args: argparse.Namespace) -> int:

@@ -7,19 +7,27 @@ need is reported too.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import importlib.metadata
 import platform
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tvmconv import __version__, choice, cross, hardware, host, tables, toolchain
-from tvmconv.errors import HardwarePackError, RecordError, TvmconvError
+from tvmconv import (
+    __version__,
+    choice,
+    cross,
+    cuda_driver,
+    cuda_tools,
+    hardware,
+    host,
+    tables,
+    toolchain,
+)
+from tvmconv.errors import HardwarePackError, MissingToolError, RecordError, TvmconvError
 from tvmconv.spec import ConvSpec
 from tvmconv.toolchain import Check
 from tvmconv.tuning import log
@@ -87,8 +95,7 @@ def all_checks() -> list[Check]:
         *([_check_records()] if machine.ok else []),
         *_check_packs(),
         *_check_cross(),
-        _check_driver(),
-        _check_nvcc(),
+        *_check_gpus(),
     ]
 
 
@@ -206,14 +213,25 @@ def _check_cross() -> list[Check]:
     ]
 
 
+def _check_gpus() -> list[Check]:
+    """What building and running for NVIDIA GPUs needs; the driver and its devices come last."""
+    return [cuda_tools.check_compiler(), cuda_tools.check_cudart(), _check_driver()]
+
+
 def _check_driver() -> Check:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    library = cuda_driver.driver()
+    if library is None:
         return Check("NVIDIA driver", False, "no NVIDIA driver", "running on NVIDIA GPUs")
-    return Check("NVIDIA driver", True, "libcuda.so.1", "running on NVIDIA GPUs")
-
-
-def _check_nvcc() -> Check:
-    found = shutil.which("nvcc")
-    return Check("nvcc", found is not None, found or "not on PATH", "compiling for NVIDIA GPUs")
+    major, minor = cuda_driver.driver_release(library)
+    try:
+        found = cuda_driver.devices()
+    except MissingToolError as error:
+        return Check("NVIDIA driver", False, "does not work", "running on NVIDIA GPUs", str(error))
+    listed = ", ".join(map(str, found)) or "shows no GPU"
+    return Check(
+        "NVIDIA driver",
+        bool(found) and (major, minor) >= (13, 0),
+        f"for CUDA {major}.{minor}; {listed}",
+        "running on NVIDIA GPUs",
+        "install driver 580 or newer; `nvidia-smi` lists the GPUs that it sees",
+    )

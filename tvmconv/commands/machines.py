@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv import hardware, host, tables
-from tvmconv.errors import HardwarePackError, RecordError
+from tvmconv import cuda_driver, gpu_variants, hardware, host, tables
+from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import log
 
@@ -45,9 +46,30 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"\nThis machine is {name or 'not one of these'}: {host.cpu_name()}, ", end="")
     print(f"{host.architecture()}, {host.available_cores()} cores for this process.")
+    for device in _devices():
+        print(f"Its GPU {device} runs what is built for {_advice(device, rows)}.")
     for message in broken.values():
         print(f"\nbroken: {message}")
     return 0
+
+
+def _devices() -> list[cuda_driver.Device]:
+    try:
+        return cuda_driver.devices()
+    except MissingToolError:  # a driver that does not work; `tvmconv doctor` says how
+        return []
+
+
+def _advice(device: cuda_driver.Device, rows: list[_Row]) -> str:
+    """The machines whose kernels this GPU runs best: those of the newest architecture that it has."""
+    archs = {row.machine.gpu.arch for row in rows if row.machine.gpu}
+    fitting = [arch for arch in archs if gpu_variants.runs_on(arch, device)]
+    if not fitting:
+        return "no machine here: it is too old"
+    newest = max(fitting, key=gpu_variants.capability)
+    return " or ".join(
+        row.machine.name for row in rows if row.machine.gpu and row.machine.gpu.arch == newest
+    )
 
 
 def _detected() -> str | None:
@@ -98,9 +120,11 @@ def _as_json(rows: list[_Row], name: str | None, broken: dict[str, str]) -> dict
                 "architecture": row.machine.architecture,
                 "vector_bits": 8 * row.machine.vector_bytes,
                 "features": list(row.machine.features),
+                "gpu": dataclasses.asdict(row.machine.gpu) if row.machine.gpu else None,
                 "records": row.records,
             }
             for row in rows
         ],
+        "gpus": [dataclasses.asdict(device) for device in _devices()],
         "broken_packs": broken,
     }

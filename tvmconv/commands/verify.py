@@ -1,16 +1,18 @@
 """Check every kernel of a bundle against the oracle, on random data and on misaligned arrays.
 
-It needs the bundle, NumPy and apache-tvm-ffi, so it also runs on the board that the bundle is for.
+It needs the bundle, NumPy and apache-tvm-ffi, so it also runs on the board that the bundle is for. Kernels
+for GPUs are checked where there is one, and said not to be where there is none.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from tvmconv import tables
-from tvmconv.errors import TvmconvError
+from tvmconv import bundle, cuda_driver, gpu_variants, tables
+from tvmconv.errors import MissingToolError, TvmconvError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machine", metavar="M", help="check this variant (default: the one that load takes)"
     )
+    parser.add_argument(
+        "--device",
+        metavar="D",
+        help="check there alone: cpu, cuda, cuda:1 (default: the CPU, then the first GPU)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads a call (default: all)")
     parser.add_argument("--verbose", action="store_true", help="also show kernels that are right")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -39,31 +46,75 @@ def run(args: argparse.Namespace) -> int:
     """Check all kernels; 1 when one is wrong."""
     from tvmconv import runtime
 
-    library = runtime.load(args.bundle, args.threads, args.machine)
+    manifest = bundle.read_manifest(args.bundle)
+    on_gpu = {variant.machine for variant in manifest.variants if variant.gpu}
+    device = args.device or ("cuda" if args.machine in on_gpu else None)
+    libraries: list[Any] = [runtime.load(args.bundle, args.threads, args.machine, device=device)]
+    unchecked = None
+    if not libraries[0].variant.gpu and not (args.device or args.machine) and on_gpu:
+        unchecked = _no_gpu(manifest)
+        if unchecked is None:
+            libraries.append(runtime.load(args.bundle, device="cuda"))
+    checked = [(library, _results(library, args.json)) for library in libraries]
+    if args.json:
+        tables.show_json(_as_json(checked, unchecked))
+    else:
+        _report(checked, args.verbose)
+        if unchecked:
+            print(f"not checked: {', '.join(sorted(on_gpu))} are for GPUs; {unchecked}")
+    return 1 if any(result.failure for _, results in checked for result in results) else 0
+
+
+def _no_gpu(manifest: bundle.Manifest) -> str | None:
+    """Why no variant for a GPU runs here; None where one does."""
+    try:
+        devices = cuda_driver.devices()
+    except MissingToolError as error:
+        return str(error)
+    if not devices:
+        return "this machine shows no NVIDIA GPU"
+    archs = [variant.gpu for variant in manifest.variants if variant.gpu]
+    if any(gpu_variants.runs_on(arch, devices[0]) for arch in archs):
+        return None
+    return f"{devices[0]} is older than {', '.join(archs)}"
+
+
+def _results(library: Any, quiet: bool) -> list[Result]:
     results = []
-    with tables.progress(quiet=args.json) as report:
+    with tables.progress(quiet=quiet) as report:
         for number, key in enumerate(library):
             report(key, number + 1, len(library))
             results.append(check(library[key]))
-    failed = [result for result in results if result.failure]
-    machine = library.variant.machine
-    if args.json:
-        tables.show_json(_as_json(machine, results))
-    else:
-        _show(machine, results if args.verbose else failed)
-        print(
-            f"{len(results) - len(failed)} of {len(results)} kernels for {machine} are right"
-            f" with {library.threads} threads"
-        )
-    return 1 if failed else 0
+    return results
+
+
+def _report(checked: Sequence[tuple[Any, list[Result]]], verbose: bool) -> None:
+    for library, results in checked:
+        machine = library.variant.machine
+        failed = [result for result in results if result.failure]
+        _show(machine, results if verbose else failed)
+        right = f"{len(results) - len(failed)} of {len(results)} kernels for {machine} are right"
+        print(f"{right} {_where(library)}")
+
+
+def _where(library: Any) -> str:
+    if library.variant.gpu:
+        return f"on {library.gpu.device}"
+    return f"with {library.threads} threads"
 
 
 def check(kernel: Any) -> Result:
-    """Compare a kernel with the oracle in two calls, the second with every array misaligned."""
-    from tvmconv import oracle
+    """Compare a kernel with the oracle in two calls.
+
+    The second is with every array misaligned; on a GPU, which takes no such arrays, between guards.
+    """
+    from tvmconv import gpu_check, oracle, runtime
 
     spec = kernel.spec
     try:
+        if isinstance(kernel, runtime.GpuKernel):
+            found = gpu_check.check(kernel)
+            return Result(spec.key, kernel.schedule, found.error, found.allowed, None)
         arguments = oracle.random_arguments(spec, seed=0, wrap=spec.out_dtype == "int32")
         expected = oracle.conv(spec, **arguments)
         first = oracle.assert_close(spec, expected, _call(kernel, arguments))
@@ -108,5 +159,16 @@ def _show(machine: str, results: list[Result]) -> None:
             print(f"WRONG ({result.schedule}, {machine}): {result.failure}")
 
 
-def _as_json(machine: str, results: list[Result]) -> dict[str, Any]:
-    return {"machine": machine, "kernels": [dataclasses.asdict(result) for result in results]}
+def _as_json(checked: Sequence[tuple[Any, list[Result]]], unchecked: str | None) -> dict[str, Any]:
+    (library, results), *others = checked
+    body: dict[str, Any] = {
+        "machine": library.variant.machine,
+        "kernels": [dataclasses.asdict(result) for result in results],
+    }
+    for other, found in others:
+        body["gpu"] = {
+            "machine": other.variant.machine,
+            "device": str(other.gpu.device),
+            "kernels": [dataclasses.asdict(result) for result in found],
+        }
+    return {**body, "gpu_not_checked": unchecked}

@@ -22,6 +22,7 @@ from tvmconv import bundle, errors
 # also on CPUs with big and little cores, where others count only the cores of one kind.
 _SHARE_ALL_CORES = -3
 _CONFIGURE = "runtime.config_threadpool"
+_LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
 _SET_SERIAL = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"  # SetMaxConcurrency(int)
 
 _opening = threading.Lock()
@@ -53,25 +54,41 @@ def open_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_version: s
     with _opening:
         if tvm_ffi.get_global_func(_CONFIGURE, allow_missing=True) is not None:
             return
-        path = directory / entry.file
-        installed = _installed_runtime()
-        if installed is not None:
-            if bundle.file_digest(installed) == entry.sha256:
-                path = installed
-            else:
-                warnings.warn(
-                    f"the installed tvm has another libtvm_runtime than {directory}: importing tvm "
-                    "later in this process will abort it; import tvm before loading the bundle",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        try:
-            ctypes.CDLL(str(path.resolve()), ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise errors.BundleError(
-                f"{path} cannot be opened: {error}. It was built with apache-tvm-ffi "
-                f"{tvm_ffi_version}; run: pip install apache-tvm-ffi=={tvm_ffi_version}"
-            ) from error
+        _open_once(directory, entry, "libtvm_runtime", tvm_ffi_version)
+
+
+def open_cuda_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_version: str) -> None:
+    """Make sure that exactly one ``libtvm_runtime_cuda`` is loaded, as `open_runtime` does.
+
+    After that one, the driver's library and CUDA's, which it is linked with.
+    """
+    with _opening:
+        if tvm_ffi.get_global_func(_LOAD_CUDA, allow_missing=True) is None:
+            _open_once(directory, entry, "libtvm_runtime_cuda", tvm_ffi_version)
+
+
+def _open_once(
+    directory: Path, entry: bundle.RuntimeEntry, library: str, tvm_ffi_version: str
+) -> None:
+    path = directory / entry.file
+    installed = _installed(f"{library}.so")
+    if installed is not None:
+        if bundle.file_digest(installed) == entry.sha256:
+            path = installed
+        else:
+            warnings.warn(
+                f"the installed tvm has another {library} than {directory}: importing tvm "
+                "later in this process will abort it; import tvm before loading the bundle",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    try:
+        ctypes.CDLL(str(path.resolve()), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise errors.BundleError(
+            f"{path} cannot be opened: {error}. It was built with apache-tvm-ffi "
+            f"{tvm_ffi_version}; run: pip install apache-tvm-ffi=={tvm_ffi_version}"
+        ) from error
 
 
 def open_kernels(path: Path, digest: str) -> Any:
@@ -138,15 +155,15 @@ def _set_max_concurrency(count: int) -> None:
     set_max_concurrency(count)
 
 
-def _installed_runtime() -> Path | None:
-    """Find the runtime of an installed TVM without importing it."""
+def _installed(library: str) -> Path | None:
+    """Find a runtime library of an installed TVM without importing it."""
     try:
         spec = importlib.util.find_spec("tvm")
     except (ImportError, ValueError):
         return None
     if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"
+    path = Path(spec.origin).parent / "lib" / library
     return path if path.is_file() else None
 
 

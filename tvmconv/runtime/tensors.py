@@ -19,12 +19,12 @@ from tvmconv import errors
 
 # DLPack's device types whose memory the CPU reads: main memory, and memory pinned for CUDA.
 _CPU_DEVICES = (1, 3)
-_FRAMEWORKS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow"}
+FRAMEWORKS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow"}
 
 
 def framework(value: object) -> str | None:
     """Name the framework that ``value`` belongs to: torch, jax, tensorflow, or None."""
-    return _FRAMEWORKS.get(type(value).__module__.partition(".")[0])
+    return FRAMEWORKS.get(type(value).__module__.partition(".")[0])
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -1,0 +1,126 @@
+"""A GPU kernel's Python side, rehearsed on main memory where there is no GPU.
+
+`Rehearsal` has the operations of `tvmconv.runtime.gpu_device.Gpu` on the CPU: TVM's own allocator and
+compiled functions, memmove, and streams that capture when they are told to. Tensors are in main memory and
+say that they are on ``cuda:0``. So the order of arguments, packing, workspaces, checks and values are real;
+streams, asynchrony and CUDA itself are not, and only a machine with a GPU tests them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import tvm_ffi
+from tvm import te
+
+from tvmconv import bundle, lowering, oracle
+from tvmconv.compute import conv2d
+from tvmconv.cuda_driver import Device
+from tvmconv.runtime import arrays
+from tvmconv.runtime.gpu_device import Gpu
+from tvmconv.runtime.gpu_kernel import GpuKernel
+from tvmconv.spec import ConvSpec
+
+SPEC = ConvSpec.conv2d((2, 6, 5, 4), (3, 3, 4, 12), bias=True, activation="relu", residual=True)
+BLOCK = 4
+
+
+class Rehearsal(Gpu):
+    """Operations of a GPU on main memory; ``capturing`` are the streams that are."""
+
+    device_type = 1
+
+    def __init__(self):
+        self.device = Device(0, "main memory", (9, 0), 1, 0)
+        self._find_functions()
+        self._place = tvm_ffi.device("cpu:0")
+        self._several = False
+        self.capturing = set()
+        self.allocated = []
+        self.launches = []
+
+    def empty(self, shape, dtype):
+        self.allocated.append((shape, dtype))
+        return super().empty(shape, dtype)
+
+    def copy(self, target, source, count, stream):
+        ctypes.memmove(target, source, count)
+
+    def synchronize(self, stream):
+        assert stream not in self.capturing
+
+    def is_capturing(self, stream):
+        return stream in self.capturing
+
+    def launch(self, function, pointers, stream):
+        self.launches.append(stream)
+        function(*pointers)
+
+
+class Tensor:
+    """A tensor in main memory that says it is on a GPU; ``offset`` in elements makes it misaligned."""
+
+    def __init__(self, array, device=(2, 0), offset=0):
+        held = arrays.empty_aligned((array.size + offset,), array.dtype)[offset:]
+        self.array = held.reshape(array.shape)
+        self.array[...] = array
+        self.device = device
+
+    @classmethod
+    def of(cls, array):
+        """On the memory of ``array``."""
+        made = cls.__new__(cls)
+        made.array, made.device = array, (2, 0)
+        return made
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, stream=None):
+        assert stream == 1  # CUDA's default stream, as DLPack numbers it
+        return self.array.__dlpack__()
+
+
+def tvm_functions(spec):
+    """The kernel with its sums in a workspace, and the packing of its filter, in plain loops."""
+    *inputs, out = conv2d.direct(spec, BLOCK)
+    conv = next(tensor for tensor in _stages(out) if tensor.op.name == "conv")
+    size = int(np.prod([int(extent) for extent in conv.shape]))
+    func = te.create_prim_func([*inputs, conv, out])
+    # The stage becomes an argument of one dimension, as the caller's workspace has.
+    main = lowering.with_interface(func, {"conv": (size,)}, frozenset())
+    return main, lowering.prim_func(conv2d.pack(spec, BLOCK)), 4 * size
+
+
+def _stages(tensor):
+    yield tensor
+    for source in tensor.op.input_tensors:
+        yield from _stages(source)
+
+
+def kernel(gpu, spec=SPEC):
+    """A `GpuKernel` that computes on the CPU."""
+    main, pack, workspace = tvm_functions(spec)
+    target = {"kind": "llvm"}
+    module = lowering.compile_functions({"main": main, "pack": pack}, target).mod
+    shape = conv2d.packed_filter_shape(spec, BLOCK)
+    entry = bundle.KernelEntry(
+        "main",
+        "rehearsal",
+        {},
+        pack=bundle.PackEntry("pack", shape, spec.filter_dtype),
+        workspace=workspace,
+    )
+    return GpuKernel(spec, entry, "rehearsal", gpu, module["main"], module["pack"])
+
+
+def arguments(spec=SPEC):
+    """Random arguments, and what must come out."""
+    made = oracle.random_arguments(spec, seed=0)
+    return made, oracle.conv(spec, **made)
+
+
+def as_array(tensor):
+    """The values of a ``tvm_ffi.Tensor`` in main memory."""
+    return np.from_dlpack(tensor)
