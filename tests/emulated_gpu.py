@@ -23,7 +23,7 @@ from tvmconv.runtime import arrays
 
 HEADER = Path(__file__).with_name("emulated_gpu.h")
 _KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\) \{')
-_SHARED = re.compile(r"extern __shared__ __align__\(128\) (\w+) (\w+)\[\];")
+_SHARED = re.compile(r"extern __shared__[^;]*;")
 _SHARED_BYTES = 256 << 10
 
 
@@ -75,9 +75,7 @@ def _launch(name: str, func: Any) -> Launch:
 class EmulatedGpu:
     """Scheduled functions and their packing, as CUDA C++ that g++ compiled."""
 
-    def __init__(
-        self, functions: Mapping[str, Function], machine: Machine, folder: Path
-    ) -> None:
+    def __init__(self, functions: Mapping[str, Function], machine: Machine, folder: Path) -> None:
         self.functions = dict(functions)
         with cuda_compiler.compiling(machine.gpu.arch) as session:
             lowering.compile_functions(flat(functions), machine.target)
@@ -154,16 +152,16 @@ def _compile(
         block = ", ".join(map(str, launch.threads))
         units.append(
             f'extern "C" int run_{launch.kernel}(unsigned seed{void}) {{\n'
-            "  emulated::shared = memory;\n"
+            "  emulated::shared = tvmconv_dynamic_shared;\n"
             f"  return emulated::launch(dim3({launch.blocks}), dim3({block}), "
             f"{launch.shared_bytes}, seed, [=] {{ {launch.kernel}({given}); }});\n}}\n"
         )
-    # Each kernel declares shared memory of a type of its own: an array of bytes stands for all of them.
-    text = _SHARED.sub(r"\1* \2 = (\1*)emulated::shared;", source)
+    text = _SHARED.sub("", source)
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     path.write_text(
         f'#include "{HEADER}"\n#undef __launch_bounds__\n#define __launch_bounds__(n)\n'
-        f"alignas(128) static unsigned char memory[{_SHARED_BYTES}];\n{text}\n{''.join(units)}"
+        f"alignas(128) static unsigned char tvmconv_dynamic_shared[{_SHARED_BYTES}];\n{text}\n"
+        + "".join(units)
     )
     options = ["-O1", "-w", "-std=c++17", "-shared", "-fPIC", f"-I{_headers()}"]
     done = subprocess.run(

@@ -138,12 +138,16 @@ MAY_IMPORT = {
     "cuda_stub": "errors host toolchain cache cuda_driver",
     "cuda_nvrtc": "errors toolchain cuda_tools",
     "cuda_compiler": "errors toolchain cuda_tools cuda_stub cuda_nvrtc cuda_prelude",
-    "lowering": "errors prefetching dot_words matrix_tiles cuda_compiler",
+    "gpu_tiles": "errors cuda_prelude",
+    "gpu_pipelines": "errors",
+    "gpu_lowering": "gpu_tiles gpu_pipelines",
+    "unbinding": "",
+    "lowering": "errors prefetching dot_words matrix_tiles unbinding gpu_lowering cuda_compiler",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
         "errors arguments rules spec host hardware compute lowering prefetching dot_words matrix_tiles "
-        "nests"
+        "nests gpu_tiles gpu_pipelines"
     ),
     "tuning_logs": "",
     "tuning": "",

@@ -55,6 +55,7 @@ def accepted_cases(machines, specs=None, slow=lambda machine: False):
         pytest.param(case, id=str(case), marks=[pytest.mark.slow] if slow(case.machine) else [])
         for pack in PACKS
         for case in contract.cases(pack, machines(pack), specs)
+        if case.machine.gpu is None  # test_cuda_kernels.py compiles many kernels at a time
     ]
 
 

@@ -79,9 +79,7 @@ def _placed(body: Any, staged: list[Any]) -> Any:
 
 def _bytes(buffer: Any) -> int:
     whole = int(buffer.shape[0]) * int(buffer.strides[0]) if len(buffer.strides) else 0
-    return (whole or math.prod(map(int, buffer.shape))) * int(
-        tvm.DataType(buffer.dtype).itemsize
-    )
+    return (whole or math.prod(map(int, buffer.shape))) * int(tvm.DataType(buffer.dtype).itemsize)
 
 
 def _barrier() -> tirx.Stmt:
@@ -183,7 +181,7 @@ def _is_barrier(statement: Any) -> bool:
 
 
 def _allocates_shared(statement: Any) -> bool:
-    return isinstance(statement, tirx.AllocBuffer) and statement.buffer.scope() == _SHARED
+    return bool(isinstance(statement, tirx.AllocBuffer) and statement.buffer.scope() == _SHARED)
 
 
 def _copies(statement: Any) -> bool:
@@ -242,7 +240,7 @@ def _asynchronous(statement: Any) -> Any:
         return _copy(store, None, 1) or store
 
     def outside(loop: Any) -> bool:
-        return loop.kind != tirx.ForKind.VECTORIZED
+        return bool(loop.kind != tirx.ForKind.VECTORIZED)
 
     return _mapped_stores(mapped, of_one, outside)
 
@@ -277,6 +275,7 @@ def _copy(store: Any, lane: Any, count: int) -> Any | None:
         return None
     if value.source.scope() != "global" or value.source.dtype != store.buffer.dtype:
         return None
+
     def at_first(value: Any) -> Any:
         return value if lane is None else _substituted(value, lane, tirx.const(0, "int32"))
 
@@ -291,4 +290,3 @@ def _copy(store: Any, lane: Any, count: int) -> Any | None:
         at_first(inside),
     )
     return tirx.Evaluate(call)
-

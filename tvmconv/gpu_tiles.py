@@ -16,8 +16,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from tvmconv.errors import BuildError
 from tvmconv.cuda_prelude import NUMBERS
+from tvmconv.errors import BuildError
 
 FRAGMENT = "tvmconv.fragment"  # annotation of a tile's outermost loop: one of the next four
 ZERO, LOAD, MULTIPLY, STORE = "zero", "load", "multiply", "store"
@@ -92,9 +92,7 @@ def _registers(buffer: Any, columns: int) -> _Fragments:
     dtype = str(buffer.dtype)
     if dtype not in ("float32", "int32") or columns != TILE_COLUMNS:
         each, dtype = each * tvm.DataType(dtype).itemsize // _WORD_BYTES, "uint32"
-    return _Fragments(
-        buffer, tirx.decl_buffer((each,), dtype, buffer.name, scope="local"), columns
-    )
+    return _Fragments(buffer, tirx.decl_buffer((each,), dtype, buffer.name, scope="local"), columns)
 
 
 def _call(loop: tirx.For, fragments: dict[Any, _Fragments]) -> tirx.Stmt:

@@ -32,9 +32,7 @@ def unbind_threads(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.P
     if not bound:
         return func
     body = tvm_ffi.structural_map(func.body, (tirx.For, _serial))
-    return func.with_body(
-        tvm_ffi.structural_map(body, (tvm.ir.Var, lambda v: scoped.get(v, v)))
-    )
+    return func.with_body(tvm_ffi.structural_map(body, (tvm.ir.Var, lambda v: scoped.get(v, v))))
 
 
 def _serial(loop: tirx.For) -> tirx.For:

@@ -4,8 +4,8 @@ TILED. ``rows`` output pixels x ``columns`` output channels are the sums of a bl
 which has four channels of rows x columns / 1024 pixels. Data and filter come to shared memory as in
 tensor_conv2d.py, and for four steps of the sum at a time to registers:
 
-    loads    of 16 bytes a thread: rows x columns / 1024 of data and 4 of the filter, for as many multiply-adds
-             x 16: 20 for 256 at 128 x 128
+    loads    of 16 bytes a thread: rows x columns / 1024 of data and 4 of the filter, for 16 times as many
+             multiply-adds: 20 for 256 at 128 x 128
     banks    threads of a warp read the same one or two pixels, and neighbouring channels: no conflicts
 
 DIRECT. A thread makes one output, and reads its data and filter through the caches. Any layout, groups and
@@ -105,7 +105,7 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     traffic = (rows + columns) * inner * 4 / _L2_BYTES_A_CYCLE
     turn = max(together * max(work, loads, traffic), _L2_LATENCY / 2)
     waves = -(-blocks // (machine.gpu.multiprocessors * together))
-    total = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
+    total: float = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
     if p.splits > 1:
         across_card = machine.gpu.multiprocessors * _L2_BYTES_A_CYCLE
         total += _LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
@@ -167,7 +167,8 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     sch.unroll(ki)
     sch.annotate(ko, PIPELINE, int(decisions["stages"]))
     packing = gathered_conv2d.pack(spec, p, columns_first=False)
-    return threads.function(spec, sch.mod["main"], packing, workspace=p.workspace)
+    made: Function = threads.function(spec, sch.mod["main"], packing, workspace=p.workspace)
+    return made
 
 
 def accepts_direct(spec: ConvSpec, machine: Machine) -> bool:
@@ -181,7 +182,8 @@ def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Func
     # Neighbouring threads make neighbouring channels, and read their filters side by side.
     width = min(group, threads.WARP)
     main = threads.direct(prim_func(conv2d.direct(spec, width)))
-    return threads.function(spec, main, conv2d.pack(spec, width))
+    made: Function = threads.function(spec, main, conv2d.pack(spec, width))
+    return made
 
 
 SCHEDULES = (

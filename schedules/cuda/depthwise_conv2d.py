@@ -1,8 +1,8 @@
 """Depthwise convolution on CUDA cores: a thread makes a tile of outputs of a few channels.
 
     sums     rows x columns x lanes registers of a thread
-    inputs   ((rows - 1) x stride + kernel) x ((columns - 1) x stride + kernel) x lanes: each is loaded once for
-             all windows of the tile that it lies in, as vectors of ``lanes`` channels, 4 to 16 bytes
+    inputs   ((rows - 1) x stride + kernel) x ((columns - 1) x stride + kernel) x lanes: each is loaded once
+             for all windows of the tile that it lies in, as vectors of ``lanes`` channels, 4 to 16 bytes
     loads    for 3x3: 9 for an output alone, 18 for a row of 4 (4.5 each), 36 for 4 x 4 (2.25 each)
 
 Neighbouring threads have neighbouring channels, so that a warp reads whole cache lines; rows and columns that
@@ -104,9 +104,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     wo, wi = sch.split(w, [None, columns])
     co, ci = sch.split(c, [None, lanes])
     sch.reorder(image, ho, wo, co, hi, wi, ci)
-    grid, thread = sch.split(
-        sch.fuse(image, ho, wo, co), [None, int(decisions["threads"])]
-    )
+    grid, thread = sch.split(sch.fuse(image, ho, wo, co), [None, int(decisions["threads"])])
     sch.bind(grid, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     sch.set_scope(conv, 0, "local")
@@ -126,7 +124,8 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
             sch.vectorize(inner[-1])
         else:
             sch.unroll(inner[-1])
-    return threads.function(spec, sch.mod["main"], depthwise_conv2d.pack(spec))
+    made: Function = threads.function(spec, sch.mod["main"], depthwise_conv2d.pack(spec))
+    return made
 
 
 def accepts_direct(spec: ConvSpec, machine: Machine) -> bool:
@@ -137,7 +136,8 @@ def accepts_direct(spec: ConvSpec, machine: Machine) -> bool:
 def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """A thread for every output."""
     main = threads.direct(prim_func(depthwise_conv2d.direct(spec)))
-    return threads.function(spec, main, depthwise_conv2d.pack(spec))
+    made: Function = threads.function(spec, main, depthwise_conv2d.pack(spec))
+    return made
 
 
 SCHEDULES = (

@@ -143,7 +143,11 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     A turn takes as long as its multiplications or its bytes from L2, whichever is longer, of all blocks that
     share a multiprocessor.
     """
-    gpu, p, (rows, columns, inner) = _gpu(machine), _product(spec, decisions), _tile(spec, decisions)
+    gpu, p, (rows, columns, inner) = (
+        _gpu(machine),
+        _product(spec, decisions),
+        _tile(spec, decisions),
+    )
     down, across = _warps(decisions)
     blocks = p.padded_rows // rows * (p.padded_columns // columns) * p.splits
     warps = down * across
@@ -162,7 +166,7 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     covered = max(1, together * (int(decisions["stages"]) - 1))
     turn = max(together * max(work, traffic), issue, _L2_LATENCY / covered)
     waves = -(-blocks // (gpu.multiprocessors * together))
-    total = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
+    total: float = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
     if p.splits > 1:
         across_card = gpu.multiprocessors * _L2_BYTES_A_CYCLE
         total += _LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
@@ -171,7 +175,7 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The least `cycles` of the legal decisions with four warps, or fewer for a small tile."""
-    candidates = [
+    candidates: list[dict[str, Choice]] = [
         {
             "rows": rows,
             "columns": columns,
@@ -196,9 +200,10 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     if p.splits > 1:
         threads.add_up(sch, spec)
     _multiply(sch, spec, decisions, p)
-    return threads.function(
+    made: Function = threads.function(
         spec, sch.mod["main"], gathered_conv2d.pack(spec, p), workspace=p.workspace
     )
+    return made
 
 
 def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> None:
@@ -228,7 +233,10 @@ def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> N
         sch.compute_at(operand, kt, preserve_unit_loops=True)
         _annotate(sch, operand, LOAD, TILE_ROWS, slab)
     wide = threads.vector(16, spec.dtype)
-    for copied, lanes in ((gathered, threads.vector(spec.in_channels, spec.dtype)), (filter_, wide)):
+    for copied, lanes in (
+        (gathered, threads.vector(spec.in_channels, spec.dtype)),
+        (filter_, wide),
+    ):
         sch.compute_at(copied, ko, preserve_unit_loops=True)
         threads.cooperate(sch, copied, down * across, lanes)
         sch.storage_align(copied, 0, -2, SLAB_BYTES // item, _PAD_BYTES // item)
@@ -258,6 +266,4 @@ def _annotate(sch: Loops, block: Any, what: str, rows: int, columns: int) -> Non
     sch.unroll(jo)
 
 
-SCHEDULES = (
-    Schedule("cuda.conv2d.tensor", accepts, knobs, legal, default, apply),
-)
+SCHEDULES = (Schedule("cuda.conv2d.tensor", accepts, knobs, legal, default, apply),)

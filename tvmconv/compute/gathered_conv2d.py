@@ -124,15 +124,14 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
         return [data, weights, *extra, out]
     part = te.reduce_axis((0, p.splits), "part")
     total = te.compute(matrix, lambda m, n: te.sum(conv[part, m, n], axis=part), name="total")
-    out = te.compute(
-        matrix, lambda m, n: epilogue(spec, total[m, n], n, (m, n), extra), name="out"
-    )
+    out = te.compute(matrix, lambda m, n: epilogue(spec, total[m, n], n, (m, n), extra), name="out")
     return [data, weights, *extra, conv, out]
 
 
 def _gathered(spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor) -> te.Tensor:
     """What each output pixel is the sum of, side by side."""
     (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
+
     def at(m: Any, k: Any) -> Any:
         row, column = m // g.out_width, m % g.out_width
         tap, channel = k // g.in_channels, k % g.in_channels
