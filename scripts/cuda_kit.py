@@ -96,13 +96,15 @@ def build(folder: Path, machine: str, untuned: bool, python: str | None) -> int:
     from tvmconv import builder, errors
 
     folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for name, specs in sets().items():
         begun = time.monotonic()
         try:
             builder.build(specs, machine, folder / f"{name}.tvmconv", [] if untuned else None)
         except errors.TvmconvError as error:
-            print(f"error: {name}: {error}", file=sys.stderr)
-            return 1
+            print(f"error: {name} is left out: {error}", file=sys.stderr)
+            failed = 1
+            continue
         print(f"{name}: {len(specs)} kernels for {machine} in {time.monotonic() - begun:.0f} s")
     version = python or f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps"]
@@ -118,7 +120,7 @@ def build(folder: Path, machine: str, untuned: bool, python: str | None) -> int:
     done = subprocess.run(command, check=False)
     print(f"{folder} is {'complete' if done.returncode == 0 else 'without its packages'}: "
           f"scripts/cuda_kit {folder} --json FILE there, with Python {version}")  # fmt: skip
-    return done.returncode
+    return failed or done.returncode
 
 
 # On the machine with the GPU.

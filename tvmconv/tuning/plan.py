@@ -97,6 +97,12 @@ def plan(
     toolchain.require_compiler()
     toolchain.require(toolchain.check_xgboost())
     machine, pack = hardware.find_machine(machine_name)
+    if machine.gpu is not None:
+        # The measuring process gives candidates arrays in main memory and times them on the CPU.
+        raise TuningError(
+            f"kernels for {machine.name}, a GPU, are not tuned yet: `tvmconv build` makes them with their "
+            "default decisions, and scripts/cuda_kit checks and times those on a machine with a GPU."
+        )
     if place == HERE:
         _require_here(machine)
     else:
