@@ -49,8 +49,11 @@ def cooperate(sch: Loops, block: Any, warps: int, lanes: int) -> None:
 def cover(sch: Loops, block: Any, lanes: int = 1) -> Any:
     """Give every thread of enough blocks ``lanes`` elements of a stage; returns the thread's loop."""
     loops = [loop for loop in sch.get_loops(block) if sch.get(loop).kind == tvm.tirx.ForKind.SERIAL]
-    spatial = loops[: len(sch.get(block).writes[0].region)]
-    grid, thread, lane = sch.split(sch.fuse(*spatial), [None, _BLOCK, lanes])
+    *outer, last = loops[: len(sch.get(block).writes[0].region)]
+    # Not the last split of all: TVM could not follow indices through (4 x + lane) // channels.
+    last, lane = sch.split(last, [None, lanes])
+    grid, thread = sch.split(sch.fuse(*outer, last), [None, _BLOCK])
+    sch.reorder(grid, thread, lane)
     sch.bind(grid, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     if lanes > 1:
