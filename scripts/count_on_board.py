@@ -8,6 +8,7 @@ the float64 oracle. FOLDER/NAME.json gets, for each key, an empty text or why th
 
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import sys
@@ -23,7 +24,9 @@ MARK = 0x7C0DE  # as in count_instructions.c
 CALLS = (1, 2, 1)  # two less one are one call, without what marking takes; the last one must agree
 
 
-def prepared(name: str, folder: Path, number: int, spec: ConvSpec, arguments: dict) -> contender.Prepared:
+def prepared(
+    name: str, folder: Path, number: int, spec: ConvSpec, arguments: dict
+) -> contender.Prepared:
     if name == ours.NAME:
         return ours.prepare(bundle(folder), spec, **arguments)
     if name == xnnpack.NAME:  # converted where TensorFlow is
@@ -46,6 +49,7 @@ def mark(number: int) -> None:
 
 def main(name: str, folder: Path) -> None:
     failures = {}
+    gc.disable()
     for number, key in enumerate((folder / "keys").read_text().split()):
         spec = ConvSpec.from_key(key)
         arguments = oracle.random_arguments(spec, seed=0)
@@ -56,6 +60,7 @@ def main(name: str, folder: Path) -> None:
             failures[key] = f"{type(error).__name__}: {error}"
             continue
         failures[key] = ""
+        gc.collect()  # not while something is counted
         mark(number)
         for calls in CALLS:
             for _ in range(calls):

@@ -7,6 +7,7 @@ layers have no epilogue. LiteRT's models are converted here, which needs tensorf
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -79,9 +80,7 @@ def count(
         tvmconv.build(specs, machine, folder / "kernels.tvmconv", logs=logs, winograd=winograd)
         if xnnpack.NAME in libraries:
             convert(specs, folder)
-        return {
-            name: run(name, specs, cpu, folder, plugin) for name in (ours.NAME, *libraries)
-        }
+        return {name: run(name, specs, cpu, folder, plugin) for name in (ours.NAME, *libraries)}
 
 
 def compiled_plugin(folder: Path) -> Path:
@@ -136,13 +135,11 @@ def difference(marks: list[list[int]]) -> Counted | str:
     """What two calls took less what one took, if one takes the same behind them."""
     first, two, again = (
         Counted(*(after - before for before, after in zip(*pair, strict=True)))
-        for pair in zip(marks, marks[1:], strict=False)
+        for pair in itertools.pairwise(marks)
     )
     if abs(first.instructions - again.instructions) > MOST_NOISE * again.instructions:
         return f"one call took {first.instructions} instructions, another {again.instructions}"
-    return Counted(
-        two.instructions - again.instructions, two.multiply_adds - again.multiply_adds
-    )
+    return Counted(two.instructions - again.instructions, two.multiply_adds - again.multiply_adds)
 
 
 def show(
@@ -191,7 +188,11 @@ def cells(found: Counted | str, spec: ConvSpec, lanes: int) -> tuple[object, ...
     if isinstance(found, str):
         return ("-", "-", "-")
     work = spec.macs / lanes / found.instructions
-    return found.instructions, f"{100 * work:.1f} %", f"{100 * found.multiply_adds / found.instructions:.1f} %"
+    return (
+        found.instructions,
+        f"{100 * work:.1f} %",
+        f"{100 * found.multiply_adds / found.instructions:.1f} %",
+    )
 
 
 def mean(shares: dict[ConvSpec, float], specs: Sequence[ConvSpec]) -> str:

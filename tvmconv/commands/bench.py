@@ -5,6 +5,9 @@ a second from a copy with a working set of the layer's size. Values are checked 
 
 With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
 process of its own and through its Python interface.
+
+With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
+there; the roof is the higher of two looks, before all layers and behind them.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import host, tables, workloads
-from tvmconv.commands import arguments
+from tvmconv import tables, workloads
+from tvmconv.commands import arguments, rpc
 
 if TYPE_CHECKING:
     from tvmconv.bench import Report
+    from tvmconv.tuning.fleet import Boards
 
 _COLUMNS = (
     "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
@@ -50,15 +54,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
     )
+    rpc.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build unless told not to, time, print."""
+    boards = rpc.place(args)[1] if args.rpc_tracker or args.rpc_key else None
+    if boards and (args.peers or args.bundle):
+        raise ValueError(
+            f"{'--peers' if args.peers else '--bundle'} is for this machine: over RPC a board times our "
+            "own kernels, built for it here. Leave it out, or leave out --rpc-tracker."
+        )
     if args.peers:
         return _run_peers(args)
     if args.picture:
         raise ValueError("--picture draws the comparison with other libraries: add --peers all")
     workload = workloads.resolve(args.workload)
+    report = _bench_on_board(args, workload, boards) if boards else _bench_here(args, workload)
+    if not _wrote_to_stdout(args.json, as_json(report)):
+        show_report(report)
+    return 0
+
+
+def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> Report:
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:
@@ -66,10 +84,26 @@ def run(args: argparse.Namespace) -> int:
 
             specs = [entry.spec for entry in workload.entries]
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
-        report = bench_bundle(path, workload, args.threads, args.rounds, show)
-    if not _wrote_to_stdout(args.json, as_json(report)):
-        show_report(report)
-    return 0
+        return bench_bundle(path, workload, args.threads, args.rounds, show)
+
+
+def _bench_on_board(
+    args: argparse.Namespace, workload: workloads.Workload, boards: Boards
+) -> Report:
+    from tvmconv.tuning import remote_bench
+
+    chosen = arguments.logs(args)
+    with tables.progress() as show:
+        return remote_bench.bench(
+            workload.entries,
+            args.machine,
+            boards,
+            args.threads,
+            args.rounds,
+            show,
+            None if chosen is None else [Path(folder) for folder in chosen],
+            args.winograd,
+        )
 
 
 def _run_peers(args: argparse.Namespace) -> int:
@@ -147,7 +181,7 @@ def show_report(report: Report) -> None:
     )
     tables.show_facts(
         [
-            ("machine", f"{report.machine}, {host.cpu_name()}, threads: {report.threads}"),
+            ("machine", f"{report.machine}, {report.cpu}, threads: {report.threads}"),
             ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
             ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
@@ -163,6 +197,5 @@ def as_json(report: Report) -> dict[str, object]:
     """Return everything in the report as plain data."""
     return {
         **dataclasses.asdict(report),
-        "cpu": host.cpu_name(),
         "total_microseconds": report.total_microseconds,
     }
