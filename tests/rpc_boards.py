@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tvmconv import bundle, cross
 
 
 def free_port() -> int:
@@ -17,12 +20,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class Board:
-    """``tvmconv board``, running, in a process group of its own."""
+def runtime_alone(folder: Path, architecture: str) -> Path:
+    """A directory in which there is nothing but TVM's runtime library, called as in a bundle."""
+    folder.mkdir()
+    name = bundle.runtime_name(architecture)
+    shutil.copy(cross.runtime_library(architecture), folder / name)
+    return folder
 
-    def __init__(self, tracker: str, key: str, folder: Path, *start: object) -> None:
+
+class Board:
+    """``tvmconv board``, running, in a process group of its own.
+
+    ``start`` is what runs ``tvmconv``, ``runtime`` a directory as a bundle's, with TVM's library alone.
+    """
+
+    def __init__(
+        self, tracker: str, key: str, folder: Path, *start: object, runtime: Path | None = None
+    ) -> None:
         command = start or (sys.executable, "-m", "tvmconv.cli")
         words = [*command, "board", "--tracker", tracker, "--key", key, "--port", 0]
+        words += ["--runtime", runtime] if runtime else []
         self.said = folder / f"board-{time.monotonic_ns()}.txt"
         with open(self.said, "w") as stream:
             self.process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +14,10 @@ from pathlib import Path
 import boards
 import pytest
 import runtime_venv
-from rpc_boards import Board, free_port
+from rpc_boards import Board, free_port, runtime_alone
 from tuning_helpers import POINTWISE, default_of, only_x86, workload
 
-from tvmconv import cli, cross, hardware, host
+from tvmconv import cli, hardware, host
 from tvmconv.errors import TuningError
 from tvmconv.tuning import log
 from tvmconv.tuning.candidate import Candidate
@@ -64,14 +63,10 @@ def test_tuning_over_rpc_writes_a_record(packs, tracker, start, where, tmp_path,
 
 def test_a_board_without_tvm_measures(packs, start, where, tmp_path):
     python = runtime_venv.make(tmp_path)
-    (tmp_path / "bundle").mkdir()
-    library = cross.runtime_library(host.architecture())
-    shutil.copy(library, tmp_path / "bundle" / f"libtvm_runtime-{host.architecture()}.so")
     board = Board(
         f"127.0.0.1:{where.tracker[1]}", where.key, tmp_path,
-        python, "-I", "-c",
-        "import sys; from tvmconv import cli;"
-        f"sys.exit(cli.main([*sys.argv[1:], '--runtime', {str(tmp_path / 'bundle')!r}]))",
+        python, "-I", "-m", "tvmconv.cli",
+        runtime=runtime_alone(tmp_path / "bundle", host.architecture()),
     )  # fmt: skip
     board.wait_until_known()
     machine, _ = hardware.find_machine("host")
