@@ -175,6 +175,7 @@ def _variant(
         glibc=glibc,
         runtime=bundle.RuntimeEntry(runtime.name, bundle.file_digest(runtime)),
         kernels={spec.key: _entry(spec, request, functions) for spec in specs},
+        also=request.pack.also(machine.name),
     )
 
 

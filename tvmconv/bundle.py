@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from tvmconv import errors
 from tvmconv.decoding import decode
 
-FORMAT = 2  # 2 says which glibc a variant needs
+FORMAT = 3  # 2 says which glibc a variant needs, 3 what else its machine is called
 MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 _CHECKSUM = "checksum"
@@ -69,6 +69,7 @@ class RuntimeEntry:
 class Variant:
     """All kernels compiled for one kind of CPU.
 
+    ``also`` are other names of the machine: boards that have it.
     ``features`` are the ``/proc/cpuinfo`` names of everything the compiler was allowed to use;
     ``glibc`` is the oldest C library that kernels and runtime were linked for, None where they need
     none; ``kernels`` maps each of the manifest's keys to its entry.
@@ -83,6 +84,11 @@ class Variant:
     glibc: str | None
     runtime: RuntimeEntry
     kernels: dict[str, KernelEntry]
+    also: tuple[str, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is the machine's, or a board's that has it."""
+        return name == self.machine or name in self.also
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,18 +213,22 @@ def choose_variant(
 ) -> Variant:
     """Return the first variant that runs where every one of its features is in ``features``.
 
-    ``machine`` restricts the choice to the variant of that name; UnknownNameError if there is none.
+    ``machine`` restricts the choice to the variant of that name, or of a board's; UnknownNameError if
+    there is none.
     ``glibc`` is the release of this process's C library, None where it is another one.
     Raises IncompatibleMachineError, which lists what each variant lacks.
     """
-    names = [variant.machine for variant in manifest.variants]
-    if machine is not None and machine not in names:
+    if machine is not None and not any(each.is_called(machine) for each in manifest.variants):
+        names = (
+            f"{each.machine} ({', '.join(each.also)})" if each.also else each.machine
+            for each in manifest.variants
+        )
         raise errors.UnknownNameError(
             f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
         )
     reasons = []
     for variant in manifest.variants:
-        if machine not in (None, variant.machine):
+        if machine is not None and not variant.is_called(machine):
             continue
         reason = obstacle(variant, architecture, features, operating_system, glibc)
         if reason is None:

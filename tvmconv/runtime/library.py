@@ -99,7 +99,8 @@ def load(
             (affinity and container limits counted), 1 to stay in the calling thread and start no
             others. Each Python thread that calls kernels gets a pool of its own, whose size is the
             first number above 1 that it meets.
-        machine: the name of a variant to use instead of the first that runs here.
+        machine: the name of a variant, or of a board that it is for, to use instead of the first that
+            runs here.
 
     Returns:
         A mapping from `ConvSpec.key` (or the `ConvSpec`) to `Kernel`.
