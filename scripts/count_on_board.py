@@ -3,7 +3,8 @@
     python count_on_board.py NAME FOLDER        started by scripts/peers_cost.py, which fills the folder
 
 NAME is a library of tvmconv.peers, or tvmconv for the bundle in the folder. Every output is compared with
-the float64 oracle. FOLDER/NAME.json gets, for each key, an empty text or why there is no count.
+the float64 oracle. FOLDER/NAME.json gets, for each key, how many calls were marked as one, or why there is
+no count.
 """
 
 import ctypes
@@ -21,7 +22,12 @@ from tvmconv.peers import contender, ours, xnnpack
 from tvmconv.spec import ConvSpec
 
 MARK = 0x7C0DE  # as in count_instructions.c
-CALLS = (1, 2, 1)  # two less one are one call, without what marking takes; the last one must agree
+_system_call = ctypes.CDLL(None).syscall
+# Two series less one are a series, without what marking takes. The last one must agree with the one before
+# them; the very first takes more: memory that is asked for.
+SERIES = (1, 1, 2, 1)
+# Of a small layer several calls are a series, because single calls vary by some thousand instructions.
+SMALL, CALLS_IF_SMALL = 8_000_000, 8  # multiply-adds, calls
 
 
 def prepared(
@@ -43,12 +49,8 @@ def bundle(folder: Path) -> runtime.Library:
     return runtime.load(folder / "kernels.tvmconv", threads=1)
 
 
-def mark(number: int) -> None:
-    ctypes.CDLL(None).syscall(MARK, number)
-
-
 def main(name: str, folder: Path) -> None:
-    failures = {}
+    outcomes: dict[str, int | str] = {}
     gc.disable()
     for number, key in enumerate((folder / "keys").read_text().split()):
         spec = ConvSpec.from_key(key)
@@ -57,17 +59,18 @@ def main(name: str, folder: Path) -> None:
             layer = prepared(name, folder, number, spec, arguments)
             contender.check(spec, arguments, layer, own=name == ours.NAME)
         except Exception as error:  # whatever the library raises is its reason
-            failures[key] = f"{type(error).__name__}: {error}"
+            outcomes[key] = f"{type(error).__name__}: {error}"
             continue
-        failures[key] = ""
+        calls = CALLS_IF_SMALL if spec.macs < SMALL else 1
+        outcomes[key] = calls
         gc.collect()  # not while something is counted
-        mark(number)
-        for calls in CALLS:
-            for _ in range(calls):
+        _system_call(MARK, number)
+        for series in SERIES:
+            for _ in range(series * calls):
                 layer.call()
-            mark(number)
+            _system_call(MARK, number)
         print(f"{name}: {key}", flush=True)
-    (folder / f"{name}.json").write_text(json.dumps(failures))
+    (folder / f"{name}.json").write_text(json.dumps(outcomes))
 
 
 if __name__ == "__main__":

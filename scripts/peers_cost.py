@@ -1,7 +1,7 @@
 """Instructions that other libraries execute for a layer on an ARM core, counted as ours are.
 
 Each library runs in a process of its own on the emulated board (scripts/emulated_board), one thread, with
-the plugin count_instructions.c in the emulator; the difference between two calls and one is counted. The
+the plugin count_instructions.c in the emulator; what two calls take less what one takes is counted. The
 layers have no epilogue. LiteRT's models are converted here, which needs tensorflow-cpu.
 """
 
@@ -26,6 +26,7 @@ import numpy as np
 import tvmconv
 from tvmconv import hardware, oracle, tables, toolchain
 from tvmconv.errors import MissingToolError, UnknownNameError
+from tvmconv.hardware import Machine
 from tvmconv.peers import ours, stand, xnnpack
 from tvmconv.peers.contender import plain
 from tvmconv.spec import ConvSpec
@@ -33,7 +34,8 @@ from tvmconv.spec import ConvSpec
 HERE = Path(__file__).resolve().parent
 COUNTABLE = {"xnnpack": "ai-edge-litert", "ncnn": "ncnn"}  # and what pip installs on the board
 TIMEOUT_SECONDS = 3600
-MOST_NOISE = 0.02  # of a call; the interpreter's own allocations vary
+# Between two series of calls, of one, and in instructions: the interpreter's own allocations vary.
+MOST_NOISE, LEAST_NOISE = 0.02, 2000
 # Next to nothing to compute: what remains is calling the library, from Python, for one layer.
 NOTHING = ConvSpec.conv2d((1, 1, 1, 4), (1, 1, 4, 4))
 
@@ -121,25 +123,32 @@ def run(
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise MissingToolError(f"{name} cannot be counted on an emulated {cpu}: {last}")
-    failures = json.loads((folder / f"{name}.json").read_text())
+    outcomes = json.loads((folder / f"{name}.json").read_text())
     lines: dict[int, list[list[int]]] = defaultdict(list)
     for line in marks.read_text().splitlines() if marks.exists() else ():
         number, *sums = map(int, line.split())
         lines[number].append(sums)
     return {
-        spec: failures[spec.key] or difference(lines[number]) for number, spec in enumerate(specs)
+        spec: outcome if isinstance(outcome, str) else difference(lines[number], outcome)
+        for number, spec in enumerate(specs)
+        for outcome in [outcomes[spec.key]]
     }
 
 
-def difference(marks: list[list[int]]) -> Counted | str:
-    """What two calls took less what one took, if one takes the same behind them."""
-    first, two, again = (
+def difference(marks: list[list[int]], calls: int) -> Counted | str:
+    """One call: two series of ``calls`` less one, if one takes the same before and behind them."""
+    _, first, two, again = (
         Counted(*(after - before for before, after in zip(*pair, strict=True)))
         for pair in itertools.pairwise(marks)
     )
-    if abs(first.instructions - again.instructions) > MOST_NOISE * again.instructions:
-        return f"one call took {first.instructions} instructions, another {again.instructions}"
-    return Counted(two.instructions - again.instructions, two.multiply_adds - again.multiply_adds)
+    noise = abs(first.instructions - again.instructions)
+    if noise > max(LEAST_NOISE, MOST_NOISE * again.instructions):
+        series = f"{calls} calls" if calls > 1 else "one call"
+        return f"{series} took {first.instructions} instructions, then {again.instructions}"
+    return Counted(
+        round((two.instructions - again.instructions) / calls),
+        round((two.multiply_adds - again.multiply_adds) / calls),
+    )
 
 
 def show(
@@ -152,23 +161,8 @@ def show(
         named.setdefault(plain(spec), name)
     counts = count([*named, NOTHING], machine_name, libraries, logs, winograd)
     calls = {library: of.pop(NOTHING) for library, of in counts.items()}
-    lanes = hardware.find_machine(machine_name)[0].lanes("float32")
-    shares = {
-        library: {
-            spec: spec.macs / lanes / found.instructions
-            for spec, found in of.items() if isinstance(found, Counted)
-        }
-        for library, of in counts.items()
-    }  # fmt: skip
-    tables.show_table(
-        ("layer", *(f"{library}: {what}" for library in counts for what in ("instructions", "work", "FMA"))),
-        [(name, *(cell for of in counts.values() for cell in cells(of[spec], spec, lanes)))
-         for spec, name in named.items()],
-    )  # fmt: skip
-    for library, of in counts.items():
-        for spec, found in of.items():
-            if isinstance(found, str):
-                print(f"{library} has no count of {named[spec]}: {found}")
+    machine, _ = hardware.find_machine(machine_name)
+    show_layers(named, counts, machine)
     taken = (
         f"{library} {found if isinstance(found, str) else found.instructions}"
         for library, found in calls.items()
@@ -179,26 +173,46 @@ def show(
         kinds[kind(spec)].append(spec)
     tables.show_table(
         ("kind", "layers", *(f"{library}: work (range)" for library in counts)),
-        [(name, len(several), *(mean(shares[library], several) for library in counts))
+        [(name, len(several), *(mean(of, several, machine) for of in counts.values()))
          for name, several in kinds.items()],
     )  # fmt: skip
 
 
-def cells(found: Counted | str, spec: ConvSpec, lanes: int) -> tuple[object, ...]:
-    if isinstance(found, str):
-        return ("-", "-", "-")
-    work = spec.macs / lanes / found.instructions
-    return (
-        found.instructions,
-        f"{100 * work:.1f} %",
-        f"{100 * found.multiply_adds / found.instructions:.1f} %",
-    )
+def show_layers(named: dict[ConvSpec, str], counts: Counts, machine: Machine) -> None:
+    """One row a layer, and below them why a library has no count."""
+    columns = (f"{name}: {what}" for name in counts for what in ("instructions", "work", "FMA"))
+    rows = []
+    for spec, name in named.items():
+        cells: list[object] = [name]
+        for of in counts.values():
+            found = of[spec]
+            if isinstance(found, str):
+                cells += ["-", "-", "-"]
+                continue
+            share = found.multiply_adds / found.instructions
+            cells += [found.instructions, f"{100 * work(spec, found, machine):.1f} %"]
+            cells += [f"{100 * share:.1f} %"]
+        rows.append(cells)
+    tables.show_table(("layer", *columns), rows)
+    for library, of in counts.items():
+        for spec, found in of.items():
+            if isinstance(found, str):
+                print(f"{library} has no count of {named[spec]}: {found}")
 
 
-def mean(shares: dict[ConvSpec, float], specs: Sequence[ConvSpec]) -> str:
-    values = [100 * shares[spec] for spec in specs if spec in shares]
-    if not values:
+def work(spec: ConvSpec, found: Counted, machine: Machine) -> float:
+    """Vector multiply-adds of the defining sum over instructions."""
+    return spec.macs / machine.lanes(spec.accumulator_dtype) / found.instructions
+
+
+def mean(of: dict[ConvSpec, Counted | str], specs: Sequence[ConvSpec], machine: Machine) -> str:
+    """Geometric mean and range, of those that have a count."""
+    counted = [(spec, of[spec]) for spec in specs]
+    shares = [
+        100 * work(spec, found, machine) for spec, found in counted if isinstance(found, Counted)
+    ]
+    if not shares:
         return "-"
-    geometric = math.exp(sum(map(math.log, values)) / len(values))
-    few = f", {len(values)} layers" if len(values) < len(specs) else ""
-    return f"{geometric:.1f} % ({min(values):.1f}-{max(values):.1f}{few})"
+    geometric = math.exp(sum(map(math.log, shares)) / len(shares))
+    few = f", {len(shares)} layers" if len(shares) < len(specs) else ""
+    return f"{geometric:.1f} % ({min(shares):.1f}-{max(shares):.1f}{few})"

@@ -56,10 +56,11 @@ def test_the_plugin_counts_what_the_simulated_core_counts(scripts, monkeypatch):
 def test_marks_that_disagree_are_no_count(scripts):
     import peers_cost
 
-    sound = [[100, 10], [1100, 30], [3000, 70], [3995, 90]]
-    assert peers_cost.difference(sound) == peers_cost.Counted(1900 - 995, 40 - 20)
-    noisy = [*sound[:3], [4100, 90]]
-    assert "one call took 1000 instructions, another 1100" in peers_cost.difference(noisy)
+    sound = [[0, 0], [100, 10], [100_100, 30], [300_000, 70], [399_500, 90]]
+    assert peers_cost.difference(sound, 1) == peers_cost.Counted(199_900 - 99_500, 40 - 20)
+    assert peers_cost.difference(sound, 4) == peers_cost.Counted(25_100, 5)
+    noisy = [*sound[:4], [403_000, 90]]
+    assert "took 100000 instructions, then 103000" in peers_cost.difference(noisy, 1)
 
 
 def test_an_emulator_without_plugins_is_named_with_its_package(scripts, monkeypatch, tmp_path):
