@@ -2,12 +2,16 @@
 
     scripts/arm_cost                                   the five layers that docs/arm.md compares
     scripts/arm_cost mobilenet_v2 --machine raspberry-pi-5
+    scripts/arm_cost --peers xnnpack,ncnn              beside other libraries, on the emulated board
 
 Every kernel is compiled for the machine, run on random data and checked against the float64 oracle. "work"
 is the layer's multiply-adds / lanes, the vector multiply-adds that a direct convolution needs, over all
 instructions executed; "FMA" the multiply-adds among these. Taps in the padding count as work, though
 they are left out. With llvm-mca, "cycles" are predicted (tvmconv/simulate/cycles.py says how far to trust
 them), and "of FMA bound" is the time that the work alone would take over them.
+
+With --peers all kernels are counted on the emulated board instead, ours too, with what calling them from
+Python takes; scripts/peers_cost.py says how.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import peers_cost
 
 from tvmconv import hardware, oracle, tables, workloads
 from tvmconv.choice import choose
@@ -169,11 +175,22 @@ def main() -> int:
     parser.add_argument(
         "--no-winograd", action="store_true", help="evaluate the defining sum everywhere"
     )
+    parser.add_argument(
+        "--peers", default="", metavar="A,B", help=f"count too: {', '.join(peers_cost.COUNTABLE)}"
+    )
     args = parser.parse_args()
+    libraries = [name for name in args.peers.split(",") if name]
+    unknown = sorted(set(libraries) - set(peers_cost.COUNTABLE))
+    if unknown:
+        parser.error(f"--peers has {unknown[0]!r}; known: {', '.join(peers_cost.COUNTABLE)}")
     logs = [] if args.untuned else [args.logs] if args.logs else None
     costs = []
     try:
         wanted = list(layers(args.workload))
+        if libraries:
+            direct = not args.no_winograd
+            peers_cost.show(wanted, args.machine, libraries, logs, direct, kind)
+            return 0
         for done, (name, spec, count) in enumerate(wanted):
             print(f"{done + 1} of {len(wanted)}: {name}", file=sys.stderr)
             costs.append(measure(name, spec, count, args.machine, logs, not args.no_winograd))

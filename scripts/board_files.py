@@ -119,10 +119,16 @@ def debian_root(cache: Path) -> Path:
 
 
 def emulator(cache: Path) -> Path:
-    for name in (EMULATOR, "qemu-aarch64"):
+    # The statically linked one cannot load plugins, and would pass over them without a word.
+    plugins = "QEMU_PLUGIN" in os.environ
+    for name in ("qemu-aarch64",) if plugins else (EMULATOR, "qemu-aarch64"):
         found = shutil.which(name)
-        if found:
+        if found and (not plugins or "-plugin" in checked([found, "--help"], "no emulator")):
             return Path(found)
+    if plugins:
+        raise UnavailableError(
+            "QEMU_PLUGIN is set, but no qemu-aarch64 on PATH loads plugins: apt-get install qemu-user"
+        )
     return once(cache / "qemu", unpack_emulator) / EMULATOR
 
 

@@ -10,8 +10,9 @@ paths. Times mean nothing there.
 
 Nothing is installed into the system and no root is needed: apt-get fetches Debian's packages (40 MB)
 with lists of its own, dpkg-deb unpacks them into the cache directory, pip fetches wheels for aarch64. The
-emulator is the installed qemu-aarch64, else Debian's qemu-user-static, unpacked likewise. Exit code 69
-says that something is missing here; any other is the command's.
+emulator is the installed qemu-aarch64, else Debian's qemu-user-static, unpacked likewise; where QEMU_PLUGIN
+names a plugin, as QEMU reads it, one that loads it. Exit code 69 says that something is missing here; any
+other is the command's.
 """
 
 from __future__ import annotations

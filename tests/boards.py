@@ -28,13 +28,17 @@ def require_linker():
         pytest.skip(f"{check.name}: {check.found}. {check.remedy}")
 
 
-def on_board(cpu, *command, timeout=240):
-    """Run a command on the emulated board; skip the test where there is none."""
+def command(cpu, *words):
+    """What runs a command on the emulated board; skips the test where there is none."""
     done = _prepared(cpu)
     if done.returncode == UNAVAILABLE:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
+    return [sys.executable, str(SCRIPT), "--cpu", cpu, "--", *map(str, words)]
+
+
+def on_board(cpu, *words, timeout=240):
+    """Run a command on the emulated board; skip the test where there is none."""
     return subprocess.run(
-        [sys.executable, SCRIPT, "--cpu", cpu, "--", *map(str, command)],
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        command(cpu, *words), capture_output=True, text=True, timeout=timeout, check=False
+    )

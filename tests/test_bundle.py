@@ -213,6 +213,15 @@ def test_a_variant_asked_for_must_exist_and_fit():
         bundle.choose_variant(choices, "x86_64", features, machine="zen4")
 
 
+def test_a_variant_is_found_by_a_board_that_has_the_machine():
+    core = dataclasses.replace(variant("a72", ()), also=("rpi4", "rk3399"))
+    choices = manifest(variant("icelake", ()), core)
+    for name in ("a72", "rpi4", "rk3399"):
+        assert bundle.choose_variant(choices, "x86_64", (), machine=name) is core
+    with pytest.raises(errors.UnknownNameError, match=r"it has icelake, a72 \(rpi4, rk3399\)"):
+        bundle.choose_variant(choices, "x86_64", (), machine="rpi5")
+
+
 def test_publish_moves_replaces_and_leaves_nothing_behind(tmp_path):
     for created in ("first", "second"):
         staging = tmp_path / "staging"

@@ -1,6 +1,7 @@
 """The command line: what each verb prints, its exit codes, and what it says of mistakes."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -238,6 +239,22 @@ def test_doctor_names_what_to_install(run, monkeypatch):
     assert "FAILED: linker, for build, tune: apt install it" in out
     assert "a kernel" not in out  # it could not be tried
     assert "building kernels needs what FAILED" in out
+
+
+def test_doctor_knows_what_boards_need(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(importlib.metadata, "version", missing_version)
+    found = {check.name: check for check in doctor._check_boards()}
+    assert list(found) == ["tornado", "cloudpickle", "unicorn", "llvm-mca", "qemu"]
+    assert not any(check.ok or doctor.is_essential(check) for check in found.values())
+    assert found["cloudpickle"].remedy == "pip install 'tvmconv[rpc]'"
+    assert found["unicorn"].remedy == "pip install 'tvmconv[simulate]'"
+    assert "apt install llvm-19" in found["llvm-mca"].remedy
+    assert "apt install qemu-user-static" in found["qemu"].remedy
+
+
+def missing_version(name):
+    raise importlib.metadata.PackageNotFoundError(name)
 
 
 def test_doctor_as_json(run, monkeypatch):

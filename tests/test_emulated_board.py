@@ -88,6 +88,11 @@ def test_a_mixed_bundle_runs_here_and_on_the_board(mixed, cpu):
                                               f"{host.available_cores()} threads\n")  # fmt: skip
 
 
+def test_a_board_is_known_by_its_name_too(mixed):
+    done = boards.on_board("cortex-a72", "tvmconv", "verify", mixed, "--machine", "raspberry-pi-4")
+    assert done.stdout.startswith("1 of 1 kernels for cortex-a72 are right"), done.stderr
+
+
 def test_the_manifest_has_what_was_read_from_the_files(mixed):
     manifest = bundle.read_manifest(mixed)
     for variant in manifest.variants:

@@ -65,6 +65,17 @@ def test_prune_of_one_machine_leaves_the_others(tmp_path, run):
     assert "Did you mean x86-64-v2?" in err
 
 
+def test_prune_knows_boards(tmp_path, run):
+    core, _ = hardware.find_machine("raspberry-pi-4")
+    log.write(tmp_path, [record(CONV, OTHER_MACHINE, tvm="0.1"), record(machine=core.name)])
+
+    assert run("prune", tmp_path, "--machine", "raspberry-pi-4")[0] == 0  # an x86 schedule's
+    assert set(held(tmp_path)) == {(OTHER_MACHINE.name, CONV.key)}
+    code, _, err = run("prune", tmp_path, "--machine", "raspberry-pi-5")
+    assert code == 2
+    assert "no records for cortex-a76" in err
+
+
 def test_prune_knows_the_host(tmp_path, run):
     host = hardware.detect()
     log.write(tmp_path, [record(CONV, host, tvm="0.1"), record(CONV, OTHER_MACHINE, tvm="0.1")])

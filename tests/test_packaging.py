@@ -217,13 +217,17 @@ MAY_IMPORT = {
     "simulate": "errors spec hardware lowering oracle",
     "roof": "hardware timing runtime",
     "roof_loops": "hardware lowering roof",
-    "bench": "errors spec hardware oracle timing workloads runtime roof roof_loops",
+    "bench": "errors spec hardware host oracle timing workloads runtime roof roof_loops",
+    "tuning.remote_bench": (
+        "errors hardware toolchain cross choice workloads roof bench tuning.candidate tuning.measure "
+        "tuning.running tuning.fleet"
+    ),
     "gpu_bench": "hardware oracle workloads runtime gpu_check",
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",
     "peers": "",
-    "peers.contender": "errors spec",
+    "peers.contender": "errors spec oracle",
     "peers.onnx_model": "spec peers.contender",
     **{
         f"peers.{name}": "oracle rules spec peers.contender peers.onnx_model"
@@ -239,10 +243,10 @@ MAY_IMPORT = {
     "commands": (
         ". errors spec bundle cuda_driver cuda_tools gpu_variants gpu_check gpu_bench hardware host tables "
         "timing toolchain cross workloads oracle runtime choice builder roof bench comparison peers.race "
-        "peers.stand "
+        "peers.stand simulate "
         "tuning.log tuning.records tuning.running tuning.search "
         "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
-        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving"
+        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving tuning.remote_bench"
     ),
     "cli": ". errors commands",
     ".": "",

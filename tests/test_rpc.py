@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,18 +14,17 @@ from pathlib import Path
 import boards
 import pytest
 import runtime_venv
-from tuning_helpers import POINTWISE, default_of, faulty_packs, only_x86, workload
+from rpc_boards import Board, free_port, runtime_alone
+from tuning_helpers import POINTWISE, default_of, only_x86, workload
 
-from tvmconv import cli, cross, hardware, host
+from tvmconv import cli, hardware, host
 from tvmconv.errors import TuningError
 from tvmconv.tuning import log
 from tvmconv.tuning.candidate import Candidate
-from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.search import all_candidates
 
-for needed in ("tornado", "cloudpickle"):
-    pytest.importorskip(needed, reason="TVM's tracker needs it: pip install 'tvmconv[rpc]'")
+pytest_plugins = ("rpc_fixtures",)
 pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(600)]
 # As `tvmconv board`, but every measurement takes half a second more, as on a slow board.
 SLOW = """
@@ -40,89 +38,6 @@ def slowly(self, **question):
 serving.Desk._measure = slowly
 sys.exit(cli.main(sys.argv[1:]))
 """
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def tracker():
-    """Its address, as the command line takes it."""
-    port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1",
-         "--port", str(port), "--port-end", str(port + 1)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as running:  # fmt: skip
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert running.poll() is None
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-        os.killpg(running.pid, signal.SIGKILL)
-
-
-class Board:
-    """``tvmconv board``, running, in a process group of its own."""
-
-    def __init__(self, tracker: str, key: str, folder: Path, *start: object) -> None:
-        command = start or (sys.executable, "-m", "tvmconv.cli")
-        words = [*command, "board", "--tracker", tracker, "--key", key, "--port", 0]
-        self.said = folder / f"board-{time.monotonic_ns()}.txt"
-        with open(self.said, "w") as stream:
-            self.process = subprocess.Popen(
-                list(map(str, words)), stdout=stream, stderr=stream, start_new_session=True
-            )
-
-    def wait_until_known(self) -> None:
-        for _ in range(600):
-            if "the tracker knows this board" in self.said.read_text():
-                return
-            assert self.process.poll() is None, self.said.read_text()
-            time.sleep(0.1)
-        raise AssertionError(self.said.read_text())
-
-    @property
-    def clients(self) -> int:
-        return self.said.read_text().count("is connected")
-
-    def end(self, how: int = signal.SIGKILL) -> None:
-        """The server alone, as a board that loses power; what it has started ends with it."""
-        if self.process.poll() is None:
-            os.kill(self.process.pid, how)
-        self.process.wait(timeout=30)
-
-
-@pytest.fixture
-def start(tracker, tmp_path, request):
-    """Start a board under this test's own key."""
-    running = []
-
-    def started(*command: object, key: str = "k") -> Board:
-        running.append(Board(tracker, key + request.node.name, tmp_path, *command))
-        running[-1].wait_until_known()
-        return running[-1]
-
-    yield started
-    for board in running:
-        board.end()
-
-
-@pytest.fixture
-def where(tracker, request):
-    name, _, port = tracker.rpartition(":")
-    return Boards((name, int(port)), f"k{request.node.name}")
 
 
 def some(machine_name: str, count: int) -> list[Candidate]:
@@ -148,14 +63,10 @@ def test_tuning_over_rpc_writes_a_record(packs, tracker, start, where, tmp_path,
 
 def test_a_board_without_tvm_measures(packs, start, where, tmp_path):
     python = runtime_venv.make(tmp_path)
-    (tmp_path / "bundle").mkdir()
-    library = cross.runtime_library(host.architecture())
-    shutil.copy(library, tmp_path / "bundle" / f"libtvm_runtime-{host.architecture()}.so")
     board = Board(
         f"127.0.0.1:{where.tracker[1]}", where.key, tmp_path,
-        python, "-I", "-c",
-        "import sys; from tvmconv import cli;"
-        f"sys.exit(cli.main([*sys.argv[1:], '--runtime', {str(tmp_path / 'bundle')!r}]))",
+        python, "-I", "-m", "tvmconv.cli",
+        runtime=runtime_alone(tmp_path / "bundle", host.architecture()),
     )  # fmt: skip
     board.wait_until_known()
     machine, _ = hardware.find_machine("host")

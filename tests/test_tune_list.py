@@ -19,7 +19,7 @@ from tuning_helpers import (
 
 from tvmconv import cli, hardware
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning import log
+from tvmconv.tuning import log, plan
 from tvmconv.tuning.candidate import Measurement
 from tvmconv.tuning.journal import Conclusion, Journal
 from tvmconv.tuning.plan import conditions_name
@@ -131,6 +131,21 @@ def test_trials_of_other_conditions_are_another_list(run, listed):
     assert found[MISSING.key]["state"] == "begun"
     assert found[TWO.key]["state"] == "missing"
     assert found[POINTWISE.key]["state"] == "tuned"  # records are for all
+
+
+def test_trials_of_boards_and_batches_are_counted(run, listed, tmp_path):
+    for number, place in enumerate(("rpc-rpi4", plan.OFFLINE)):
+        journal = Journal(tmp_path / "logs", MACHINE, conditions_name(Conditions(), place))
+        for spec in (TWO, MISSING):
+            journal.add(spec.key, [trial(each) for each in range(number + 1)])
+        journal.conclude(MISSING.key, Conclusion(1, 1, 0.9, "nothing beats the default", "session"))
+    threads = Journal(tmp_path / "logs", MACHINE, conditions_name(Conditions(11), "rpc-rpi4"))
+    threads.add(TWO.key, [trial(1)])
+    found = {each["key"]: each for each in json.loads(run(*listed, "--json")[1])}
+
+    assert (found[TWO.key]["state"], found[TWO.key]["trials"]) == ("begun", 4 + 1 + 2)
+    assert (found[MISSING.key]["state"], found[MISSING.key]["trials"]) == ("default is best", 3)
+    assert found[THREE.key]["trials"] == 4
 
 
 def test_layers_can_be_chosen(run, listed):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv import oracle, roof, roof_loops, timing
+from tvmconv import host, oracle, roof, roof_loops, timing
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.runtime import Library, arrays, engine, tensors
@@ -55,12 +55,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """What a kernel was made of: the record's place or ``default``, the schedule, its decisions."""
+
+    source: str
+    schedule: str
+    decisions: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Report:
-    """All rows of a workload and the roof they were held against."""
+    """All rows of a workload, the roof they were held against, and the CPU that ran them."""
 
     rows: tuple[Row, ...]
     roof: Roof
     machine: str
+    cpu: str
     threads: int
     rounds: int
 
@@ -126,30 +136,43 @@ def bench(
         for at, kernel in enumerate(prepared):
             progress(f"round {number + 1} of {rounds}", number * len(todo) + at, rounds * len(todo))
             kernel.run(probe)
-    rows = tuple(_row(kernel, measured) for kernel in prepared)
-    return Report(rows, measured, library.variant.machine, library.threads, rounds)
+    rows = tuple(_prepared_row(kernel, measured) for kernel in prepared)
+    return Report(rows, measured, library.variant.machine, host.cpu_name(), library.threads, rounds)
 
 
-def _row(prepared: _Prepared, measured: Roof) -> Row:
-    spec: ConvSpec = prepared.layer.spec
-    seconds = statistics.median(prepared.seconds)
+def _prepared_row(prepared: _Prepared, measured: Roof) -> Row:
+    entry = prepared.kernel.entry
+    kernel = Compiled(entry.record or "default", entry.schedule, dict(entry.decisions))
+    shares = statistics.median(prepared.share_of_peak), statistics.median(prepared.share_of_fed)
+    return row(prepared.layer, kernel, prepared.seconds, shares, measured)
+
+
+def row(
+    layer: Layer,
+    kernel: Compiled,
+    times: Sequence[float],
+    shares: tuple[float, float],
+    measured: Roof,
+) -> Row:
+    """Put a layer's times (seconds) and its shares of the arithmetic roof, fed from L1 too, into a row."""
+    spec: ConvSpec = layer.spec
+    seconds = statistics.median(times)
     bandwidth = measured.bandwidth(spec.bytes)
     arithmetic, memory = spec.flops / measured.flops_per_second, spec.bytes / bandwidth
-    entry = prepared.kernel.entry
     return Row(
-        name=prepared.layer.name,
+        name=layer.name,
         key=spec.key,
-        count=prepared.layer.count,
+        count=layer.count,
         microseconds=seconds * 1e6,
-        fastest=min(prepared.seconds) * 1e6,
-        slowest=max(prepared.seconds) * 1e6,
-        percent_peak=100 * statistics.median(prepared.share_of_peak),
-        percent_fed=100 * statistics.median(prepared.share_of_fed),
+        fastest=min(times) * 1e6,
+        slowest=max(times) * 1e6,
+        percent_peak=100 * shares[0],
+        percent_fed=100 * shares[1],
         percent_bandwidth=100 * memory / seconds,
         gflops=spec.flops / seconds / 1e9,
         gbytes=spec.bytes / seconds / 1e9,
         limit="arithmetic" if arithmetic >= memory else "memory",
-        source=entry.record or "default",
-        schedule=entry.schedule,
-        decisions=dict(entry.decisions),
+        source=kernel.source,
+        schedule=kernel.schedule,
+        decisions=kernel.decisions,
     )

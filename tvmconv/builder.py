@@ -196,6 +196,7 @@ def _variant(
         kernels={spec.key: _entry(spec, request, functions) for spec in specs},
         gpu=machine.gpu.arch if machine.gpu else None,
         cuda_runtime=_runtime_entry(cuda) if cuda else None,
+        also=request.pack.also(machine.name),
     )
 
 

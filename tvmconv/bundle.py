@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from tvmconv import errors
 from tvmconv.decoding import decode
 
-FORMAT = 3  # 2 says which glibc a variant needs, 3 which GPU, and how much scratch memory a kernel
+FORMAT = 3  # 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory
 MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 _CHECKSUM = "checksum"
@@ -75,6 +75,7 @@ class RuntimeEntry:
 class Variant:
     """All kernels compiled for one kind of CPU, or for one of GPU.
 
+    ``also`` are other names of the machine: boards that have it.
     ``features`` are the ``/proc/cpuinfo`` names of everything the compiler was allowed to use;
     ``glibc`` is the oldest C library that kernels and runtime were linked for, None where they need
     none; ``kernels`` maps each of the manifest's keys to its entry. ``gpu`` is the architecture of a GPU
@@ -93,12 +94,17 @@ class Variant:
     kernels: dict[str, KernelEntry]
     gpu: str | None = None
     cuda_runtime: RuntimeEntry | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[tuple[str, str]]:
         """The names and SHA-256 of the files that the variant needs."""
         runtimes = [self.runtime, *([self.cuda_runtime] if self.cuda_runtime else [])]
         return [(self.library, self.sha256), *((each.file, each.sha256) for each in runtimes)]
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is the machine's, or a board's that has it."""
+        return name == self.machine or name in self.also
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,18 +227,22 @@ def choose_variant(
     """Return the first variant that runs on a CPU where every one of its features is in ``features``.
 
     Variants for GPUs are never taken: `tvmconv.gpu_variants` chooses among those.
-    ``machine`` restricts the choice to the variant of that name; UnknownNameError if there is none.
+    ``machine`` restricts the choice to the variant of that name, or of a board's; UnknownNameError if
+    there is none.
     ``glibc`` is the release of this process's C library, None where it is another one.
     Raises IncompatibleMachineError, which lists what each variant lacks.
     """
-    names = [variant.machine for variant in manifest.variants]
-    if machine is not None and machine not in names:
+    if machine is not None and not any(each.is_called(machine) for each in manifest.variants):
+        names = (
+            f"{each.machine} ({', '.join(each.also)})" if each.also else each.machine
+            for each in manifest.variants
+        )
         raise errors.UnknownNameError(
             f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
         )
     reasons = []
     for variant in manifest.variants:
-        if machine not in (None, variant.machine):
+        if machine is not None and not variant.is_called(machine):
             continue
         reason = (
             f'is for GPUs of {variant.gpu}: tvmconv.load(..., device="cuda")'

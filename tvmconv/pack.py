@@ -185,6 +185,10 @@ class HardwarePack:
         if both:
             raise HardwarePackError(f"pack {self.name!r} has {both[0]!r} and says that it has not")
 
+    def also(self, machine: str) -> tuple[str, ...]:
+        """Other names of a machine: its aliases."""
+        return tuple(alias for alias, name in self.aliases.items() if name == machine)
+
     def machine_names(self) -> list[str]:
         """Every name that finds a machine of this pack, aliases last."""
         return [*(machine.name for machine in self.machines), *self.aliases]

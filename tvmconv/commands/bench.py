@@ -8,6 +8,9 @@ facts; scripts/cuda_kit compares them with PyTorch's.
 
 With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
 process of its own and through its Python interface.
+
+With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
+there; the roof is the higher of two looks, before all layers and behind them.
 """
 
 from __future__ import annotations
@@ -16,15 +19,17 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import bundle, host, tables, workloads
-from tvmconv.commands import arguments
+from tvmconv import bundle, tables, workloads
+from tvmconv.commands import arguments, rpc
 
 if TYPE_CHECKING:
     from tvmconv.bench import Report
     from tvmconv.gpu_bench import Report as GpuReport
+    from tvmconv.tuning.fleet import Boards
 
 _COLUMNS = (
     "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
@@ -54,15 +59,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
     )
+    rpc.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build unless told not to, time, print."""
+    boards = rpc.place(args)[1] if args.rpc_tracker or args.rpc_key else None
+    if boards and (args.peers or args.bundle):
+        raise ValueError(
+            f"{'--peers' if args.peers else '--bundle'} is for this machine: over RPC a board times our "
+            "own kernels, built for it here. Leave it out, or leave out --rpc-tracker."
+        )
     if args.peers:
         return _run_peers(args)
     if args.picture:
         raise ValueError("--picture draws the comparison with other libraries: add --peers all")
     workload = workloads.resolve(args.workload)
+    timed = _bench_on_board(args, workload, boards) if boards else _bench_here(args, workload)
+    if not _wrote_to_stdout(args.json, timed.figures):
+        timed.show()
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Timed:
+    """What the JSON file holds, and what prints the table."""
+
+    figures: dict[str, object]
+    show: Callable[[], None]
+
+
+def _on_cpu(report: Report) -> _Timed:
+    return _Timed(as_json(report), lambda: show_report(report))
+
+
+def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
+    from tvmconv.bench import bench_bundle
+
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:
@@ -71,11 +104,28 @@ def run(args: argparse.Namespace) -> int:
             specs = [entry.spec for entry in workload.entries]
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         if _is_for_gpu(path):
-            return _run_on_gpu(path, workload, args, show)
-        report = bench_bundle(path, workload, args.threads, args.rounds, show)
-    if not _wrote_to_stdout(args.json, as_json(report)):
-        show_report(report)
-    return 0
+            return _bench_gpu(path, workload, args, show)
+        return _on_cpu(bench_bundle(path, workload, args.threads, args.rounds, show))
+
+
+def _bench_on_board(
+    args: argparse.Namespace, workload: workloads.Workload, boards: Boards
+) -> _Timed:
+    from tvmconv.tuning import remote_bench
+
+    chosen = arguments.logs(args)
+    with tables.progress() as show:
+        report = remote_bench.bench(
+            workload.entries,
+            args.machine,
+            boards,
+            args.threads,
+            args.rounds,
+            show,
+            None if chosen is None else [Path(folder) for folder in chosen],
+            args.winograd,
+        )
+    return _on_cpu(report)
 
 
 def _is_for_gpu(path: Path) -> bool:
@@ -83,22 +133,20 @@ def _is_for_gpu(path: Path) -> bool:
     return all(variant.gpu for variant in bundle.read_manifest(path).variants)
 
 
-def _run_on_gpu(
+def _bench_gpu(
     path: Path, workload: workloads.Workload, args: argparse.Namespace, show: tables.Progress
-) -> int:
+) -> _Timed:
     from tvmconv import gpu_bench, hardware
     from tvmconv.runtime import load
 
     library = load(path, device="cuda")
     machine, _ = hardware.find_machine(library.variant.machine)
     report = gpu_bench.bench(library, workload.entries, machine, args.rounds, show)
-    figures: dict[str, object] = {
+    figures = {
         **dataclasses.asdict(report),
         "total_microseconds": report.total_microseconds,
     }
-    if not _wrote_to_stdout(args.json, figures):
-        show_gpu_report(report)
-    return 0
+    return _Timed(figures, lambda: show_gpu_report(report))
 
 
 def show_gpu_report(report: GpuReport) -> None:
@@ -209,7 +257,7 @@ def show_report(report: Report) -> None:
     )
     tables.show_facts(
         [
-            ("machine", f"{report.machine}, {host.cpu_name()}, threads: {report.threads}"),
+            ("machine", f"{report.machine}, {report.cpu}, threads: {report.threads}"),
             ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
             ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
@@ -225,6 +273,5 @@ def as_json(report: Report) -> dict[str, object]:
     """Return everything in the report as plain data."""
     return {
         **dataclasses.asdict(report),
-        "cpu": host.cpu_name(),
         "total_microseconds": report.total_microseconds,
     }

@@ -28,6 +28,7 @@ from tvmconv import (
     toolchain,
 )
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError, TvmconvError
+from tvmconv.simulate import cycles
 from tvmconv.spec import ConvSpec
 from tvmconv.toolchain import Check
 from tvmconv.tuning import log
@@ -95,6 +96,7 @@ def all_checks() -> list[Check]:
         *([_check_records()] if machine.ok else []),
         *_check_packs(),
         *_check_cross(),
+        *_check_boards(),
         *_check_gpus(),
     ]
 
@@ -119,11 +121,12 @@ def _versions() -> list[Check]:
     ]
 
 
-def _check_package(name: str, needed_for: str) -> Check:
+def _check_package(name: str, needed_for: str, extra: str = "") -> Check:
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", needed_for, f"pip install {name}")
+        package = f"'tvmconv[{extra}]'" if extra else name
+        return Check(name, False, "not installed", needed_for, f"pip install {package}")
     return Check(name, True, found, needed_for)
 
 
@@ -211,6 +214,34 @@ def _check_cross() -> list[Check]:
         for architecture in others
         for check in (cross.check_linker(architecture), cross.check_runtime(architecture))
     ]
+
+
+def _check_boards() -> list[Check]:
+    """What boards over a network, simulated cores and emulated boards need."""
+    return [
+        *(_check_package(name, "TVM's RPC tracker", "rpc") for name in ("tornado", "cloudpickle")),
+        _check_package("unicorn", "simulating ARM cores", "simulate"),
+        _check_llvm_mca(),
+        _check_qemu(),
+    ]
+
+
+def _check_llvm_mca() -> Check:
+    needed_for = "predicting cycles of ARM cores"
+    try:
+        return Check("llvm-mca", True, cycles.tools()[1], needed_for)
+    except MissingToolError:
+        remedy = "version 18 or newer (Debian 12, Ubuntu 24.04: apt install llvm-19)"
+        return Check("llvm-mca", False, "none on PATH", needed_for, remedy)
+
+
+def _check_qemu() -> Check:
+    found = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    remedy = (
+        "Debian, Ubuntu: apt install qemu-user-static; scripts/emulated_board unpacks its own "
+        "without"
+    )
+    return Check("qemu", found is not None, found or "none on PATH", "emulated ARM boards", remedy)
 
 
 def _check_gpus() -> list[Check]:

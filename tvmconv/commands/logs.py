@@ -68,7 +68,9 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
 
 def _add_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="a directory of logs")
-    parser.add_argument("--machine", metavar="M", help="only this machine's; host is this one")
+    parser.add_argument(
+        "--machine", metavar="M", help="only this machine's, or board's; host is this one"
+    )
     parser.add_argument(
         "--damaged",
         action="store_true",

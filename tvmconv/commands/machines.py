@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     packs, broken = hardware.working_packs()
     name = _detected()
     rows = [
-        _Row(machine, _aliases(pack, machine), _shipped_records(machine.name), machine.name == name)
+        _Row(machine, pack.also(machine.name), _shipped_records(machine.name), machine.name == name)
         for pack in packs
         for machine in pack.machines
     ]
@@ -77,10 +77,6 @@ def _detected() -> str | None:
         return hardware.detect().name
     except HardwarePackError:
         return None
-
-
-def _aliases(pack: HardwarePack, machine: Machine) -> tuple[str, ...]:
-    return tuple(alias for alias, name in pack.aliases.items() if name == machine.name)
 
 
 def _shipped_records(machine: str) -> int | None:

@@ -73,15 +73,16 @@ def from_session(session: Session) -> list[Curve]:
     ]
 
 
-def from_journal(
-    layers: Sequence[Layer], machine: Machine, pack: HardwarePack, journal: Journal
+def from_journals(
+    layers: Sequence[Layer], machine: Machine, pack: HardwarePack, journals: Sequence[Journal]
 ) -> list[Curve]:
-    """Curves of all that was tried before."""
+    """Curves of all that was tried before, for each layer in the place where most was."""
     from tvmconv.tuning.search import defaults
 
     curves = []
     for layer in {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}.values():
-        memory = journal.read(layer.spec.key)
+        memories = (journal.read(layer.spec.key) for journal in journals)
+        memory = max(memories, key=lambda each: len(each.trials))
         default = defaults(layer.spec, machine, pack)[0].identity
         seconds = [t.seconds for t in memory.trials if t.candidate.identity == default]
         end = memory.conclusion

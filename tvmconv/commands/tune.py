@@ -156,12 +156,11 @@ def show_list(
     """Print where each layer stands, for `build`'s order of directories with --output before them."""
     from tvmconv import hardware
     from tvmconv.tuning import log, plan, status
-    from tvmconv.tuning.journal import Journal
 
     machine, pack = hardware.find_machine(args.machine)
     directories = list(dict.fromkeys([directory, *log.default_directories()]))
-    journal = Journal(directory, machine.name, plan.conditions_name(conditions))
-    rows = status.status(layers, machine, pack, directories, journal)
+    journals = plan.all_journals(directory, machine.name, conditions)
+    rows = status.status(layers, machine, pack, directories, journals)
     if args.json:
         tables.show_json([dataclasses.asdict(row) for row in rows])
     else:
@@ -189,7 +188,7 @@ def show_list(
     if args.report:
         from tvmconv.commands import report
 
-        report.write(args.report, report.from_journal(layers, machine, pack, journal))
+        report.write(args.report, report.from_journals(layers, machine, pack, journals))
     return 0
 
 

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", metavar="BUNDLE", help="a directory made by tvmconv build")
     parser.add_argument(
-        "--machine", metavar="M", help="check this variant (default: the one that load takes)"
+        "--machine",
+        metavar="M",
+        help="check this variant, or a board's (default: what load takes)",
     )
     parser.add_argument(
         "--device",

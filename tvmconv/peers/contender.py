@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import oracle
 from tvmconv.errors import TvmconvError
 from tvmconv.spec import ConvSpec
 
 Array = npt.NDArray[Any]
+
+# What Winograd's largest tiles are off by at most, on outputs of about 1; bfloat16 is off by 1e-2.
+_MOST_WRONG = 1e-3
+# Of a library's own steps from byte to byte: rounding is off by half a one, a filter scaled anew by more.
+_MOST_STEPS = 3.0
 
 
 class UnsupportedLayerError(TvmconvError):
@@ -33,6 +39,17 @@ class Prepared:
     call: Callable[[], object]
     result: Callable[[], Array]
     step: float = 0.0
+
+
+def check(spec: ConvSpec, arguments: dict[str, Array], prepared: Prepared, own: bool) -> None:
+    """Call a layer once; BuildError where its values are not the oracle's.
+
+    Libraries other than our ``own`` may be off by as much as Winograd's largest tiles, or their rounding.
+    """
+    prepared.call()
+    most = max(_MOST_WRONG, _MOST_STEPS * prepared.step)
+    bound = None if own else (_MOST_WRONG, most)
+    oracle.assert_close(spec, oracle.conv(spec, **arguments), prepared.result(), bound)
 
 
 def summed(spec: ConvSpec, out: Array, step: float, zero: int) -> Array:

@@ -12,18 +12,13 @@ from types import ModuleType
 
 from tvmconv import hardware, oracle, roof_loops, runtime
 from tvmconv.errors import TuningError
-from tvmconv.peers import ours
+from tvmconv.peers import contender, ours
 from tvmconv.peers.contender import Array, Prepared, UnsupportedLayerError
 from tvmconv.roof import Probe, Roof
 from tvmconv.runtime import engine
 from tvmconv.spec import ConvSpec
 
 LIBRARIES = ("xnnpack", "onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
-
-# What Winograd's largest tiles are off by at most, on outputs of about 1; bfloat16 is off by 1e-2.
-_MOST_WRONG = 1e-3
-# Of a library's own steps from byte to byte: rounding is off by half a one, a filter scaled anew by more.
-_MOST_STEPS = 3.0
 
 
 def module(name: str) -> ModuleType:
@@ -61,11 +56,7 @@ class Stand:
         spec = ConvSpec.from_key(key)
         arguments = oracle.random_arguments(spec, seed=0)
         prepared = self._prepared(spec, arguments["data"], arguments["filter"])
-        prepared.call()
-        got = prepared.result()
-        most = max(_MOST_WRONG, _MOST_STEPS * prepared.step)
-        bound = (_MOST_WRONG, most) if self._library is None else None
-        oracle.assert_close(spec, oracle.conv(spec, **arguments), got, bound)
+        contender.check(spec, arguments, prepared, own=self._library is not None)
         self._layers[key] = prepared
         return True
 

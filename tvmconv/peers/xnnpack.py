@@ -16,19 +16,30 @@ DTYPES = ("float32", "int8")
 
 
 def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepared:
-    """Convert once with TensorFlow's converter, then only ``invoke``.
+    """Convert once with TensorFlow's converter, then only ``invoke``."""
+    return loaded(spec, *model(spec, data, filter), threads)
+
+
+def model(spec: ConvSpec, data: Array, filter: Array) -> tuple[bytes, Array]:
+    """Return the layer as a .tflite file, and the data that it takes: padded, if it must be.
 
     int8 becomes a model with an int8 output, as LiteRT has it, its scale taken from this very data.
     """
     import tensorflow as tf
-    from ai_edge_litert.interpreter import Interpreter
 
     as_float = [array.astype(np.float32) for array in (data, filter)]
     function, numbers = tensorflow.graph(spec, *as_float)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     if spec.dtype == "int8":
         _quantize(tf, converter, numbers)
-    interpreter = Interpreter(model_content=converter.convert(), num_threads=threads)
+    return converter.convert(), numbers
+
+
+def loaded(spec: ConvSpec, content: bytes, numbers: Array, threads: int) -> Prepared:
+    """Make a `model` ready; this needs no TensorFlow."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     if spec.dtype != "int8":

@@ -176,7 +176,8 @@ def load(
             (affinity and container limits counted), 1 to stay in the calling thread and start no
             others. Each Python thread that calls kernels gets a pool of its own, whose size is the
             first number above 1 that it meets.
-        machine: the name of a variant to use instead of the best that runs here.
+        machine: the name of a variant, or of a board that it is for, to use instead of the best that
+            runs here.
         device: where kernels run: ``"cpu"``, ``"cuda"`` (which is ``"cuda:0"``), ``"cuda:1"``, or a device
             object of PyTorch. None is the CPU, and the first GPU for a bundle that has nothing else.
 

@@ -149,6 +149,17 @@ def _require_writable(directory: Path) -> None:
         ) from error
 
 
+def all_journals(directory: Path, machine: str, conditions: Conditions) -> list[Journal]:
+    """Everybody's trials under some conditions: those made here first, then on boards and offline."""
+    here = Journal(directory, machine, conditions_name(conditions))
+    pattern = f"*{conditions_name(conditions, '')}"
+    places = sorted(each.name for each in here.folder.parent.glob(pattern) if each.is_dir())
+    return [
+        here,
+        *(Journal(directory, machine, place) for place in places if place != here.folder.name),
+    ]
+
+
 def conditions_name(conditions: Conditions, place: str = HERE) -> str:
     """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
     name = host.cpu_name() if place == HERE else place

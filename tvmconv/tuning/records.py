@@ -136,7 +136,7 @@ def prune(
         TuningError: ``directory`` cannot be written.
 
     """
-    machine = hardware.detect().name if machine_name == "host" else machine_name
+    machine = None if machine_name is None else _folder(machine_name)
     with _locked(_checked(directory), dry_run):
         files = log_files(directory, machine)
         homes = {name: _home(name) for name in {file.parent.name for file in files}}
@@ -162,6 +162,14 @@ def log_files(directory: Path, machine: str | None = None) -> list[Path]:
         message = hardware.unknown("folder", machine, machines)
         raise UnknownNameError(f"{directory} has no records for {machine}: {message}")
     return [file for file in files if machine in (None, file.parent.name)]
+
+
+def _folder(machine_name: str) -> str:
+    """The folder of a machine that is called so, or of a board that has it; of an unknown one, its name."""
+    try:
+        return hardware.find_machine(machine_name)[0].name
+    except UnknownNameError:
+        return machine_name
 
 
 def _checked(directory: Path) -> Path:

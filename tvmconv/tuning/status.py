@@ -26,7 +26,7 @@ class Status:
             ``begun``: trials were made, the search has not ended; ``stale``: there is a record that
             `build` would refuse; ``missing``: nothing.
         gain: over the default, where it was compared.
-        trials: candidates measured.
+        trials: candidates measured, here, on boards and offline.
         date: of the record.
         place: file and line of the record.
         detail: why stale; which other epilogue a record is of; why a search came to nothing.
@@ -47,11 +47,15 @@ def status(
     machine: Machine,
     pack: HardwarePack,
     directories: Sequence[Path],
-    journal: Journal,
+    journals: Sequence[Journal],
 ) -> list[Status]:
-    """Return where each distinct layer stands; raises RecordError when a log is damaged."""
+    """Return where each distinct layer stands; raises RecordError when a log is damaged.
+
+    ``journals`` are of all places where candidates were measured; where several searches ended, the
+    first one's verdict counts.
+    """
     distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
-    return [_of(layer, machine, pack, directories, journal) for layer in distinct.values()]
+    return [_of(layer, machine, pack, directories, journals) for layer in distinct.values()]
 
 
 def _of(
@@ -59,11 +63,12 @@ def _of(
     machine: Machine,
     pack: HardwarePack,
     directories: Sequence[Path],
-    journal: Journal,
+    journals: Sequence[Journal],
 ) -> Status:
     name, key = layer.name, layer.spec.key
-    memory = journal.read(key)
-    trials, end = len(memory.trials), memory.conclusion
+    memories = [journal.read(key) for journal in journals]
+    trials = sum(len(memory.trials) for memory in memories)
+    end = next((memory.conclusion for memory in memories if memory.conclusion), None)
     entry = log.find(layer.spec, machine.name, directories)
     # A layer that was searched has its own verdict; a record of another epilogue only stands in.
     searched = end is not None and end.gain is not None and bool(end.reason)
