@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.arm import conv2d, depthwise_conv2d, machines, winograd
+from tvmconv.schedules.arm import conv2d, depthwise_conv2d, dot_conv2d, machines, winograd
 
 PACK = HardwarePack(
     name="arm",
     machines=machines.MACHINES,
-    schedules=(*winograd.SCHEDULES, *conv2d.SCHEDULES, *depthwise_conv2d.SCHEDULES),
+    schedules=(
+        *winograd.SCHEDULES,
+        *dot_conv2d.SCHEDULES,
+        *conv2d.SCHEDULES,
+        *depthwise_conv2d.SCHEDULES,
+    ),
     detect=machines.detect,
     aliases=machines.BOARDS,
 )
