@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.arm import conv2d, depthwise_conv2d, dot_conv2d, machines, winograd
+from tvmconv.schedules.arm import (
+    conv2d,
+    depthwise_conv2d,
+    dot_conv2d,
+    dot_depthwise_conv2d,
+    machines,
+    winograd,
+)
 
 PACK = HardwarePack(
     name="arm",
@@ -12,6 +19,7 @@ PACK = HardwarePack(
         *winograd.SCHEDULES,
         *dot_conv2d.SCHEDULES,
         *conv2d.SCHEDULES,
+        *dot_depthwise_conv2d.SCHEDULES,
         *depthwise_conv2d.SCHEDULES,
     ),
     detect=machines.detect,

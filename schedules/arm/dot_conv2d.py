@@ -29,11 +29,6 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
     )
 
 
-def _operand(spec: ConvSpec, machine: Machine) -> str | None:
-    """The kind of byte that data is turned into."""
-    return "int8" if dot_products.instruction(spec.dtype, machine) == "sdot" else None
-
-
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, how many words are unrolled, and where the copy goes."""
     g, cut = geometry(spec), dot_conv2d.cut(spec)
@@ -42,7 +37,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 8))),
         Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
         Knob("unroll", tuple(_unrolls(cut))),
-        Knob("pad", dots.pads(spec, _operand(spec, machine))),
+        Knob("pad", dots.pads(spec, dot_products.operand(spec.dtype, machine))),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
     )
 
@@ -113,7 +108,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
     dot = dot_products.dot(spec.dtype, machine)
     load_words = not dot_conv2d.cut(spec).rows
-    return dots.apply(spec, decisions, _LANES, dot, _operand(spec, machine), load_words)
+    return dots.apply(spec, decisions, _LANES, dot, dot_products.operand(spec.dtype, machine), load_words)
 
 
 WORDS = Schedule("arm.conv2d.dot", accepts, knobs, legal, default, apply)

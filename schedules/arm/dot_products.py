@@ -15,18 +15,33 @@ from __future__ import annotations
 from tvmconv.hardware import Machine
 from tvmconv.rules import BYTE_DTYPES
 
+# As in dot_conv2d.py, of data that is made signed here: LLVM does it once for all uses of a word.
+_TURN = """
+  %z = xor <16 x i8> %x, splat (i8 -128)"""
 # %a: words of data, %w: words of the filter, %c: accumulators. The operand that may be a lane is the
 # second, of usdot the first.
 _DOT = """
 declare <4 x i32> @{llvm}(<4 x i32>, <16 x i8>, <16 x i8>)
 define linkonce_odr <4 x i32> @{function}(<4 x i32> %c, <4 x i32> %a, <4 x i32> %w) {{
   %x = bitcast <4 x i32> %a to <16 x i8>
-  %y = bitcast <4 x i32> %w to <16 x i8>
+  %y = bitcast <4 x i32> %w to <16 x i8>{turn}
   %s = call <4 x i32> @{llvm}(<4 x i32> %c, <16 x i8> {operands})
   ret <4 x i32> %s
 }}
 """
+_WORDS = """
+define linkonce_odr <32 x i8> @{function}(<8 x i8> %a, <8 x i8> %b, <8 x i8> %c, <8 x i8> %d) {{
+  %ab = shufflevector <8 x i8> %a, <8 x i8> %b, <16 x i32> <{pairs}>
+  %cd = shufflevector <8 x i8> %c, <8 x i8> %d, <16 x i32> <{pairs}>
+  %x = bitcast <16 x i8> %ab to <8 x i16>
+  %y = bitcast <16 x i8> %cd to <8 x i16>
+  %w = shufflevector <8 x i16> %x, <8 x i16> %y, <16 x i32> <{pairs}>
+  %r = bitcast <16 x i16> %w to <32 x i8>
+  ret <32 x i8> %r
+}}
+"""
 LANES = 4
+WORDS_LANES = 8
 
 
 def instruction(dtype: str, machine: Machine) -> str | None:
@@ -36,15 +51,37 @@ def instruction(dtype: str, machine: Machine) -> str | None:
     return "sdot" if dtype in BYTE_DTYPES and "asimddp" in machine.features else None
 
 
-def dot(dtype: str, machine: Machine) -> tuple[str, str] | None:
+def operand(dtype: str, machine: Machine) -> str | None:
+    """The kind of byte that data is turned into; None where the instruction takes what it is."""
+    return "int8" if instruction(dtype, machine) == "sdot" else None
+
+
+def dot(dtype: str, machine: Machine, turn: bool = False) -> tuple[str, str] | None:
     """Return the name and the definition of the dot product for data of ``dtype``, None if there is none.
 
-    It takes accumulators, words of data and words of the filter, four of each, and returns the sums.
+    It takes accumulators, words of data and words of the filter, four of each, and returns the sums. With
+    ``turn`` uint8 data is turned into the `operand`, otherwise it has been.
     """
     name = instruction(dtype, machine)
     if name is None:
         return None
-    function = f"tvmconv_{name}_{LANES}"
-    operands = "%x, <16 x i8> %y" if name == "usdot" else "%y, <16 x i8> %x"
+    turned = turn and name == "sdot" and dtype == "uint8"
+    function = f"tvmconv_{name}{'_turned' if turned else ''}_{LANES}"
+    data = "%z" if turned else "%x"
+    operands = f"{data}, <16 x i8> %y" if name == "usdot" else f"%y, <16 x i8> {data}"
     llvm = f"llvm.aarch64.neon.{name}.v4i32.v16i8"
-    return function, _DOT.format(llvm=llvm, function=function, operands=operands)
+    definition = _DOT.format(
+        llvm=llvm, function=function, operands=operands, turn=_TURN if turned else ""
+    )
+    return function, definition
+
+
+def words(dtype: str) -> tuple[str, str]:
+    """Return the name and the definition of what makes eight words of four vectors of eight bytes.
+
+    Three instructions: zip1 of the first two, of the last two, then zip1 and zip2 of their pairs; what two
+    words share LLVM does once.
+    """
+    function = f"tvmconv_words_{WORDS_LANES}_{dtype}"
+    pairs = ", ".join(f"i32 {at}, i32 {at + WORDS_LANES}" for at in range(WORDS_LANES))
+    return function, _WORDS.format(function=function, pairs=pairs)

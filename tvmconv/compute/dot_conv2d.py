@@ -3,8 +3,9 @@
 A word is 32 bits: four values of 8 bits or two of 16. The filter is stored in words, of consecutive
 input channels or, where pixels have an odd number of channels, of a row of the kernel.
 
-Most instructions take bytes of one kind: VNNI's unsigned by signed, Arm's SDOT signed by signed. Data of the
-other kind is turned into that ``operand``: int8 data d becomes d + 128, uint8 d - 128, also in the padding, and
+Most instructions take bytes of one kind: VNNI's unsigned by signed, Arm's SDOT signed by signed. Data of
+the other kind is turned into that ``operand``: int8 data d becomes d + 128, uint8 data d - 128, also in the
+padding, and
 
     sum(d * f) = sum((d + 128) * f) - 128 * sum(f) = sum((d - 128) * f) + 128 * sum(f)
 
@@ -28,7 +29,7 @@ from tvmconv.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.spec import ConvSpec
 
 WORD_BYTES = 4
-_OFFSET = 128  # between an int8 and the uint8 with the other sign bit
+OFFSET = 128  # between an int8 and the uint8 with the other sign bit
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def pack(spec: ConvSpec, block: int, operand: str | None) -> list[te.Tensor]:
     if not is_offset(spec, operand):
         shape = packed_filter_shape(spec, block, operand)
         return [source, te.compute(shape, word, name="packed")]
-    each = _OFFSET if operand == "int8" else -_OFFSET
+    each = OFFSET if operand == "int8" else -OFFSET
     at = te.reduce_axis((0, by.words * by.values), "at")
     run = te.reduce_axis((0, by.taps[0] * by.taps[1]), "run")
     signs = te.compute(
@@ -269,7 +270,7 @@ def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: st
     dtype = operand if operand is not None and shifted else data.dtype
 
     def turned(value: Any) -> Any:
-        return (value.astype("uint8") ^ tirx.const(_OFFSET, "uint8")).astype(dtype)
+        return (value.astype("uint8") ^ tirx.const(OFFSET, "uint8")).astype(dtype)
 
     read = reader(data, g, turned) if shifted else reader(data, g)
     if not by.rows:

@@ -1,4 +1,4 @@
-"""The loop nest of a dense convolution of words on any CPU that multiplies them: dot products in register tiles.
+"""The loop nest of a dense convolution of words on any CPU that multiplies them.
 
 Its decisions are those of tvmconv.nests.tiled; "unroll" counts words.
 """
