@@ -71,7 +71,9 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The tile with the least estimated time per dot product, and an order that spares the caches."""
     space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
     rest: dict[str, Choice] = {
-        "order": tiled.WEIGHTS_OUTER if conv2d.streams_weights(spec, machine) else tiled.PIXELS_OUTER,
+        "order": tiled.WEIGHTS_OUTER
+        if conv2d.streams_weights(spec, machine)
+        else tiled.PIXELS_OUTER,
         "pad": "image",
         "rows": space["rows"][0],
     }
@@ -91,7 +93,7 @@ def cycles_per_dot(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
     """Estimate cycles per useful dot product: conv2d.cycles_per_fma's sum, for words."""
     g, cut = geometry(spec), dot_conv2d.cut(spec)
     group, _ = filter_blocks(spec, 1)
-    return conv2d.tile_cycles(
+    cycles: float = conv2d.tile_cycles(
         machine,
         pixels=int(decisions["pixels"]),
         channels=int(decisions["channels"]),
@@ -102,13 +104,16 @@ def cycles_per_dot(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
         out_width=g.out_width,
         group=group,
     )
+    return cycles
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
     dot = dot_products.dot(spec.dtype, machine)
     load_words = not dot_conv2d.cut(spec).rows
-    return dots.apply(spec, decisions, _LANES, dot, dot_products.operand(spec.dtype, machine), load_words)
+    return dots.apply(
+        spec, decisions, _LANES, dot, dot_products.operand(spec.dtype, machine), load_words
+    )
 
 
 WORDS = Schedule("arm.conv2d.dot", accepts, knobs, legal, default, apply)

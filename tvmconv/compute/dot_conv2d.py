@@ -173,7 +173,9 @@ def pack(spec: ConvSpec, block: int, operand: str | None) -> list[te.Tensor]:
     return [source, packed]
 
 
-def direct(spec: ConvSpec, block: int, operand: str | None, gather: bool = False) -> list[te.Tensor]:
+def direct(
+    spec: ConvSpec, block: int, operand: str | None, gather: bool = False
+) -> list[te.Tensor]:
     """The sum of dot products, over a filter from `pack`; `words` must know the spec.
 
     Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word). With
@@ -262,7 +264,9 @@ def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
     return value.astype("uint8").astype("int32") << (8 * r)
 
 
-def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None) -> te.Tensor:
+def _source(
+    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None
+) -> te.Tensor:
     """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
     if not is_copied(spec, g, operand):
         return data

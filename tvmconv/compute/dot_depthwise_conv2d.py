@@ -65,7 +65,7 @@ def packed_filter_shape(spec: ConvSpec, operand: str | None) -> tuple[int, int]:
 
 
 def pack(spec: ConvSpec, operand: str | None) -> list[te.Tensor]:
-    """Rearrange the filter: packed[(row * words + word) * phases + phase, k]; ``operand`` as in dot_conv2d."""
+    """Rearrange the filter: packed[(row * words + word) * phases + phase, k], for `direct`."""
     by = cut(spec)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     zero = tirx.const(0, spec.filter_dtype)

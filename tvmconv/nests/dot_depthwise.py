@@ -49,7 +49,9 @@ def apply(
     loops.reorder(n, row_tiles, channel_tiles, column_tiles, r, c, v)
     loops.compute_at(conv, column_tiles, preserve_unit_loops=True)
     loops.set_scope(conv, 0, "local")
-    loops.parallel(row_tiles)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    loops.parallel(
+        row_tiles
+    )  # before the reduction is decomposed: afterwards TVM cannot prove it safe
     _schedule_sums(loops, conv, words, lanes, calls)
     for loop in (r, c):
         loops.unroll(loop)
@@ -76,17 +78,16 @@ def _schedule_sums(
     loops.reorder(n, h, kh, w, kw, vector, lane, r)
     loops.compute_at(words, kh, preserve_unit_loops=True)
     loops.set_scope(words, 0, "local")
-    *still, channel, byte = loops.get_loops(words)[-5:]
-    for loop in (n, h, kh, w, kw, vector, *still):
+    zeros = loops.get_loops(loops.decompose_reduction(conv, kh))
+    loops.vectorize(zeros[-1])
+    if calls is None:  # all of it unrolled would take LLVM minutes
+        return
+    *still, channel, _ = loops.get_loops(words)[-5:]
+    for loop in (n, h, kh, w, kw, vector, *still, *zeros[-3:-1]):
         loops.unroll(loop)
-    *zeroed, zeros = loops.get_loops(loops.decompose_reduction(conv, kh))[-3:]
-    for loop in zeroed:
-        loops.unroll(loop)
-    loops.vectorize(zeros)
-    if calls is not None:
-        (make, _), (dot, _) = calls
-        loops.annotate(channel, WORDS, make)
-        loops.annotate(lane, DOT, dot)  # not before: the zeros would inherit it
+    (make, _), (dot, _) = calls
+    loops.annotate(channel, WORDS, make)
+    loops.annotate(lane, DOT, dot)  # not before: the zeros would inherit it
 
 
 def _split_points(spec: ConvSpec, decisions: Decisions) -> tuple[list[int], list[int]]:
