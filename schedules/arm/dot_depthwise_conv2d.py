@@ -100,25 +100,26 @@ def instructions(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> f
 def _products(spec: ConvSpec) -> int:
     """Dot products of an output's eight channels."""
     words: int = dot_depthwise_conv2d.cut(spec).words
-    return spec.kernel_height * words * _VECTORS
+    return int(spec.kernel_height * words * _VECTORS)
 
 
 def _weights(spec: ConvSpec) -> int:
     """Vectors of the filter's words, for all phases."""
     phases: int = dot_depthwise_conv2d.cut(spec).phases
-    return _products(spec) * phases
+    return int(_products(spec) * phases)
 
 
 def _halves(spec: ConvSpec, columns: int) -> int:
     """Words of a row of inputs that a tile uses, which begin at every second column."""
     by = dot_depthwise_conv2d.cut(spec)
-    return -(-columns // by.phases) + 2 * (by.words - 1)
+    return int(-(-columns // by.phases) + 2 * (by.words - 1))
 
 
 def _live(spec: ConvSpec, columns: int) -> int:
     """Registers of a row of sums, of the words that it reads, and of weights if they stay."""
     words, weights = spec.kernel_height * _halves(spec, columns), _weights(spec)
-    return (columns + words) * _VECTORS + (weights if weights <= _MOST_RESIDENT else 2)
+    resident = weights if weights <= _MOST_RESIDENT else 2
+    return int((columns + words) * _VECTORS + resident)
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
