@@ -63,6 +63,9 @@ def test_sums_of_the_largest_products_do_not_saturate(name, spec, weight, value)
         (DEPTHWISE, "cortex-a72", "smlal2"),
         (DEPTHWISE, "cortex-a76", "sdot"),
         (UNSIGNED_DEPTHWISE, "neoverse-v1", "usdot"),
+        (STEM, "neoverse-v1", "usdot"),
+        (DENSE, "neoverse-v1", "smmla"),
+        (UNSIGNED, "neoverse-v1", "usmmla"),
     ],
 )
 def test_bytes_are_multiplied_by_the_instruction_for_it(spec, name, instruction):
@@ -75,7 +78,9 @@ def test_bytes_are_multiplied_by_the_instruction_for_it(spec, name, instruction)
 @pytest.mark.parametrize("spec", [DENSE, UNSIGNED], ids=lambda spec: spec.key)
 @pytest.mark.parametrize("name", ["cortex-a76", "neoverse-v1"])
 def test_dense_dot_products_take_words_from_their_lanes(spec, name):
-    assembly = contract.assembly(case_of(spec, name))
+    machine, pack = hardware.find_machine(name)
+    schedule = hardware.find_schedule("arm.conv2d.dot", pack)
+    assembly = contract.assembly(contract.Case(machine, schedule, spec))
 
     assert re.search(r"\t(s|us|su)dot\tv\d+\.4s, v\d+\.16b, v\d+\.4b\[3\]", assembly)
 

@@ -22,12 +22,53 @@ DOT = "tvmconv.dot"
 # Annotation of a loop over lanes around one over the bytes of a word: the function to call, with a vector of
 # each byte. It returns the bytes of all words.
 WORDS = "tvmconv.words"
+# Annotation of a loop over rows around one over columns around one over what is summed: the function to call,
+# with the sums, row by row, a vector of each row of data, and all of the filter, column by column.
+MATRIX = "tvmconv.matrix"
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
 def call_dot_products(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
     """Replace every annotated nest; wants flat buffers."""
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _in_nest)))
+    body = tvm_ffi.structural_map(func.body, (tirx.For, _matrix))
+    return func.with_body(tvm_ffi.structural_map(body, (tirx.For, _in_nest)))
+
+
+def _matrix(rows: tirx.For) -> tirx.Stmt:
+    """Replace three loops by a product of matrices."""
+    if MATRIX not in rows.annotations:
+        return rows
+    loops, conditions, store = [rows], [], rows.body
+    while not isinstance(store, tirx.BufferStore):
+        if isinstance(store, tirx.IfThenElse):
+            conditions.append(store.condition)
+            store = store.then_case
+        else:
+            loops.append(store)
+            store = store.body
+    row, column, each = (loop.loop_var for loop in loops)
+    columns, depth = int(loops[1].extent), int(loops[2].extent)
+    loads = [load for load in _loads(store.value, store.buffer) if _step(load, each, row) == 1]
+    filter_ = next(load for load in loads if _step(load, column, each) == depth)
+    (data,) = (load for load in loads if load is not filter_)
+    first = _start(data.indices[0], column, each)
+    starts = [
+        tvm_ffi.structural_map(first, (tvm.ir.Var, _at(row, at))) for at in range(int(rows.extent))
+    ]
+    vectors = [data.source[tirx.Ramp(start, 1, depth)] for start in starts]
+    start = _start(filter_.indices[0], row, column, each)
+    weights = filter_.source[tirx.Ramp(start, 1, columns * depth)]
+    count = int(rows.extent) * columns
+    place = tirx.Ramp(_start(store.indices[0], row, column, each), 1, count)
+    call = tirx.call_pure_extern(
+        f"{store.buffer.dtype}x{count}",
+        str(rows.annotations[MATRIX]),
+        store.buffer[place],
+        *vectors,
+        weights,
+    )
+    stored = tirx.BufferStore(store.buffer, call, [place])
+    return tirx.IfThenElse(tirx.all(*conditions), stored, None) if conditions else stored
 
 
 def _in_nest(lanes: tirx.For) -> tirx.Stmt:

@@ -214,6 +214,10 @@ _WORDS = (
         dilations=2,
     ),
     _conv("int8_groups", "dtype groups", (1, 6, 7, 16), (3, 3, 4, 32), dtype="int8"),
+    _conv(
+        "int8_groups_of_8", "dtype groups", (1, 6, 7, 16), (3, 3, 8, 16), dtype="int8", bias=True
+    ),
+    _conv("uint8_stride2", "dtype stride", (2, 9, 13, 16), (3, 3, 16, 8), dtype="uint8", strides=2),
     _conv("uint8_groups_of_3", "dtype groups", (1, 6, 7, 6), (3, 3, 3, 8), dtype="uint8"),
     _conv("int8_nchw", "dtype nchw", (1, 8, 6, 7), (3, 3, 8, 16), dtype="int8", data_format="NCHW"),
     _conv(

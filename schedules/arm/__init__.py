@@ -9,6 +9,7 @@ from tvmconv.schedules.arm import (
     dot_conv2d,
     dot_depthwise_conv2d,
     machines,
+    matrix_conv2d,
     winograd,
 )
 
@@ -17,6 +18,7 @@ PACK = HardwarePack(
     machines=machines.MACHINES,
     schedules=(
         *winograd.SCHEDULES,
+        *matrix_conv2d.SCHEDULES,
         *dot_conv2d.SCHEDULES,
         *conv2d.SCHEDULES,
         *dot_depthwise_conv2d.SCHEDULES,

@@ -5,6 +5,7 @@ of words of the filter, and adds the four products of a lane to its accumulator:
 
     asimddp    sdot    int8 x int8; uint8 data is made signed before (compute/dot_conv2d.py)
     i8mm       usdot   uint8 x int8, as it is
+               smmla, usmmla   2 pixels x 8 bytes times 8 bytes x 2 channels (matrix_conv2d.py)
 
 LLVM takes the word of data from its lane of a vector of four (``sdot v0.4s, v1.16b, v2.4b[3]``), where it
 was loaded as one.
@@ -38,6 +39,14 @@ define linkonce_odr <32 x i8> @{function}(<8 x i8> %a, <8 x i8> %b, <8 x i8> %c,
   %w = shufflevector <8 x i16> %x, <8 x i16> %y, <16 x i32> <{pairs}>
   %r = bitcast <16 x i16> %w to <32 x i8>
   ret <32 x i8> %r
+}}
+"""
+_MATRIX = """
+declare <4 x i32> @{llvm}(<4 x i32>, <16 x i8>, <16 x i8>)
+define linkonce_odr <4 x i32> @{function}(<4 x i32> %c, <8 x i8> %p, <8 x i8> %q, <16 x i8> %w) {{
+  %a = shufflevector <8 x i8> %p, <8 x i8> %q, <16 x i32> <{order}>
+  %s = call <4 x i32> @{llvm}(<4 x i32> %c, <16 x i8> %a, <16 x i8> %w)
+  ret <4 x i32> %s
 }}
 """
 LANES = 4
@@ -85,3 +94,21 @@ def words(dtype: str) -> tuple[str, str]:
     function = f"tvmconv_words_{WORDS_LANES}_{dtype}"
     pairs = ", ".join(f"i32 {at}, i32 {at + WORDS_LANES}" for at in range(WORDS_LANES))
     return function, _WORDS.format(function=function, pairs=pairs)
+
+
+def matrix(dtype: str, machine: Machine) -> tuple[str, str] | None:
+    """Return the name and the definition of 2 pixels x 8 bytes times 8 bytes x 2 channels, None without.
+
+    It takes the four sums, eight bytes of each pixel, and the filter's sixteen bytes.
+    """
+    if not has_matrix(dtype, machine):
+        return None
+    name = "usmmla" if dtype == "uint8" else "smmla"
+    order = ", ".join(f"i32 {at}" for at in range(16))
+    llvm = f"llvm.aarch64.neon.{name}.v4i32.v16i8"
+    return f"tvmconv_{name}", _MATRIX.format(llvm=llvm, function=f"tvmconv_{name}", order=order)
+
+
+def has_matrix(dtype: str, machine: Machine) -> bool:
+    """Whether the machine multiplies matrices of bytes."""
+    return dtype in BYTE_DTYPES and "i8mm" in machine.features
