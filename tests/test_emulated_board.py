@@ -1,6 +1,6 @@
 """Bundles built on this machine and run on emulated ARM boards: what a board's user does.
 
-About 3 min 50 s in one process on the machine of README.md, most of it compiling.
+About 5 minutes in one process on the machine of README.md, most of it compiling.
 """
 
 import dataclasses

@@ -18,6 +18,10 @@ and 1 to 2 % more where the loop is unrolled by eight.
 The last tile of a row may be ragged: it is compiled for itself and computes nothing in vain. A 1x1
 convolution of stride 1 has one long row of all pixels.
 
+BYTES without dot products (dot_conv2d.py) are widened to 16 bits, data once, in the copy that pads it.
+SMLAL by a lane multiplies four at a time, as FMLA does, and a load brings eight: 88 % of 1x1, 128 -> 64
+channels, are multiply-adds (counted, Cortex-A72, 2026-11), where float32 has 83 %.
+
 A STEM has too few channels to fill a vector; there the columns and channels of a tile's window, which lie
 side by side, are loaded together, once for each row of the window.
 
@@ -54,6 +58,7 @@ from tvmconv.nests import dense, start, tiled, tiles
 from tvmconv.nests.interface import function
 from tvmconv.nests.tiled import PIXELS_OUTER, WEIGHTS_OUTER
 from tvmconv.rules import ITEM_BYTES
+from tvmconv.schedules.arm import costs
 from tvmconv.spec import ConvSpec
 
 # Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024.
@@ -185,7 +190,7 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
     """Estimate cycles per useful vector multiply-add of a tile."""
     group, _ = conv2d.filter_blocks(spec, 1)
     lanes, unroll = machine.lanes(spec.accumulator_dtype), int(decisions["unroll"])
-    return tile_cycles(
+    cycles: float = costs.tile_cycles(
         machine,
         pixels=int(decisions["pixels"]),
         channels=int(decisions["channels"]),
@@ -196,57 +201,7 @@ def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
         out_width=geometry(spec).out_width,
         group=group,
     )
-
-
-def tile_cycles(
-    machine: Machine,
-    *,
-    pixels: int,
-    channels: int,
-    unroll: int,
-    lanes: int,
-    values_per_load: int,
-    steps: int,
-    out_width: int,
-    group: int,
-) -> float:
-    """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
-
-    Every instruction that is no multiply-add also takes a third of a cycle, the share of one in the width
-    of a small core, which breaks ties toward larger and squarer tiles.
-    """
-    vectors = -(-channels // lanes)
-    fmas = unroll * pixels * vectors
-    data, weights = pixels * -(-unroll // values_per_load), unroll * vectors
-    cycles = max(
-        fmas / machine.fma_ports,
-        (data + weights) / machine.load_ports,
-        unroll * machine.fma_latency,
-    )
-    cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
-    if _is_short(steps) and vectors != 3:
-        cycles *= 1.3
-    useful = group / tiles.rounded(group, channels) * channels / lanes / vectors
-    useful *= (3 + out_width / tiles.rounded(out_width, pixels)) / 4
-    return float(cycles / fmas / useful)
-
-
-def _unpaired(vectors: int, unroll: int, lanes: int) -> bool:
-    """Whether LLVM 22 loads a step's weights one by one: 24 of them by offsets that no pair load reaches.
-
-    Of the instructions of 1x1, 576 -> 96 channels, 80 % are multiply-adds at 7 x 12 with eight input
-    channels a step, 83 % with four (counted, Cortex-A72, 2026-11).
-    """
-    return vectors == 3 and unroll > lanes
-
-
-def _is_short(steps: int) -> bool:
-    """Whether LLVM unrolls the whole reduction, keeps all data of a tile and spills.
-
-    With 16 and 24 input channels 7 x 12 has 67 and 73 % multiply-adds and no spills, while 5 x 16, 4 x 16
-    and 8 x 8 have 50 to 53 % (counted, Cortex-A72, 2026-11).
-    """
-    return steps <= 3
+    return cycles
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:

@@ -14,7 +14,7 @@ from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.nests import dots, tiled, tiles
-from tvmconv.schedules.arm import conv2d, dot_products
+from tvmconv.schedules.arm import conv2d, costs, dot_products
 from tvmconv.spec import ConvSpec
 
 _LANES = dot_products.LANES
@@ -93,7 +93,7 @@ def cycles_per_dot(spec: ConvSpec, machine: Machine, decisions: Decisions) -> fl
     """Estimate cycles per useful dot product: conv2d.cycles_per_fma's sum, for words."""
     g, cut = geometry(spec), dot_conv2d.cut(spec)
     group, _ = filter_blocks(spec, 1)
-    cycles: float = conv2d.tile_cycles(
+    cycles: float = costs.tile_cycles(
         machine,
         pixels=int(decisions["pixels"]),
         channels=int(decisions["channels"]),
