@@ -17,16 +17,17 @@ from tvmconv.errors import BuildError, MissingToolError
 from tvmconv.hardware import Machine
 from tvmconv.simulate.emulator import Block, Counts, is_multiply_add
 
-# Cores whose name LLVM 19 gives the model of an older one; theirs is this. In its model of the A53 results
-# are written in the order of the program: a load that follows a multiply-add would wait six cycles (three
-# cycles an instruction where they take turns). No such rule is in Arm's manual; the A55's model has it not.
+# Cores whose name LLVM 19 gives the model of an older one; theirs is this. With its model of the A53 llvm-mca
+# has results written in the order of the program (RetireOOO is not set): a load that follows a multiply-add
+# waits six cycles. Arm has published no guide for the A53 to check that with; the A55's model lacks it.
 _MODELS = {
     "cortex-a53": "cortex-a55",
     "cortex-a76": "neoverse-n1",
     "cortex-a78": "neoverse-n1",
     "generic": "cortex-a55",
 }
-# In order, and the 64-bit path to memory keeps vector arithmetic from starting beside a load of 128 bits.
+# In order, and no vector arithmetic starts beside a load of 128 bits: XNNPACK's kernels for the A53 are made
+# of loads of 64 bits for that.
 _LOADS_BLOCK = ("cortex-a53",)
 _REPEATED = 50
 _VERSIONS = ("19", "20", "21", "18")
