@@ -205,6 +205,41 @@ def test_dense_layers_are_predicted_within_a_fifth_of_the_bound(name):
 
 
 @needs_llvm_mca
+def test_loads_of_an_a53_take_the_place_of_multiply_adds():
+    spec, _ = LAYERS["1x1"]
+    a53, _ = hardware.find_machine("cortex-a53")
+    counts = simulated(spec, a53)
+    loads = sum(
+        times * sum(map(cycles.wide_loads, counts.words(block)))
+        for block, times in counts.blocks.items()
+    )
+
+    assert spec.macs / 4 + loads <= cycles.predict(counts, a53) <= 1.35 * spec.macs / 4
+
+
+# Encodings from llvm-mc.
+@pytest.mark.parametrize(
+    ("word", "loaded"),
+    [
+        (0x3DC00001, 1),  # ldr q1, [x0]
+        (0x3CE16801, 1),  # ldr q1, [x0, x1]
+        (0x3CC10401, 1),  # ldr q1, [x0], #16
+        (0x3CDFD001, 1),  # ldur q1, [x0, #-3]
+        (0xAD400801, 2),  # ldp q1, q2, [x0]
+        (0xACC10801, 2),  # ldp q1, q2, [x0], #32
+        (0xADFE0801, 2),  # ldp q1, q2, [x0, #-64]!
+        (0xFD400001, 0),  # ldr d1, [x0]
+        (0x3D800001, 0),  # str q1, [x0]
+        (0xAD000801, 0),  # stp q1, q2, [x0]
+        (0x6D400801, 0),  # ldp d1, d2, [x0]
+        (0xA9400801, 0),  # ldp x1, x2, [x0]
+    ],
+)
+def test_wide_loads_are_told_by_their_encoding(word, loaded):
+    assert cycles.wide_loads(word) == loaded
+
+
+@needs_llvm_mca
 def test_a_core_with_two_ports_is_predicted_to_take_about_half_the_time():
     spec, _ = LAYERS["1x1"]
     a76, _ = hardware.find_machine("cortex-a76")

@@ -1,5 +1,7 @@
 """A lowering pass: loops over a vector's lanes, and a word's values, become one call of a function.
 
+Two kinds of loops: those that add products to sums, and those that put words together.
+
 TVM's tensorize would do, were it not that the last tile of a row is ragged: its block has a predicate,
 which tensorize (0.27) takes for a mismatch.
 """
@@ -15,18 +17,62 @@ from tvm import tirx
 from tvmconv.errors import BuildError
 
 # Annotation of the loop over lanes: the function to call, with accumulators, data and filter. Where the
-# loop holds another, over the values of a word, data is one word in every lane, as int32.
+# loop holds another, over the values of a word, data are words as int32: one in every lane, or one a lane.
 DOT = "tvmconv.dot"
+# Annotation of a loop over lanes around one over the bytes of a word: the function to call, with a vector of
+# each byte. It returns the bytes of all words.
+WORDS = "tvmconv.words"
+# Annotation of a loop over rows around one over columns around one over what is summed: the function to call,
+# with the sums, row by row, a vector of each row of data, and all of the filter, column by column.
+MATRIX = "tvmconv.matrix"
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
 def call_dot_products(func: tirx.PrimFunc, _mod: tvm.IRModule, _ctx: Any) -> tirx.PrimFunc:
     """Replace every annotated nest; wants flat buffers."""
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _in_nest)))
+    body = tvm_ffi.structural_map(func.body, (tirx.For, _matrix))
+    return func.with_body(tvm_ffi.structural_map(body, (tirx.For, _in_nest)))
+
+
+def _matrix(rows: tirx.For) -> tirx.Stmt:
+    """Replace three loops by a product of matrices."""
+    if MATRIX not in rows.annotations:
+        return rows
+    loops, conditions, store = [rows], [], rows.body
+    while not isinstance(store, tirx.BufferStore):
+        if isinstance(store, tirx.IfThenElse):
+            conditions.append(store.condition)
+            store = store.then_case
+        else:
+            loops.append(store)
+            store = store.body
+    row, column, each = (loop.loop_var for loop in loops)
+    columns, depth = int(loops[1].extent), int(loops[2].extent)
+    loads = [load for load in _loads(store.value, store.buffer) if _step(load, each, row) == 1]
+    filter_ = next(load for load in loads if _step(load, column, each) == depth)
+    (data,) = (load for load in loads if load is not filter_)
+    first = _start(data.indices[0], column, each)
+    starts = [
+        tvm_ffi.structural_map(first, (tvm.ir.Var, _at(row, at))) for at in range(int(rows.extent))
+    ]
+    vectors = [data.source[tirx.Ramp(start, 1, depth)] for start in starts]
+    start = _start(filter_.indices[0], row, column, each)
+    weights = filter_.source[tirx.Ramp(start, 1, columns * depth)]
+    count = int(rows.extent) * columns
+    place = tirx.Ramp(_start(store.indices[0], row, column, each), 1, count)
+    call = tirx.call_pure_extern(
+        f"{store.buffer.dtype}x{count}",
+        str(rows.annotations[MATRIX]),
+        store.buffer[place],
+        *vectors,
+        weights,
+    )
+    stored = tirx.BufferStore(store.buffer, call, [place])
+    return tirx.IfThenElse(tirx.all(*conditions), stored, None) if conditions else stored
 
 
 def _in_nest(lanes: tirx.For) -> tirx.Stmt:
-    if DOT not in lanes.annotations:
+    if DOT not in lanes.annotations and WORDS not in lanes.annotations:
         return lanes
     store, conditions, values = lanes.body, [], None
     while not isinstance(store, tirx.BufferStore):
@@ -35,20 +81,42 @@ def _in_nest(lanes: tirx.For) -> tirx.Stmt:
             store = store.then_case
         else:
             values, store = store, store.body
-    name = str(lanes.annotations[DOT])
-    call = _products(name, lanes, store) if values is None else _dot(name, lanes, values, store)
+    name = str(lanes.annotations[DOT if DOT in lanes.annotations else WORDS])
+    if values is None:
+        call = _products(name, lanes, store)
+    else:
+        call = (_dot if DOT in lanes.annotations else _words)(name, lanes, values, store)
     return tirx.IfThenElse(tirx.all(*conditions), call, None) if conditions else call
 
 
 def _dot(function: str, lanes: tirx.For, values: tirx.For, store: Any) -> tirx.Stmt:
     """``store`` adds the product of one value to one lane; returns the store of all lanes."""
     loads = _loads(store.value, store.buffer)
-    data = _run(loads, values.loop_var, lanes.loop_var, int(values.extent))
-    count = int(lanes.extent)
-    words = tirx.Broadcast(tirx.reinterpret("int32", data), count)
+    count, each = int(lanes.extent), int(values.extent)
+    load = _moving(loads, values.loop_var, lanes.loop_var)
+    first = _start(load.indices[0], values.loop_var, lanes.loop_var)
+    if _step(load, lanes.loop_var, values.loop_var) == each:
+        words = tirx.reinterpret(f"int32x{count}", load.source[tirx.Ramp(first, 1, each * count)])
+    else:
+        data = load.source[tirx.Ramp(first, 1, each)]
+        words = tirx.Broadcast(tirx.reinterpret("int32", data), count)
     weights = _run(loads, lanes.loop_var, values.loop_var, count)
     place = _start(store.indices[0], lanes.loop_var, values.loop_var)
     return _stored(function, store.buffer, place, count, words, weights)
+
+
+def _words(function: str, lanes: tirx.For, values: tirx.For, store: Any) -> tirx.Stmt:
+    """``store`` puts one byte into one word; returns the store of all words."""
+    count, each = int(lanes.extent), int(values.extent)
+    parts = []
+    for value in range(each):
+        at = _at(values.loop_var, value)
+        part = tvm_ffi.structural_map(store.value, (tvm.ir.Var, at))
+        parts.append(_vector(tvm.sym.Analyzer().simplify(part), lanes.loop_var, count))
+    place = _start(store.indices[0], lanes.loop_var, values.loop_var)
+    run = tirx.Ramp(place, 1, count * each)
+    call = tirx.call_pure_extern(f"{store.buffer.dtype}x{count * each}", function, *parts)
+    return tirx.BufferStore(store.buffer, call, [run])
 
 
 def _products(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
@@ -92,14 +160,25 @@ def _stored(function: str, sums: Any, place: Any, count: int, data: Any, weights
 
 
 def _run(loads: list[Any], moving: Any, still: Any, count: int) -> Any:
-    """The one load that moves with ``moving`` alone, ``count`` elements of it at once."""
+    """The one load that moves with ``moving``, ``count`` elements of it at once."""
+    load = _moving(loads, moving, still)
+    return load.source[tirx.Ramp(_start(load.indices[0], moving, still), 1, count)]
+
+
+def _moving(loads: list[Any], moving: Any, still: Any) -> Any:
+    """The load whose elements along ``moving`` lie next to each other."""
     for load in loads:
-        first = _start(load.indices[0], moving, still)
-        second = tvm_ffi.structural_map(load.indices[0], (tvm.ir.Var, _at(moving, 1, still)))
-        step = tvm.sym.Analyzer().simplify(second - first)
-        if isinstance(step, tirx.IntImm) and int(step) == 1:
-            return load.source[tirx.Ramp(first, 1, count)]
+        if _step(load, moving, still) == 1:
+            return load
     raise BuildError(f"no operand of a dot product lies next to itself along {moving.name}")
+
+
+def _step(load: Any, moving: Any, still: Any) -> int | None:
+    """Elements from one place of a load to its next along ``moving``; None where that is no number."""
+    first = _start(load.indices[0], moving, still)
+    second = tvm_ffi.structural_map(load.indices[0], (tvm.ir.Var, _at(moving, 1, still)))
+    step = tvm.sym.Analyzer().simplify(second - first)
+    return int(step) if isinstance(step, tirx.IntImm) else None
 
 
 def _start(index: Any, *variables: Any) -> Any:

@@ -214,6 +214,10 @@ _WORDS = (
         dilations=2,
     ),
     _conv("int8_groups", "dtype groups", (1, 6, 7, 16), (3, 3, 4, 32), dtype="int8"),
+    _conv(
+        "int8_groups_of_8", "dtype groups", (1, 6, 7, 16), (3, 3, 8, 16), dtype="int8", bias=True
+    ),
+    _conv("uint8_stride2", "dtype stride", (2, 9, 13, 16), (3, 3, 16, 8), dtype="uint8", strides=2),
     _conv("uint8_groups_of_3", "dtype groups", (1, 6, 7, 6), (3, 3, 3, 8), dtype="uint8"),
     _conv("int8_nchw", "dtype nchw", (1, 8, 6, 7), (3, 3, 8, 16), dtype="int8", data_format="NCHW"),
     _conv(
@@ -232,6 +236,38 @@ _WORDS = (
     ),
     _depthwise("depthwise_int8_channels19", "dtype", (1, 6, 7, 19), (3, 3, 19, 1), dtype="int8"),
     _depthwise("multiplier2_uint8", "dtype multiplier", (1, 6, 7, 8), (3, 3, 8, 2), dtype="uint8"),
+    _depthwise(
+        "depthwise_uint8_columns7",
+        "dtype epilogue",
+        (2, 7, 7, 24),
+        (3, 3, 24, 1),
+        dtype="uint8",
+        bias=True,
+        residual=True,
+        activation="relu",
+    ),
+    _depthwise("depthwise_int8_4x7", "dtype kernel", (1, 6, 13, 16), (4, 7, 16, 1), dtype="int8"),
+    _depthwise(
+        "depthwise_uint8_dilation2x1",
+        "dtype dilation",
+        (1, 8, 9, 8),
+        (3, 5, 8, 1),
+        dtype="uint8",
+        dilations=(2, 1),
+    ),
+    _depthwise(
+        "depthwise_int8_pads",
+        "dtype padding stride",
+        (1, 5, 6, 8),
+        (3, 3, 8, 1),
+        dtype="int8",
+        padding=_pads(4, 0, 1, 5),
+        strides=2,
+        bias=True,
+    ),
+    _depthwise(
+        "depthwise_int8_valid", "dtype", (1, 6, 18, 8), (2, 3, 8, 1), dtype="int8", padding="VALID"
+    ),
     _conv("bfloat16_1x1", "dtype", (1, 5, 9, 24), (1, 1, 24, 40), dtype="bfloat16", residual=True),
     _conv(
         "bfloat16_stem", "dtype stride", (1, 9, 11, 3), (7, 4, 3, 16), dtype="bfloat16", strides=2

@@ -18,6 +18,10 @@ and 1 to 2 % more where the loop is unrolled by eight.
 The last tile of a row may be ragged: it is compiled for itself and computes nothing in vain. A 1x1
 convolution of stride 1 has one long row of all pixels.
 
+BYTES without dot products (dot_conv2d.py) are widened to 16 bits, data once, in the copy that pads it.
+SMLAL by a lane multiplies four at a time, as FMLA does, and a load brings eight: 88 % of 1x1, 128 -> 64
+channels, are multiply-adds (counted, Cortex-A72, 2026-11), where float32 has 83 %.
+
 A STEM has too few channels to fill a vector; there the columns and channels of a tile's window, which lie
 side by side, are loaded together, once for each row of the window.
 
@@ -54,6 +58,7 @@ from tvmconv.nests import dense, start, tiled, tiles
 from tvmconv.nests.interface import function
 from tvmconv.nests.tiled import PIXELS_OUTER, WEIGHTS_OUTER
 from tvmconv.rules import ITEM_BYTES
+from tvmconv.schedules.arm import costs
 from tvmconv.spec import ConvSpec
 
 # Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024.
@@ -143,10 +148,8 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         for pixels in space["pixels"]
         for unroll in space["unroll"]
     ]
-    group, _ = conv2d.filter_blocks(spec, 1)
-    weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
     rest: dict[str, Choice] = {
-        "order": WEIGHTS_OUTER if 4 * weights > 3 * machine.l2_bytes else PIXELS_OUTER,
+        "order": WEIGHTS_OUTER if streams_weights(spec, machine) else PIXELS_OUTER,
         "pad": "image",
         "rows": space["rows"][0],
     }
@@ -160,6 +163,13 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
         fitting = [p for p in points if _roomy(spec, machine, {**rest, **p})]
     best = min(fitting, key=lambda p: cycles_per_fma(spec, machine, {**rest, **p}))
     return {**rest, **best}
+
+
+def streams_weights(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the filter of a group is too large to be read again for every tile of pixels."""
+    group, _ = conv2d.filter_blocks(spec, 1)
+    weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
+    return 4 * weights > 3 * machine.l2_bytes
 
 
 def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
@@ -177,47 +187,21 @@ def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
 
 
 def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
-    """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
-
-    Every instruction that is no multiply-add also takes a third of a cycle, the share of one in the width
-    of a small core, which breaks ties toward larger and squarer tiles.
-    """
-    g, unroll = geometry(spec), int(decisions["unroll"])
-    pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
-    lanes = machine.lanes(spec.accumulator_dtype)
-    vectors = -(-channels // lanes)
-    fmas = unroll * pixels * vectors
-    data, weights = pixels * -(-unroll // lanes), unroll * vectors
-    cycles = max(
-        fmas / machine.fma_ports,
-        (data + weights) / machine.load_ports,
-        unroll * machine.fma_latency,
-    )
-    cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
-    if _is_short(spec, unroll) and vectors != 3:
-        cycles *= 1.3
+    """Estimate cycles per useful vector multiply-add of a tile."""
     group, _ = conv2d.filter_blocks(spec, 1)
-    useful = group / tiles.rounded(group, channels) * channels / lanes / vectors
-    useful *= (3 + g.out_width / tiles.rounded(g.out_width, pixels)) / 4
-    return float(cycles / fmas / useful)
-
-
-def _unpaired(vectors: int, unroll: int, lanes: int) -> bool:
-    """Whether LLVM 22 loads a step's weights one by one: 24 of them by offsets that no pair load reaches.
-
-    Of the instructions of 1x1, 576 -> 96 channels, 80 % are multiply-adds at 7 x 12 with eight input
-    channels a step, 83 % with four (counted, Cortex-A72, 2026-11).
-    """
-    return vectors == 3 and unroll > lanes
-
-
-def _is_short(spec: ConvSpec, unroll: int) -> bool:
-    """Whether LLVM unrolls the whole reduction, keeps all data of a tile and spills.
-
-    With 16 and 24 input channels 7 x 12 has 67 and 73 % multiply-adds and no spills, while 5 x 16, 4 x 16
-    and 8 x 8 have 50 to 53 % (counted, Cortex-A72, 2026-11).
-    """
-    return spec.reduction_length <= 3 * unroll
+    lanes, unroll = machine.lanes(spec.accumulator_dtype), int(decisions["unroll"])
+    cycles: float = costs.tile_cycles(
+        machine,
+        pixels=int(decisions["pixels"]),
+        channels=int(decisions["channels"]),
+        unroll=unroll,
+        lanes=lanes,
+        values_per_load=lanes,
+        steps=spec.reduction_length // unroll,
+        out_width=geometry(spec).out_width,
+        group=group,
+    )
+    return cycles
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:

@@ -59,7 +59,7 @@ def preferred(spec: ConvSpec, machine: Machine) -> bool:
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, and where the copy goes."""
     g, (group, _) = geometry(spec), filter_blocks(spec, 1)
-    banded = dot_conv2d.is_copied(spec, g, offset=False) and g.channels_last and g.out_height > 1
+    banded = dot_conv2d.is_copied(spec, g, operand=None) and g.channels_last and g.out_height > 1
     gathers = (GATHER,) if dot_conv2d.can_gather(spec) else ()
     exact = [block for block in range(_MOST_CHANNELS, 3, -4) if group % block == 0]
     lengths = {n for pad in ("image", *gathers) for n in _lengths(spec, pad)}
@@ -152,7 +152,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     )
     step = step_words(cut.words)
     name, definition = amx.tile(spec.dtype, block, step)
-    tensors = dot_conv2d.direct(spec, block, offset=False, gather=gather)
+    tensors = dot_conv2d.direct(spec, block, operand=None, gather=gather)
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
     tile = loops.get_sblock("conv")
 
@@ -171,10 +171,10 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         loops.parallel(loops.get_loops(loops.get_sblock("padded"))[0])
         decisions = {**decisions, "rows": 1, "pad": "image"}
         shapes = dict.fromkeys(("residual", "out"), geometry(spec).out_shape)
-    copied = not gather and dot_conv2d.is_copied(spec, g, offset=False)
+    copied = not gather and dot_conv2d.is_copied(spec, g, operand=None)
     tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
-    packed = dot_conv2d.packed_filter_shape(spec, block, offset=False)
-    pack = prim_func(dot_conv2d.pack(spec, block, offset=False))
+    packed = dot_conv2d.packed_filter_shape(spec, block, operand=None)
+    pack = prim_func(dot_conv2d.pack(spec, block, operand=None))
     return function(spec, loops.mod["main"], pack, packed, shapes, definition)
 
 

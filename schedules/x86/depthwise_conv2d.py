@@ -39,9 +39,7 @@ THE ORDER of the tile loops; n is always outside
 from __future__ import annotations
 
 from tvmconv.arguments import window_extent
-from tvmconv.compute import depthwise_conv2d
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import prim_func
 from tvmconv.nests import tiles
 from tvmconv.nests.depthwise import INNER, MIDDLE, MOST_UNROLLED, OUTER, nest
 from tvmconv.schedules.x86 import dot_products
@@ -144,9 +142,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
     lanes = _whole_vector(spec, machine, decisions)
     products = dot_products.multiply_add(spec.dtype, machine, lanes)
-    return nest(
-        spec, prim_func(depthwise_conv2d.direct(spec, widen=True)), decisions, products, lanes
-    )
+    return nest(spec, decisions, spec.accumulator_dtype, products, lanes)
 
 
 def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:

@@ -17,22 +17,16 @@ the instruction must cover the tile.
 
 from __future__ import annotations
 
-from typing import Any
-
-import tvm
-from tvm.s_tir import Schedule as Loops
-
 from tvmconv.compute import dot_conv2d
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry
-from tvmconv.dot_words import DOT
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import prim_func
-from tvmconv.nests import dense, tiled, tiles
-from tvmconv.nests.interface import function
+from tvmconv.nests import dots, tiled, tiles
 from tvmconv.rules import BYTE_DTYPES
 from tvmconv.schedules.x86 import conv2d, dot_products, machines
 from tvmconv.spec import ConvSpec
+
+_OPERAND = "uint8"
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -52,14 +46,12 @@ def preferred(spec: ConvSpec, machine: Machine) -> bool:
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, how much is unrolled, and where the copy goes."""
     g, cut = geometry(spec), dot_conv2d.cut(spec)
-    banded = dot_conv2d.is_copied(spec, g, offset=True) and g.channels_last and g.out_height > 1
-    pads: tuple[Choice, ...] = ("image", "rows") if banded else ("image",)
     return (
         Knob("channels", tuple(_channel_blocks(spec, machine))),
         Knob("pixels", tuple(tiles.pixel_tiles(g.out_width, machine.vector_registers - 2))),
         Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
         Knob("unroll", tuple(u for u in (1, 2, 4) if cut.words % u == 0)),
-        Knob("pad", pads),
+        Knob("pad", dots.pads(spec, _OPERAND)),
         Knob("rows", tuple(tiles.row_bands(g.out_height))),
     )
 
@@ -129,47 +121,9 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
-    block, g = int(decisions["channels"]), geometry(spec)
     lanes = _lanes(machine, decisions)
     dot = dot_products.dot(spec.dtype, machine, lanes)
-    loops = Loops(tvm.IRModule({"main": prim_func(dot_conv2d.direct(spec, block, offset=True))}))
-    tile = loops.get_sblock("conv")
-
-    def reduction(_job: Any) -> Any:
-        name = None if dot is None else dot[0]
-        return _schedule_tile(loops, tile, int(decisions["unroll"]), lanes, name)
-
-    copied = dot_conv2d.is_copied(spec, g, offset=True)
-    tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
-    packed = dot_conv2d.packed_filter_shape(spec, block, offset=True)
-    pack = prim_func(dot_conv2d.pack(spec, block, offset=True))
-    definition = None if dot is None else dot[1]
-    return function(spec, loops.mod["main"], pack, packed, dense.caller_shapes(spec, g), definition)
-
-
-def _schedule_tile(loops: Loops, tile: Any, unroll: int, lanes: int, function: str | None) -> Any:
-    """Reduction outside, the whole tile unrolled inside it, one dot product for each vector.
-
-    Without a function, on a rehearsal's machine, the products are computed one by one.
-    """
-    n, h, w, o, kh, kw, ki, r = loops.get_loops(tile)[-8:]
-    outer, inner = loops.split(ki, [None, unroll])
-    vector, lane = loops.split(o, [None, lanes])
-    loops.reorder(kh, kw, outer, inner, n, h, w, vector, lane, r)
-    for loop in (inner, n, h, w, vector):
-        loops.unroll(loop)
-    if function is None:
-        loops.reorder(r, lane)
-        loops.unroll(r)
-        loops.vectorize(lane)
-    init = loops.decompose_reduction(tile, kh)
-    *zeroed, zeros = loops.get_loops(init)[-5:]
-    for loop in zeroed:
-        loops.unroll(loop)
-    loops.vectorize(zeros)
-    if function is not None:
-        loops.annotate(lane, DOT, function)  # not before: the zeros would inherit it
-    return outer
+    return dots.apply(spec, decisions, lanes, dot, _OPERAND)
 
 
 WORDS = Schedule("x86.conv2d.dot", accepts, knobs, legal, default, apply, preferred)

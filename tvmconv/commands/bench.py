@@ -94,8 +94,6 @@ def _on_cpu(report: Report) -> _Timed:
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
-    from tvmconv.bench import bench_bundle
-
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import platform
+import shutil
 import signal
 import subprocess
 import sys

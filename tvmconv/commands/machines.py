@@ -9,7 +9,7 @@ from typing import Any
 
 from tvmconv import cuda_driver, gpu_variants, hardware, host, tables
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
-from tvmconv.hardware import HardwarePack, Machine
+from tvmconv.hardware import Machine
 from tvmconv.tuning import log
 
 

@@ -9,12 +9,23 @@ from tvm import te, tirx
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
+from tvmconv.rules import BYTE_DTYPES
 from tvmconv.spec import ConvSpec
 
 
 def is_half(spec: ConvSpec) -> bool:
     """Whether numbers have 16 bits and are summed in 32."""
     return spec.dtype in ("float16", "bfloat16")
+
+
+def widened(spec: ConvSpec) -> str:
+    """The dtype of data and filter that are widened once: float32 of halves, 16 bits of bytes.
+
+    Products of 16 bits are summed in 32 by one instruction (pmaddwd, smlal); what needs no widening stays.
+    """
+    if spec.dtype in BYTE_DTYPES:
+        return "int16"
+    return "float32" if is_half(spec) else spec.dtype
 
 
 def filter_blocks(spec: ConvSpec, block: int) -> tuple[int, int]:
@@ -34,11 +45,11 @@ def pack(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     """Rearrange the filter so that the ``block`` channels of one tile lie side by side.
 
     packed[b, i, j, q, v] = filter[i, j, q, channel], where block b and lane v name the channel;
-    lanes beyond a group's last channel are zero. With ``widen`` in the accumulator's dtype.
+    lanes beyond a group's last channel are zero. With ``widen`` `widened`.
     """
     group_channels, blocks = filter_blocks(spec, block)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
-    dtype = spec.accumulator_dtype if widen else spec.filter_dtype
+    dtype = widened(spec) if widen else spec.filter_dtype
 
     def read(b: Any, i: Any, j: Any, q: Any, v: Any) -> Any:
         lane = b % blocks * block + v
@@ -54,9 +65,9 @@ def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     """The defining sum, over a filter packed in blocks of ``block`` output channels.
 
     Stages: ``padded`` (where needed), ``conv`` in NHWC order with every group padded to whole
-    blocks, ``out`` with the epilogue in the layout of the spec. With ``widen``, half precisions are
-    converted once and not for every product: the filter where it is packed, data in ``padded``,
-    which then is always there. Returns the kernel's arguments: data, filter, bias and residual
+    blocks, ``out`` with the epilogue in the layout of the spec. With ``widen``, halves and
+    bytes are `widened` once and not for every product: the filter where it is packed, data in
+    ``padded``, which then is always there. Returns the kernel's arguments: data, filter, bias and residual
     where the spec has them, out.
     """
     g = geometry(spec)
@@ -64,9 +75,9 @@ def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     group_in = g.in_channels // g.groups
     lanes = blocks * block
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    stored = spec.accumulator_dtype if widen else spec.filter_dtype
+    stored = widened(spec) if widen else spec.filter_dtype
     weights = te.placeholder(packed_filter_shape(spec, block), stored, name="filter")
-    source = padded(data, g, "float32" if widen and is_half(spec) else spec.dtype)
+    source = padded(data, g, widened(spec) if widen else spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")

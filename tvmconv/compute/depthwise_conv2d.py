@@ -20,49 +20,50 @@ def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:
     return (kernel_height, kernel_width, multiplier, channels)
 
 
-def pack(spec: ConvSpec, widen: bool = False) -> list[te.Tensor]:
+def pack(spec: ConvSpec, stored: str | None = None) -> list[te.Tensor]:
     """Put the input channels innermost: packed[i, j, q, k] = filter[i, j, k, q].
 
-    With ``widen`` in the accumulator's dtype: half precisions converted, bytes as 16 bits in the lower half
-    of 32.
+    ``stored`` is the dtype of packed, the filter's by default; bytes stored as int32 are 16 bits in the
+    lower half of it.
     """
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     packed = te.compute(
         packed_filter_shape(spec),
-        lambda i, j, q, k: _widened(source[i, j, k, q], spec) if widen else source[i, j, k, q],
+        lambda i, j, q, k: _stored(source[i, j, k, q], spec, stored or spec.filter_dtype),
         name="packed",
     )
     return [source, packed]
 
 
-def _widened(value: Any, spec: ConvSpec) -> Any:
-    if spec.dtype in BYTE_DTYPES:
+def _is_lower_half(spec: ConvSpec, stored: str) -> bool:
+    return spec.dtype in BYTE_DTYPES and stored == "int32"
+
+
+def _stored(value: Any, spec: ConvSpec, stored: str) -> Any:
+    if _is_lower_half(spec, stored):
         return value.astype("int16").astype("uint16").astype("int32")
-    return value.astype(spec.accumulator_dtype)
+    return value.astype(stored)
 
 
-def _number(weight: Any, spec: ConvSpec, widened: bool) -> Any:
-    if widened and spec.dtype in BYTE_DTYPES:
+def _number(weight: Any, spec: ConvSpec, stored: str) -> Any:
+    if _is_lower_half(spec, stored):
         return weight.astype("int16").astype("int32")
     return weight.astype(spec.accumulator_dtype)
 
 
-def direct(spec: ConvSpec, widen: bool = False) -> list[te.Tensor]:
+def direct(spec: ConvSpec, stored: str | None = None) -> list[te.Tensor]:
     """The defining sum, with one accumulator per (multiplier q, input channel k).
 
     Output channel k * multiplier + q is interleaved by the last stage only, so that the sums run
     over contiguous input channels whatever the multiplier is. Stages: ``padded`` (where needed),
     ``conv``, ``out``. Returns data, filter, bias and residual where the spec has them, out. The
-    filter is packed; with multiplier 1 packing moves nothing.
+    filter is packed, in the dtype ``stored``; with multiplier 1 packing moves nothing.
     """
     g = geometry(spec)
     m = spec.multiplier
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
-    weights = te.placeholder(
-        packed_filter_shape(spec),
-        spec.accumulator_dtype if widen else spec.filter_dtype,
-        name="filter",
-    )
+    stored = stored or spec.filter_dtype
+    weights = te.placeholder(packed_filter_shape(spec), stored, name="filter")
     source = padded(data, g, spec.dtype)
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
@@ -71,7 +72,7 @@ def direct(spec: ConvSpec, widen: bool = False) -> list[te.Tensor]:
         (g.batch, g.out_height, g.out_width, m, g.in_channels),
         lambda n, h, w, q, k: te.sum(
             source[n, h * sh + kh * dh, w * sw + kw * dw, k].astype(dtype)
-            * _number(weights[kh, kw, q, k], spec, widen),
+            * _number(weights[kh, kw, q, k], spec, stored),
             axis=[kh, kw],
         ),
         name="conv",

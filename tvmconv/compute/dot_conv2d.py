@@ -3,10 +3,11 @@
 A word is 32 bits: four values of 8 bits or two of 16. The filter is stored in words, of consecutive
 input channels or, where pixels have an odd number of channels, of a row of the kernel.
 
-Most instructions multiply unsigned by signed bytes. For these, with ``offset``, int8 data d becomes d + 128,
-also in the padding, and
+Most instructions take bytes of one kind: VNNI's unsigned by signed, Arm's SDOT signed by signed. Data of
+the other kind is turned into that ``operand``: int8 data d becomes d + 128, uint8 data d - 128, also in the
+padding, and
 
-    sum(d * f) = sum((d + 128) * f) - 128 * sum(f)
+    sum(d * f) = sum((d + 128) * f) - 128 * sum(f) = sum((d - 128) * f) + 128 * sum(f)
 
 where the last term, one number per output channel, is stored behind the filter's words.
 """
@@ -28,7 +29,7 @@ from tvmconv.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.spec import ConvSpec
 
 WORD_BYTES = 4
-_OFFSET = 128  # what makes an int8 an uint8
+OFFSET = 128  # between an int8 and the uint8 with the other sign bit
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,14 @@ def cut(spec: ConvSpec) -> Words:
     return found
 
 
-def is_offset(spec: ConvSpec, offset: bool) -> bool:
-    """Whether int8 data is made unsigned."""
-    return offset and spec.dtype == "int8"
+def is_offset(spec: ConvSpec, operand: str | None) -> bool:
+    """Whether bytes of data are turned into those that the instruction takes; None takes both."""
+    return operand is not None and spec.dtype in BYTE_DTYPES and spec.dtype != operand
 
 
-def is_copied(spec: ConvSpec, g: Geometry, offset: bool) -> bool:
-    """Whether data is copied, padded or made unsigned, before it is used."""
-    return cut(spec).rows or is_offset(spec, offset) or g.needs_padding or not g.channels_last
+def is_copied(spec: ConvSpec, g: Geometry, operand: str | None) -> bool:
+    """Whether data is copied, padded or turned into another kind of byte, before it is used."""
+    return cut(spec).rows or is_offset(spec, operand) or g.needs_padding or not g.channels_last
 
 
 def can_gather(spec: ConvSpec) -> bool:
@@ -124,14 +125,14 @@ def in_one_row(spec: ConvSpec) -> Geometry:
     )
 
 
-def packed_filter_shape(spec: ConvSpec, block: int, offset: bool) -> tuple[int, int, int]:
+def packed_filter_shape(spec: ConvSpec, block: int, operand: str | None) -> tuple[int, int, int]:
     """Return (groups * blocks, words of a sum and one for an offset, block)."""
     by = cut(spec)
     _, blocks = filter_blocks(spec, block)
-    return (spec.groups * blocks, by.total + is_offset(spec, offset), block)
+    return (spec.groups * blocks, by.total + is_offset(spec, operand), block)
 
 
-def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
+def pack(spec: ConvSpec, block: int, operand: str | None) -> list[te.Tensor]:
     """Rearrange the filter: packed[b, k, v] is word k of the sum of channel v of block b."""
     by, (group_channels, blocks) = cut(spec), filter_blocks(spec, block)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
@@ -153,25 +154,28 @@ def pack(spec: ConvSpec, block: int, offset: bool) -> list[te.Tensor]:
         parts = [_bits(value(b, run, at + r, v), r, spec) for r in range(by.values)]
         return functools.reduce(operator.or_, parts)
 
-    if not is_offset(spec, offset):
-        shape = packed_filter_shape(spec, block, offset)
+    if not is_offset(spec, operand):
+        shape = packed_filter_shape(spec, block, operand)
         return [source, te.compute(shape, word, name="packed")]
+    each = OFFSET if operand == "int8" else -OFFSET
     at = te.reduce_axis((0, by.words * by.values), "at")
     run = te.reduce_axis((0, by.taps[0] * by.taps[1]), "run")
     signs = te.compute(
         (spec.groups * blocks, block),
-        lambda b, v: te.sum(value(b, run, at, v).astype("int32") * -_OFFSET, axis=[run, at]),
+        lambda b, v: te.sum(value(b, run, at, v).astype("int32") * each, axis=[run, at]),
         name="signs",
     )
     packed = te.compute(
-        packed_filter_shape(spec, block, offset),
+        packed_filter_shape(spec, block, operand),
         lambda b, k, v: te.if_then_else(k < by.total, word(b, k, v), signs[b, v]),
         name="packed",
     )
     return [source, packed]
 
 
-def direct(spec: ConvSpec, block: int, offset: bool, gather: bool = False) -> list[te.Tensor]:
+def direct(
+    spec: ConvSpec, block: int, operand: str | None, gather: bool = False
+) -> list[te.Tensor]:
     """The sum of dot products, over a filter from `pack`; `words` must know the spec.
 
     Stages as in `compute.conv2d.direct`; ``conv`` reduces over (down, across, word, value of a word). With
@@ -182,9 +186,9 @@ def direct(spec: ConvSpec, block: int, offset: bool, gather: bool = False) -> li
     group_channels, blocks = filter_blocks(spec, block)
     lanes = blocks * block
     data = te.placeholder(geometry(spec).data_shape, data_dtype(spec), name="data")
-    shape = packed_filter_shape(spec, block, offset)
+    shape = packed_filter_shape(spec, block, operand)
     weights = te.placeholder(shape, "int32", name="filter")
-    source = _gathered(spec, data) if gather else _source(spec, g, by, data, offset)
+    source = _gathered(spec, data) if gather else _source(spec, g, by, data, operand)
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")
@@ -213,7 +217,7 @@ def direct(spec: ConvSpec, block: int, offset: bool, gather: bool = False) -> li
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels
         value = conv[n, h, w, lane]
-        if is_offset(spec, offset):
+        if is_offset(spec, operand):
             value = value + weights[lane // block, by.total, lane % block]
         return epilogue(spec, value, o, position, extra)
 
@@ -260,16 +264,19 @@ def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
     return value.astype("uint8").astype("int32") << (8 * r)
 
 
-def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, offset: bool) -> te.Tensor:
+def _source(
+    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None
+) -> te.Tensor:
     """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
-    if not is_copied(spec, g, offset):
+    if not is_copied(spec, g, operand):
         return data
-    shifted = is_offset(spec, offset)
+    shifted = is_offset(spec, operand)
+    dtype = operand if operand is not None and shifted else data.dtype
 
-    def unsigned(value: Any) -> Any:
-        return value.astype("uint8") ^ tirx.const(_OFFSET, "uint8")
+    def turned(value: Any) -> Any:
+        return (value.astype("uint8") ^ tirx.const(OFFSET, "uint8")).astype(dtype)
 
-    read = reader(data, g, unsigned) if shifted else reader(data, g)
+    read = reader(data, g, turned) if shifted else reader(data, g)
     if not by.rows:
         if not shifted:
             return padded(data, g, data.dtype)
@@ -278,7 +285,7 @@ def _source(spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, offset: boo
     # The last word of the last run may reach behind the row.
     row = g.padded_width * g.in_channels
     reach = row + by.words * by.values - by.run
-    zero = tirx.const(0, "uint8" if shifted else data.dtype)
+    zero = tirx.const(0, dtype)
     return te.compute(
         (g.batch, g.padded_height, reach),
         lambda n, h, at: te.if_then_else(

@@ -23,14 +23,14 @@ def is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
 
 def is_copied(spec: ConvSpec, g: Geometry) -> bool:
     """Whether stage ``padded`` exists: data is padded, turned to NHWC or converted on the way."""
-    return g.needs_padding or not g.channels_last or conv2d.is_half(spec)
+    return g.needs_padding or not g.channels_last or conv2d.widened(spec) != spec.dtype
 
 
 def pads(spec: ConvSpec, g: Geometry) -> tuple[Choice, ...]:
     """Where a schedule may put that stage; what is converted cannot be left where it is."""
     if not g.channels_last or 0 in (g.in_height, g.in_width):
         return ("image",)
-    if conv2d.is_half(spec):
+    if conv2d.widened(spec) != spec.dtype:
         return ("image", "rows") if g.out_height > 1 else ("image",)
     return ("image", "rows", "none") if g.needs_padding else ("image",)
 

@@ -18,7 +18,7 @@ from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.dot_words import DOT
-from tvmconv.hardware import Decisions, Function, Machine
+from tvmconv.hardware import Decisions, Function
 from tvmconv.lowering import SPLIT_AT, prim_func
 from tvmconv.nests import start, tiles
 from tvmconv.nests.interface import function
@@ -32,31 +32,22 @@ OUTSIDE, INSIDE = "outside", "inside"
 MOST_UNROLLED = 400
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
-    return nest(spec, prim_func(depthwise_conv2d.direct(spec, widen=True)), decisions)
-
-
-def apply_from_bias(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """As `apply`, with sums that start at the bias."""
-    func = prim_func(depthwise_conv2d.direct(spec, widen=True))
-    if spec.bias:
-        func = start.at_bias(func, lambda n, h, w, q, k: k * spec.multiplier + q)
-    return nest(spec, func, decisions)
-
-
 def nest(
     spec: ConvSpec,
-    func: Any,
     decisions: Decisions,
+    stored: str,
     multiply_add: tuple[str, str] | None = None,
     lanes: int = 0,
+    from_bias: bool = False,
 ) -> Function:
-    """Schedule a function of stages ``padded``, ``conv`` and ``out``.
+    """Schedule `compute.depthwise_conv2d.direct` of a filter ``stored`` so; legal decisions raise nothing.
 
     ``multiply_add`` is the name and the definition of the function that adds a product to each of
-    ``lanes`` accumulators, where the machine has one.
+    ``lanes`` accumulators, where the machine has one. Sums start at zero or at the bias.
     """
+    func = prim_func(depthwise_conv2d.direct(spec, stored))
+    if from_bias and spec.bias:
+        func = start.at_bias(func, lambda n, h, w, q, k: k * spec.multiplier + q)
     g, multiplier = geometry(spec), spec.multiplier
     loops = Loops(tvm.IRModule({"main": func}))
     conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
@@ -102,7 +93,7 @@ def nest(
         loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
     packed = depthwise_conv2d.packed_filter_shape(spec)
     definition = None if multiply_add is None else multiply_add[1]
-    pack = prim_func(depthwise_conv2d.pack(spec, widen=True))
+    pack = prim_func(depthwise_conv2d.pack(spec, stored))
     return function(spec, loops.mod["main"], pack, packed, llvm_ir=definition)
 
 
