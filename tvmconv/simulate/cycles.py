@@ -1,8 +1,8 @@
-"""Predicted cycles: how often each block ran, times what LLVM's scheduling model says it takes.
+"""Predicted cycles: how often each block ran, times what LLVM's scheduling model says, and cache lines.
 
 llvm-mca (Debian: apt install llvm-19) repeats a block in a model of the core's pipes, with all loads served
-by the first-level cache. It knows nothing of caches, nor of what one block leaves to the next: a prediction
-ranks kernels of one layer, and is no measurement.
+by the first-level cache. It knows nothing of caches, nor of what one block leaves to the next; what moves
+between caches is added from counts. A prediction ranks kernels of one layer, and is no measurement.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import Counter
 
 from tvmconv.errors import BuildError, MissingToolError
 from tvmconv.hardware import Machine
+from tvmconv.simulate.caches import Traffic
 from tvmconv.simulate.emulator import Block, Counts, is_multiply_add
 
 # Cores whose name LLVM 19 gives the model of an older one; theirs is this.
@@ -45,7 +46,7 @@ def _is_new(program: str) -> bool:
 
 
 def predict(counts: Counts, machine: Machine) -> float:
-    """Return the predicted cycles of a simulated call on one core of ``machine``.
+    """Return the predicted cycles of a simulated call on one core of ``machine``, caches left aside.
 
     Raises MissingToolError without llvm-mca, BuildError when it fails.
     """
@@ -56,6 +57,12 @@ def predict(counts: Counts, machine: Machine) -> float:
     costs = map(max, _throughputs(words, machine), least)
     called = counts.charged * _CHARGED
     return called + sum(times * cost for times, cost in zip(blocks.values(), costs, strict=True))
+
+
+def transfers(traffic: Traffic, machine: Machine) -> float:
+    """Return the cycles that a core needs for moving its lines, if it did nothing else."""
+    second = traffic.second_level / machine.l2_bytes_per_cycle
+    return second + traffic.memory / machine.memory_bytes_per_cycle
 
 
 def joined(blocks: Counter[Block]) -> Counter[Block]:
