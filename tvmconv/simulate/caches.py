@@ -24,9 +24,9 @@ from tvmconv.errors import MissingToolError
 from tvmconv.hardware import Machine
 
 LINE_BYTES = 64
-# Blocks of code that are watched, of 10 to 40 accesses each: a second or two. A layer of 30 million
+# Blocks of code that are watched, of 10 to 40 accesses each: half a second. A layer of 10 million
 # multiply-adds is watched whole.
-_WATCHED = 150_000
+_WATCHED = 50_000
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,14 @@ def predict(counts: Counts, machine: Machine) -> float:
     return called + sum(times * cost for times, cost in zip(blocks.values(), costs, strict=True))
 
 
+def with_caches(taken: float, traffic: Traffic | None, machine: Machine) -> float:
+    """Return the cycles of a call that computes for ``taken`` cycles and moves lines meanwhile.
+
+    The longer of the two: out-of-order cores and their prefetchers do both at once.
+    """
+    return taken if traffic is None else max(taken, transfers(traffic, machine))
+
+
 def transfers(traffic: Traffic, machine: Machine) -> float:
     """Return the cycles that a core needs for moving its lines, if it did nothing else."""
     second = traffic.second_level / machine.l2_bytes_per_cycle

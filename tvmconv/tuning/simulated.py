@@ -180,9 +180,7 @@ class _Core:
         low, high = self._within
         if not bool(np.all((low <= out) & (out <= high))):
             oracle.assert_close(spec, self._expected, out)
-        taken = cycles.predict(counts, machine)
-        if counts.traffic is not None:
-            taken += cycles.transfers(counts.traffic, machine)
+        taken = cycles.with_caches(cycles.predict(counts, machine), counts.traffic, machine)
         return taken / (machine.gigahertz * 1e9)
 
     def _layer(self, key: str) -> ConvSpec:
