@@ -3,11 +3,15 @@
     scripts/trust_simulation.py measure mobilenet_v2:head TABLE.json     times candidates of a layer here
     scripts/trust_simulation.py predict TABLE.json                       predicts them
     scripts/trust_simulation.py report TABLE.json ...                    compares
-    scripts/trust_simulation.py tophub tophub_conv.csv                   rk3399's best tiles, predicted
+    scripts/trust_simulation.py tophub tophub_conv.csv TABLE.json        predicts layers of TopHub's rk3399
+    scripts/trust_simulation.py ranks TABLE.json                         and compares
 
 Candidates are the defaults and random ones of the space for x86-64-v2, which has no AVX, so that unicorn
 can run them. "rank" is Spearman's correlation of predicted and measured times, "regret" the measured time of
 what is predicted to be best over that of what is best, "random" the mean time of all over it.
+
+TopHub's records (github.com/tlc-pack/tophub, arm_cpu, rk3399) have one schedule a layer, in another layout:
+its tile is compared with ours of as many channels, and of as many of its pixels as our registers hold.
 """
 
 from __future__ import annotations
@@ -27,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from tvmconv import hardware, oracle, tables, toolchain, workloads
-from tvmconv.hardware import Machine
 from tvmconv.runtime import arrays, tensors
 from tvmconv.simulate import cycles
 from tvmconv.simulate.caches import Caches, Traffic
@@ -168,6 +171,84 @@ def report(files: Sequence[Path]) -> None:
         print(f"{way}: mean rank {statistics.mean(ranks):.2f}, mean regret {mean:.3f}")
 
 
+def tophub(source: Path, table: Path, count: int) -> None:
+    """Predict all tiles of some of the layers that TopHub has for an RK3399; goes on where it stopped."""
+    machine, pack = hardware.find_machine("rk3399")
+    direct = hardware.find_schedule("arm.conv2d.direct", pack)
+    with source.open() as stream:
+        known = [row for row in csv.DictReader(stream) if _is_small(row)]
+    known = random.Random(0).sample(known, count)  # noqa: S311 - reproducible on purpose
+    done = json.loads(table.read_text()) if table.exists() else []
+    with Simulator(machine) as simulator:
+        for row in known[len(done) :]:
+            spec = _spec(row)
+            base = direct.default(spec, machine)
+            tiles = {
+                (each["channels"], each["pixels"]): Candidate(direct.name, each)
+                for each in hardware.space(direct, spec, machine)
+                if all(each[k] == v for k, v in base.items() if k not in ("channels", "pixels"))
+            }
+            made = simulator.measure(spec, list(tiles.values()))
+            times = [
+                (*tile, one.seconds) for tile, one in zip(tiles, made, strict=True) if one.seconds
+            ]
+            config = json.loads(row["config"])
+            theirs = (config["tile_co"][-1], config["tile_oh"][-1] * config["tile_ow"][-1])
+            layer = f"{row['C']}x{row['H']} -> {row['O']}, {row['kh']}x{row['kh']}/{row['s']}"
+            default = [base["channels"], base["pixels"]]
+            done.append(
+                {"layer": layer, "gflops": float(row["GFLOPS"]), "flops": spec.flops, "theirs": theirs,
+                 "default": default, "times": times}
+            )  # fmt: skip
+            table.write_text(json.dumps(done))
+            print(layer, len(times), flush=True)
+
+
+def _is_small(row: Mapping[str, str]) -> bool:
+    wanted = row["model"] == "rk3399" and row["task"].startswith("conv2d_nchw_spatial")
+    return wanted and _spec(row).macs < 15e6
+
+
+def _spec(row: Mapping[str, str]) -> ConvSpec:
+    size, kernel, pad = int(row["H"]), int(row["kh"]), int(row["pad"])
+    shape = (int(row["N"]), size, int(row["W"]), int(row["C"]))
+    padding = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+    filters = (kernel, int(row["kw"]), int(row["C"]), int(row["O"]))
+    return ConvSpec.conv2d(shape, filters, strides=int(row["s"]), padding=padding)
+
+
+def ranks(table: Path) -> None:
+    """Where TopHub's tiles stand among ours, and whether slow layers are predicted to be slow."""
+    content = json.loads(table.read_text())
+    shown, places, losses, speeds = [], [], [], []
+    for layer in content:
+        times = {(channels, pixels): seconds for channels, pixels, seconds in layer["times"]}
+        best = min(times.values())
+        width, pixels = layer["theirs"]
+        like = [t for t in times if t[0] == min(times, key=lambda t: abs(t[0] - width))[0]]
+        tile = max((t for t in like if t[1] <= pixels), key=lambda t: t[1], default=min(like))
+        order = sorted(times.values())
+        place = order.index(times[tile]) + 1
+        default = times[tuple(layer["default"])] / best
+        places.append((place - 1) / max(1, len(order) - 1))
+        losses.append(times[tile] / best)
+        speeds.append(layer["flops"] / best / 1e9)
+        cells = (f"{pixels} x {width}", f"{tile[1]} x {tile[0]}", f"{place} of {len(order)}")
+        typical = f"{statistics.median(order) / best:.2f}"
+        shown.append(
+            (layer["layer"], *cells, f"{times[tile] / best:.3f}", f"{default:.3f}", typical,
+             f"{layer['gflops']:.1f}", f"{speeds[-1]:.1f}")
+        )  # fmt: skip
+    heads = ("layer", "TopHub's tile", "ours like it", "place", "over best", "default", "median")
+    tables.show_table((*heads, "measured GFLOP/s, 2 cores", "predicted best, 1 core"), shown)
+    measured = [layer["gflops"] for layer in content]
+    print(
+        f"TopHub's tiles: at {100 * statistics.mean(places):.0f} % of the list on average (0 is the best), "
+        f"{statistics.mean(losses):.3f} times the best; speeds of the {len(shown)} layers: "
+        f"rank correlation {spearman(speeds, measured):.2f}"
+    )
+
+
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     """Correlation of ranks; equal values share the mean of theirs."""
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
@@ -193,11 +274,20 @@ def main() -> None:
     step.add_argument("--count", type=int, default=40)
     steps.add_parser("predict").add_argument("table", type=Path)
     steps.add_parser("report").add_argument("tables", type=Path, nargs="+")
+    step = steps.add_parser("tophub")
+    step.add_argument("source", type=Path)
+    step.add_argument("table", type=Path)
+    step.add_argument("--count", type=int, default=16)
+    steps.add_parser("ranks").add_argument("table", type=Path)
     args = parser.parse_args()
     if args.step == "measure":
         measure(args.layer, args.table, args.count)
     elif args.step == "predict":
         predict(args.table)
+    elif args.step == "tophub":
+        tophub(args.source, args.table, args.count)
+    elif args.step == "ranks":
+        ranks(args.table)
     else:
         report(args.tables)
 

@@ -165,7 +165,7 @@ def predict(blocks: Counter[Block], processor: str) -> float:
     assemble, analyse = cycles.tools()
     whole = cycles.joined(blocks)
     regions = []
-    for number, (address, size) in enumerate(whole):
+    for address, size in whole:
         content = " ".join(f"0x{byte:02x}" for byte in ctypes.string_at(address, size))
         regions.append(f"{content} 0x0f 0x0b\n")  # and ud2, where the next begins
     said = _run([assemble, "-disassemble", "-triple=x86_64", "-mattr=+sse4.2"], "".join(regions))
