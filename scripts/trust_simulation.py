@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 
 from tvmconv import hardware, oracle, tables, toolchain, workloads
+from tvmconv.hardware import Decisions, Machine, Schedule
 from tvmconv.runtime import arrays, tensors
-from tvmconv.simulate import cycles
+from tvmconv.simulate import cycles, kernel
 from tvmconv.simulate.caches import Caches, Traffic
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import running
@@ -40,7 +41,6 @@ from tvmconv.tuning.candidate import PACK, Built, Candidate
 from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.search import all_candidates, defaults
-from tvmconv.tuning.simulated import Simulator
 
 MACHINE = "x86-64-v2"
 PROCESSOR = "sapphirerapids"  # LLVM's model of the machine that measures
@@ -50,6 +50,8 @@ Row = dict[str, Any]
 WAYS: Mapping[str, Callable[[float, float], float]] = {
     "no caches": lambda core, _moves: core,
     "the longer": max,
+    "a tenth": lambda core, moves: max(core, moves) + min(core, moves) / 10,
+    "a quarter": lambda core, moves: max(core, moves) + min(core, moves) / 4,
     "the sum": lambda core, moves: core + moves,
 }
 
@@ -172,36 +174,52 @@ def report(files: Sequence[Path]) -> None:
 
 
 def tophub(source: Path, table: Path, count: int) -> None:
-    """Predict all tiles of some of the layers that TopHub has for an RK3399; goes on where it stopped."""
+    """Predict some tiles of some layers that TopHub has for an RK3399; goes on where it stopped."""
     machine, pack = hardware.find_machine("rk3399")
     direct = hardware.find_schedule("arm.conv2d.direct", pack)
+    draw = random.Random(0)  # noqa: S311 - reproducible on purpose
     with source.open() as stream:
-        known = [row for row in csv.DictReader(stream) if _is_small(row)]
-    known = random.Random(0).sample(known, count)  # noqa: S311 - reproducible on purpose
+        known = draw.sample([row for row in csv.DictReader(stream) if _is_small(row)], count)
     done = json.loads(table.read_text()) if table.exists() else []
-    with Simulator(machine) as simulator:
-        for row in known[len(done) :]:
-            spec = _spec(row)
-            base = direct.default(spec, machine)
-            tiles = {
-                (each["channels"], each["pixels"]): Candidate(direct.name, each)
-                for each in hardware.space(direct, spec, machine)
-                if all(each[k] == v for k, v in base.items() if k not in ("channels", "pixels"))
-            }
-            made = simulator.measure(spec, list(tiles.values()))
-            times = [
-                (*tile, one.seconds) for tile, one in zip(tiles, made, strict=True) if one.seconds
-            ]
-            config = json.loads(row["config"])
-            theirs = (config["tile_co"][-1], config["tile_oh"][-1] * config["tile_ow"][-1])
-            layer = f"{row['C']}x{row['H']} -> {row['O']}, {row['kh']}x{row['kh']}/{row['s']}"
-            default = [base["channels"], base["pixels"]]
-            done.append(
-                {"layer": layer, "gflops": float(row["GFLOPS"]), "flops": spec.flops, "theirs": theirs,
-                 "default": default, "times": times}
-            )  # fmt: skip
-            table.write_text(json.dumps(done))
-            print(layer, len(times), flush=True)
+    for row in known[len(done) :]:
+        spec = _spec(row)
+        base = direct.default(spec, machine)
+        tiles = {
+            (int(each["channels"]), int(each["pixels"])): each
+            for each in hardware.space(direct, spec, machine)
+            if all(each[k] == v for k, v in base.items() if k not in ("channels", "pixels"))
+        }
+        config = json.loads(row["config"])
+        theirs = (config["tile_co"][-1], config["tile_oh"][-1] * config["tile_ow"][-1])
+        default = (int(base["channels"]), int(base["pixels"]))
+        wanted = {default, like(theirs, list(tiles)), *draw.sample(list(tiles), min(8, len(tiles)))}
+        parts = [(*tile, *_parts(spec, machine, direct, tiles[tile])) for tile in sorted(wanted)]
+        layer = f"{row['C']}x{row['H']} -> {row['O']}, {row['kh']}x{row['kh']}/{row['s']}"
+        done.append(
+            {"layer": layer, "gflops": float(row["GFLOPS"]), "flops": spec.flops, "theirs": theirs,
+             "default": default, "tiles": parts}
+        )  # fmt: skip
+        table.write_text(json.dumps(done))
+        print(layer, len(parts), flush=True)
+
+
+def _parts(
+    spec: ConvSpec, machine: Machine, schedule: Schedule, decisions: Decisions
+) -> tuple[float, float, float]:
+    """Cycles of computing, bytes between the caches, bytes of memory."""
+    function = schedule.apply(spec, machine, decisions)
+    content = kernel.object_file(function, machine)
+    arguments = oracle.random_arguments(spec, seed=0)
+    counts, _ = kernel.run(content, spec, function, arguments, Caches.of(machine))
+    traffic = counts.traffic or Traffic()
+    return cycles.predict(counts, machine), traffic.second_level, traffic.memory
+
+
+def like(theirs: tuple[int, int], tiles: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Our tile of as many channels, or nearly, and of as many of the pixels as there are."""
+    width = min(tiles, key=lambda tile: abs(tile[0] - theirs[0]))[0]
+    wide = [tile for tile in tiles if tile[0] == width]
+    return max((t for t in wide if t[1] <= theirs[1]), key=lambda t: t[1], default=min(wide))
 
 
 def _is_small(row: Mapping[str, str]) -> bool:
@@ -218,35 +236,36 @@ def _spec(row: Mapping[str, str]) -> ConvSpec:
 
 
 def ranks(table: Path) -> None:
-    """Where TopHub's tiles stand among ours, and whether slow layers are predicted to be slow."""
+    """Where TopHub's tiles stand among ours, and whether layers slow there are predicted to be slow."""
+    machine, _ = hardware.find_machine("rk3399")
     content = json.loads(table.read_text())
-    shown, places, losses, speeds = [], [], [], []
-    for layer in content:
-        times = {(channels, pixels): seconds for channels, pixels, seconds in layer["times"]}
-        best = min(times.values())
-        width, pixels = layer["theirs"]
-        like = [t for t in times if t[0] == min(times, key=lambda t: abs(t[0] - width))[0]]
-        tile = max((t for t in like if t[1] <= pixels), key=lambda t: t[1], default=min(like))
-        order = sorted(times.values())
-        place = order.index(times[tile]) + 1
-        default = times[tuple(layer["default"])] / best
-        places.append((place - 1) / max(1, len(order) - 1))
-        losses.append(times[tile] / best)
-        speeds.append(layer["flops"] / best / 1e9)
-        cells = (f"{pixels} x {width}", f"{tile[1]} x {tile[0]}", f"{place} of {len(order)}")
-        typical = f"{statistics.median(order) / best:.2f}"
-        shown.append(
-            (layer["layer"], *cells, f"{times[tile] / best:.3f}", f"{default:.3f}", typical,
-             f"{layer['gflops']:.1f}", f"{speeds[-1]:.1f}")
-        )  # fmt: skip
-    heads = ("layer", "TopHub's tile", "ours like it", "place", "over best", "default", "median")
-    tables.show_table((*heads, "measured GFLOP/s, 2 cores", "predicted best, 1 core"), shown)
     measured = [layer["gflops"] for layer in content]
-    print(
-        f"TopHub's tiles: at {100 * statistics.mean(places):.0f} % of the list on average (0 is the best), "
-        f"{statistics.mean(losses):.3f} times the best; speeds of the {len(shown)} layers: "
-        f"rank correlation {spearman(speeds, measured):.2f}"
-    )
+    for way, combine in WAYS.items():
+        shown, places, losses, speeds = [], [], [], []
+        for layer in content:
+            times = {
+                (width, pixels): combine(core, cycles.transfers(Traffic(second, memory), machine))
+                for width, pixels, core, second, memory in layer["tiles"]
+            }
+            tile = like(tuple(layer["theirs"]), list(times))
+            order, best = sorted(times.values()), min(times.values())
+            places.append(order.index(times[tile]) / (len(order) - 1))
+            losses.append(times[tile] / best)
+            speeds.append(layer["flops"] / best * machine.gigahertz)
+            shown.append(
+                (layer["layer"], "{1} x {0}".format(*layer["theirs"]), "{1} x {0}".format(*tile),
+                 f"{order.index(times[tile]) + 1} of {len(order)}", f"{losses[-1]:.3f}",
+                 f"{times[tuple(layer['default'])] / best:.3f}", f"{order[-1] / best:.2f}",
+                 f"{layer['gflops']:.1f}", f"{speeds[-1]:.1f}")
+            )  # fmt: skip
+        heads = ("layer", "TopHub's tile", "ours like it", "place", "over best", "default", "worst")
+        print(f"\n{way}")
+        tables.show_table((*heads, "measured GFLOP/s, 2 cores", "predicted best, 1 core"), shown)
+        print(
+            f"TopHub's tiles: {statistics.mean(places):.2f} of the way down the list on average, "
+            f"{statistics.mean(losses):.3f} times the best predicted; speeds of the {len(shown)} layers: "
+            f"rank correlation {spearman(speeds, measured):.2f}"
+        )
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
