@@ -60,6 +60,12 @@ def predict(counts: Counts, machine: Machine) -> float:
     return called + sum(times * cost for times, cost in zip(blocks.values(), costs, strict=True))
 
 
+def transfers(traffic: Traffic, machine: Machine) -> float:
+    """Return the cycles that a core needs for moving its lines, if it did nothing else."""
+    second = traffic.second_level / machine.l2_bytes_per_cycle
+    return second + traffic.memory / machine.memory_bytes_per_cycle
+
+
 def with_caches(taken: float, traffic: Traffic | None, machine: Machine) -> float:
     """Return the cycles of a call that computes for ``taken`` cycles and moves lines meanwhile.
 
