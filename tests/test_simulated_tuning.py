@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import os
+import signal
 
 import pytest
 from log_helpers import CONV, MACHINE, PACK, record
-from tuning_helpers import DEPTHWISE, POINTWISE, THREE, plan_for
+from tuning_helpers import DEPTHWISE, POINTWISE, THREE, Tuner, plan_for, trials_in, tune
 
 from tvmconv import choice, cli, hardware, oracle
 from tvmconv.choice import default_choice
@@ -218,6 +220,28 @@ def test_a_workload_is_tuned_without_a_board(tmp_path, run):
     (again,) = json.loads(out)
     assert again["earlier"]
     assert again["record"] == outcome["record"]
+
+
+@needs_tools
+def test_ctrl_c_ends_a_simulation_and_the_same_command_goes_on(tmp_path):
+    logs = tmp_path / "logs"
+    command = (POINTWISE.key, "--machine", "cortex-a72", "--simulate", "--trials", 18)
+    tuner = Tuner(tmp_path, logs, *command)
+    tuner.wait_for_trials(3)
+    os.killpg(tuner.process.pid, signal.SIGINT)
+    code, out, _ = tuner.end()
+    before = trials_in(logs, POINTWISE)
+
+    assert code == 130
+    assert "run the same command again to go on" in out
+    assert tuner.processes() == []
+    assert 3 <= len(before) < 18
+
+    code, _, _ = tune(tmp_path, logs, *command)
+    tried = trials_in(logs, POINTWISE)
+    assert code == 0
+    assert tried[: len(before)] == before
+    assert len(tried) == len(set(tried)) == 18
 
 
 @needs_tools
