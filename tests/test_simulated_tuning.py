@@ -188,6 +188,8 @@ def test_a_simulated_record_serves_where_there_is_no_other(tmp_path):
     log.write(tmp_path, [record(**SIMULATED)])
 
     assert log.find(CONV, MACHINE.name, [tmp_path]).record.simulated
+    chosen = choice.choose(CONV, MACHINE, PACK, [tmp_path])
+    assert chosen.source == "x86-64-v3/conv2d.jsonl:1 (simulated)"
 
 
 def test_a_simulated_record_does_not_replace_a_measured_one_but_is_replaced_by_it(tmp_path):

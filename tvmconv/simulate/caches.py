@@ -118,14 +118,12 @@ def _check(status: int) -> None:
 @functools.cache
 def _library() -> Any:
     library = ctypes.CDLL(str(_compiled()))
-    pointer, word = ctypes.c_void_p, ctypes.c_uint64
+    pointer, word, number = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
     library.create.restype, library.create.argtypes = pointer, [word, word]
     library.destroy.restype, library.destroy.argtypes = None, [pointer]
-    library.moved.restype, library.moved.argtypes = word, [pointer, ctypes.c_int]
-    library.pass_over.restype, library.pass_over.argtypes = (
-        None,
-        [pointer, word, word, ctypes.c_int],
-    )
+    library.moved.restype, library.moved.argtypes = word, [pointer, number]
+    library.pass_over.restype = None
+    library.pass_over.argtypes = [pointer, word, word, number]
     return library
 
 

@@ -27,10 +27,8 @@ from tvmconv.tuning.pool import Pool, Question
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.worker import Worker
 
-_TIMEOUT_SECONDS = 60.0  # and one for every so many multiply-adds:
-_SLOWEST = (
-    1e6  # an emulated core does 15 to 60 million a second on a machine that has nothing else to do
-)
+# And a second for every million multiply-adds: an emulated core does 15 to 60 million in one.
+_TIMEOUT_SECONDS, _SLOWEST = 60.0, 1e6
 SIMULATED = "simulated"  # how a record's ``measured`` begins
 # Compiling, checking and analysing a candidate; then multiply-adds a second of running it.
 _SECONDS, _SPEED = 1.0, 3e7
