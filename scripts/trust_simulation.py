@@ -43,7 +43,7 @@ Row = dict[str, Any]
 WAYS: Mapping[str, Callable[[float, float], float]] = {
     "no caches": lambda core, _moves: core,
     "the longer": max,
-    "a tenth": lambda core, moves: max(core, moves) + min(core, moves) / 10,
+    "three tenths": lambda core, moves: max(core, moves) + 0.3 * min(core, moves),
     "the sum": lambda core, moves: core + moves,
 }
 

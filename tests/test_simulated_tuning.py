@@ -155,11 +155,11 @@ def test_a_call_that_is_watched_for_a_while_is_counted_as_one_that_is_not(monkey
     assert part.traffic.second_level == pytest.approx(whole.traffic.second_level, rel=0.25)
 
 
-def test_moving_and_computing_overlap_but_for_a_tenth():
+def test_moving_and_computing_overlap_but_for_three_tenths():
     traffic = caches.Traffic(second_level=8000.0, memory=3400.0)  # 1000 cycles each on an A72
 
-    assert cycles.with_caches(100.0, traffic, A72) == pytest.approx(2000.0 + 10.0)
-    assert cycles.with_caches(5000.0, traffic, A72) == pytest.approx(5000.0 + 200.0)
+    assert cycles.with_caches(100.0, traffic, A72) == pytest.approx(2000.0 + 30.0)
+    assert cycles.with_caches(5000.0, traffic, A72) == pytest.approx(5000.0 + 600.0)
     assert cycles.with_caches(100.0, None, A72) == 100.0
 
 
