@@ -17,8 +17,8 @@ from tvmconv.tuning.search import LayerSearch
 from tvmconv.tuning.simulated import SIMULATED, Simulator
 
 FINALISTS = 8
-# Predictions do not scatter, but tiles that were measured to be best are predicted to be up to 8 % from it
-# (docs/arm.md, "How far to trust it").
+# Predictions do not scatter, but tiles that were measured to be best are predicted to be up to 8 % from it,
+# one of twenty 13 % (docs/arm.md, "Predicted times").
 WORTHWHILE_SIMULATED = 1.10
 ROUNDS = 11
 PROCESSES = 2
