@@ -29,11 +29,12 @@ class Choice:
 
     @property
     def source(self) -> str:
-        """``default``, or the record's file and line, and whether it was tuned with this epilogue."""
+        """``default``, or the record's file and line, and what is to be known of it."""
         if self.entry is None:
             return "default"
-        same = self.entry.record.key == self.spec.key
-        return self.entry.place if same else f"{self.entry.place} (other epilogue)"
+        record = self.entry.record
+        other = " (other epilogue)" if record.key != self.spec.key else ""
+        return self.entry.place + other + (" (simulated)" if record.simulated else "")
 
 
 def default_choice(

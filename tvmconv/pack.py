@@ -76,6 +76,9 @@ class Machine:
         fma_latency: cycles from a multiply-add to one that uses its result.
         load_ports: vector loads a cycle from the first-level cache.
         l1_bytes, l2_bytes: data caches of one core.
+        gigahertz: the clock of a usual board. This and the next two are for predictions only, and 0 where
+            nobody looked them up: such a machine cannot be simulated.
+        l2_bytes_per_cycle, memory_bytes_per_cycle: what one core moves between its caches, and beyond.
         gpu: facts of the card, None for a CPU.
     """
 
@@ -91,6 +94,9 @@ class Machine:
     load_ports: int
     l1_bytes: int
     l2_bytes: int
+    gigahertz: float = 0.0
+    l2_bytes_per_cycle: float = 0.0
+    memory_bytes_per_cycle: float = 0.0
     gpu: Gpu | None = None
 
     def lanes(self, dtype: str) -> int:

@@ -8,6 +8,14 @@ the A55 two multiply-adds. The A53, which has no guide, has its latency from the
 
 ``fma_latency`` is from a multiply-add to the next that adds to its result, which these cores forward
 early: 2 or 3 where LLVM's models say 4.
+
+For predictions only (`tvmconv tune --simulate`): a clock, and bytes a cycle from the second cache and from
+memory. Measured on one core: N1, Graviton2, learn.arm.com, "Measure Arm single-core memory bandwidth"
+(73.4 and 20.9 GB/s at 2.5 GHz); memory of A53, A55 and A72, twice the memcpy of a Raspberry Pi 3B+, an
+ODROID-C4 and a Raspberry Pi 4 in sbc-bench's Results.md (github.com/ThomasKaiser/sbc-bench: 1.23, 3.31 and
+2.5 GB/s). Guessed: the second cache of A72, A53 and A55, 8 bytes a cycle, half of a 128-bit interface; of the
+A76, that of the N1, and two thirds of the 17 GB/s of a Raspberry Pi 5's memory; A78 and V1, as A76 and N1.
+
 ``features`` are the names of Linux (arch/arm64/kernel/cpuinfo.c) for all that LLVM's code generator may
 use; tests/test_arm_machines.py compares them with LLVM's own list.
 """
@@ -32,9 +40,13 @@ def _machine(
     fma_ports: int,
     fma_latency: int,
     load_ports: int,
+    speeds: tuple[float, float, float],
     target: dict[str, object] | None = None,
 ) -> Machine:
-    """NEON has 32 registers of 128 bits on every core; ``target`` adds to LLVM's processor ``name``."""
+    """NEON has 32 registers of 128 bits on every core; ``target`` adds to LLVM's processor ``name``.
+
+    ``speeds``: GHz, bytes a cycle from the second cache, and from memory.
+    """
     return Machine(
         name=name,
         description=description,
@@ -48,17 +60,20 @@ def _machine(
         load_ports=load_ports,
         l1_bytes=l1_kib * KIB,
         l2_bytes=l2_kib * KIB,
+        gigahertz=speeds[0],
+        l2_bytes_per_cycle=speeds[1],
+        memory_bytes_per_cycle=speeds[2],
     )
 
 
 CORES = (
     # In order; a vector load takes the place of a multiply-add, so its one port is worth half of one.
-    _machine("cortex-a53", "Arm Cortex-A53, in order", _V8, 32, 512, 1, 10, 1),
-    _machine("cortex-a55", "Arm Cortex-A55, in order", _V82, 32, 128, 1, 4, 1),
-    _machine("cortex-a72", "Arm Cortex-A72", _V8, 32, 1024, 1, 3, 1),
-    _machine("cortex-a76", "Arm Cortex-A76", _V82, 64, 512, 2, 2, 2),
-    _machine("cortex-a78", "Arm Cortex-A78, A78AE", _V82, 64, 256, 2, 2, 2),
-    _machine("neoverse-n1", "Arm Neoverse N1", _V82, 64, 1024, 2, 2, 2),
+    _machine("cortex-a53", "Arm Cortex-A53, in order", _V8, 32, 512, 1, 10, 1, (1.4, 8.0, 1.8)),
+    _machine("cortex-a55", "Arm Cortex-A55, in order", _V82, 32, 128, 1, 4, 1, (2.0, 8.0, 3.3)),
+    _machine("cortex-a72", "Arm Cortex-A72", _V8, 32, 1024, 1, 3, 1, (1.5, 8.0, 3.4)),
+    _machine("cortex-a76", "Arm Cortex-A76", _V82, 64, 512, 2, 2, 2, (2.4, 29.0, 4.7)),
+    _machine("cortex-a78", "Arm Cortex-A78, A78AE", _V82, 64, 256, 2, 2, 2, (2.2, 29.0, 4.7)),
+    _machine("neoverse-n1", "Arm Neoverse N1", _V82, 64, 1024, 2, 2, 2, (2.5, 29.0, 8.4)),
     _machine(
         "neoverse-v1",
         "Arm Neoverse V1",
@@ -68,14 +83,17 @@ CORES = (
         4,
         2,
         3,
+        (2.6, 29.0, 8.4),
         # WITHOUT SVE: TVM 0.27 gives loads and stores of scalable vectors one alias class for a whole
         # buffer, and accumulators leave the registers. Four NEON ports do the work of its two SVE ports.
         {"mattr": ["-sve"]},
     ),
 )
 
-# Any other core: the smallest caches, one port for each.
-GENERIC = _machine("armv8-a", "any 64-bit ARM core", _V8, 32, 128, 1, 4, 1, {"mcpu": "generic"})
+# Any other core: the smallest caches, one port for each; the speeds of an A53.
+GENERIC = _machine(
+    "armv8-a", "any 64-bit ARM core", _V8, 32, 128, 1, 4, 1, (1.4, 8.0, 1.8), {"mcpu": "generic"}
+)
 
 MACHINES = (*CORES, GENERIC)
 

@@ -1,6 +1,7 @@
 """Search the fastest schedule for each layer, and record what beats the default.
 
-Candidates are measured on this machine; or elsewhere, with --export, `tvmconv measure` and --import.
+Candidates are measured on this machine; or elsewhere, with --export, `tvmconv measure` and --import, or
+on boards, with --rpc-tracker; or their times are predicted, with --simulate.
 
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
 `tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,
@@ -21,6 +22,7 @@ from tvmconv.commands import arguments, offline, rpc, watch
 
 if TYPE_CHECKING:
     from tvmconv.tuning.conclude import Outcome
+    from tvmconv.tuning.fleet import Boards
     from tvmconv.tuning.plan import Plan
     from tvmconv.tuning.progress import Session
     from tvmconv.tuning.running import Conditions
@@ -73,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write progress curves to FILE, .html, .png or .svg; with --list, of earlier runs",
     )
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="measure nothing: run candidates in an emulated core and predict their time, for ARM machines "
+        "(needs unicorn and llvm-mca; a measured record always wins over one made so)",
+    )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     offline.add_arguments(parser)
     rpc.add_arguments(parser)
@@ -97,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--rpc-tracker measures now, --export and --import elsewhere: give one of them"
         )
+    if args.simulate:
+        _check_simulated(args, away)
     trials = args.trials or (None if args.minutes else _TRIALS)
     work = plan.plan(
         layers,
@@ -107,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         conditions,
         args.again,
         args.patience,
-        *rpc.place(args) if not away else (plan.OFFLINE, None),
+        *_place(args, away),
     )
     result = offline.exchange(args, work) if away else tune(work)
     if args.json:
@@ -118,6 +128,28 @@ def run(args: argparse.Namespace) -> int:
         report.write(args.report, report.from_session(result))
         print(f"report: {args.report}", file=sys.stderr)
     return 130 if result.interrupted else 0
+
+
+def _check_simulated(args: argparse.Namespace, away: bool) -> None:
+    if away or args.rpc_tracker:
+        raise ValueError(
+            "--simulate predicts, --rpc-tracker, --export and --import measure: give one of them"
+        )
+    if args.threads != 1 or args.cache != "warm":
+        raise ValueError(
+            f"--simulate knows one thread and a warm cache, not --threads {args.threads} --cache "
+            f"{args.cache}: leave both out"
+        )
+
+
+def _place(args: argparse.Namespace, away: bool) -> tuple[str, Boards | None]:
+    """The journal's name for where candidates are measured, and the boards if it is on boards."""
+    from tvmconv.tuning import plan
+    from tvmconv.tuning.simulated import SIMULATED
+
+    if args.simulate:
+        return SIMULATED, None
+    return (plan.OFFLINE, None) if away else rpc.place(args)
 
 
 def selected(layers: tuple[Layer, ...], names: str | None) -> tuple[Layer, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import BuildError, MissingToolError
+from tvmconv.simulate.caches import Caches, Traffic, Watch
 from tvmconv.simulate.elf import Image, link
 
 Array = npt.NDArray[Any]
@@ -41,11 +42,15 @@ Block = tuple[int, int]
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each block (address, bytes) of a kernel ran, and what its calls elsewhere were charged."""
+    """How often each block (address, bytes) of a kernel ran, and what its calls elsewhere were charged.
+
+    ``traffic`` is None where no cache was given.
+    """
 
     blocks: Counter[Block]
     charged: int
     image: Image
+    traffic: Traffic | None = None
 
     @property
     def instructions(self) -> int:
@@ -79,6 +84,8 @@ class Emulator:
     """
 
     def __init__(self, content: bytes) -> None:
+        self._caches: Caches | None = None
+        self._left = math.inf  # blocks until the caches are watched no more
         self._unicorn, self._registers = _unicorn()
         self._core = self._unicorn.Uc(
             self._unicorn.UC_ARCH_ARM64,
@@ -115,8 +122,11 @@ class Emulator:
         core.mem_map(_STACK, _STACK_BYTES)
         core.reg_write(self._registers.UC_ARM64_REG_CPACR_EL1, 3 << 20)  # vectors are not trapped
 
-    def call(self, function: str, arrays: Sequence[Array]) -> Counts:
-        """Run a function of the object on arrays, the last of which it writes; return what it took."""
+    def call(self, function: str, arrays: Sequence[Array], caches: Caches | None = None) -> Counts:
+        """Run a function of the object on arrays, the last of which it writes; return what it took.
+
+        ``caches`` are watched on the way; they hold what a call before would have left.
+        """
         addresses = [self._place(array) for array in arrays]
         tensors = b"".join(
             struct.pack("<iiQ", _DLTENSOR, 0, self._tensor(array, address))
@@ -125,20 +135,25 @@ class Emulator:
         arguments, result = self._allocate(len(tensors)), self._allocate(16)
         self._core.mem_write(arguments, tensors)
         self._counted, self._charged, self._fault = Counter(), 0, ""
-        self._run(self.image.symbols[f"__tvm_ffi_{function}"], (0, arguments, len(arrays), result))
+        self._caches = caches
+        if caches is not None:
+            for array, address in zip(arrays, addresses, strict=True):
+                caches.pass_over(address, array.nbytes, written=array is arrays[-1])
+        entry = self.image.symbols[f"__tvm_ffi_{function}"]
+        traffic = self._run(entry, (0, arguments, len(arrays), result))
         out = arrays[-1]
         read = bytes(self._core.mem_read(addresses[-1], out.nbytes))
         out[...] = np.frombuffer(read, out.dtype).reshape(out.shape)
-        return Counts(self._counted, self._charged, self.image)
+        return Counts(self._counted, self._charged, self.image, traffic)
 
-    def _run(self, entry: int, arguments: tuple[int, ...]) -> None:
+    def _run(self, entry: int, arguments: tuple[int, ...]) -> Traffic | None:
         core, names = self._core, self._registers
         for number, value in enumerate(arguments):
             core.reg_write(getattr(names, f"UC_ARM64_REG_X{number}"), value)
         core.reg_write(names.UC_ARM64_REG_SP, _STACK + _STACK_BYTES - 64)
         core.reg_write(names.UC_ARM64_REG_LR, _RETURN)
         try:
-            core.emu_start(entry, _RETURN)
+            traffic = self._start(entry)
         except self._unicorn.UcError as error:
             at = core.reg_read(names.UC_ARM64_REG_PC)
             raise BuildError(
@@ -147,10 +162,32 @@ class Emulator:
         status = core.reg_read(names.UC_ARM64_REG_W0)
         if self._fault or status:
             raise BuildError(f"the kernel refused its arguments: {self._fault or status}")
+        return traffic
 
-    def _on_block(self, _core: object, address: int, size: int, _data: object) -> None:
-        if address >= _IMAGE:
-            self._counted[(address, size)] += 1
+    def _start(self, entry: int) -> Traffic | None:
+        """Run until the call returns; with caches, stop where they are watched no more."""
+        core = self._core
+        if self._caches is None:
+            core.emu_start(entry, _RETURN)
+            return None
+        watch = Watch(core, self._caches)
+        self._left = watch.blocks
+        core.emu_start(entry, _RETURN)
+        at = core.reg_read(self._registers.UC_ARM64_REG_PC)
+        if at != _RETURN:
+            watch.rest()
+            self._left = math.inf
+            core.emu_start(at, _RETURN)
+        return watch.end(self._counted.total())
+
+    def _on_block(self, core: Any, address: int, size: int, _data: object) -> None:
+        if address < _IMAGE:
+            return
+        if not self._left:
+            core.emu_stop()  # before this block: it is counted when the call goes on
+            return
+        self._left -= 1
+        self._counted[(address, size)] += 1
 
     def _on_call(self, core: Any, address: int, _size: int, _data: object) -> None:
         name = self._stubs.get(address)
@@ -209,8 +246,11 @@ def _integers(core: Any, count: int) -> list[int]:
 def _allocate_workspace(emulator: Emulator, core: Any) -> int:
     from unicorn import arm64_const
 
-    size = _integers(core, 3)[2]
-    core.reg_write(arm64_const.UC_ARM64_REG_X0, emulator._allocate(max(size, 1)))
+    size = max(_integers(core, 3)[2], 1)
+    address = emulator._allocate(size)
+    if emulator._caches is not None:  # the call before had the same memory
+        emulator._caches.pass_over(address, size, written=True)
+    core.reg_write(arm64_const.UC_ARM64_REG_X0, address)
     return 50  # TVM keeps freed ones in a list
 
 

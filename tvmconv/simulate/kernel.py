@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tvmconv import lowering, oracle
 from tvmconv.errors import BuildError
 from tvmconv.hardware import Function, Machine
+from tvmconv.simulate.caches import Caches
 from tvmconv.simulate.emulator import Counts, Emulator
 from tvmconv.spec import ConvSpec
 
@@ -36,6 +37,7 @@ def run(
     spec: ConvSpec,
     function: Function,
     arguments: Mapping[str, Array],
+    caches: Caches | None = None,
 ) -> tuple[Counts, Array]:
     """Run the `object_file` of ``function`` on ``arguments``; return what it took, and the output.
 
@@ -57,7 +59,7 @@ def run(
     out = np.empty(spec.output_shape, oracle.numpy_dtype(spec.out_dtype))
     out.view(np.uint8)[...] = 0xFF
     called = _as_called(spec, out)
-    counts = emulator.call("main", [*images, called])
+    counts = emulator.call("main", [*images, called], caches)
     return counts, called.reshape(spec.output_shape)
 
 

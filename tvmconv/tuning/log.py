@@ -68,6 +68,11 @@ class Record:
     measured: str
 
     @property
+    def simulated(self) -> bool:
+        """Whether its times are predictions: a measured record wins over it, whatever the times."""
+        return self.measured.startswith("simulated")
+
+    @property
     def gain(self) -> float:
         """How many times faster than the default, both timed in the same rounds."""
         return self.default_microseconds / self.microseconds
@@ -218,14 +223,15 @@ def find(
     """Return the record for ``spec`` on ``machine`` in the first directory that has a usable one.
 
     Where none has, a record of the same convolution with another epilogue serves: the tile is decided
-    by the sum, not by what happens to it at the end. The last line wins within a file. Raises
-    RecordError when a file on the way is damaged.
+    by the sum, not by what happens to it at the end. Simulated records serve only where no directory
+    has a measured one of either kind. The last line wins within a file. Raises RecordError when a file
+    on the way is damaged.
     """
     logs = [read_log(log_file(directory, machine, spec.op)) for directory in directories]
     entries = [entry for log in logs for entry in reversed(log) if usable(entry.record)]
-    exact = (entry for entry in entries if entry.record.key == spec.key)
-    siblings = (entry for entry in entries if same_core(entry.record.key, spec))
-    return next(exact, None) or next(siblings, None)
+    entries = [entry for entry in entries if same_core(entry.record.key, spec)]
+    entries.sort(key=lambda entry: (entry.record.simulated, entry.record.key != spec.key))
+    return entries[0] if entries else None
 
 
 def same_core(key: str, spec: ConvSpec) -> bool:
@@ -286,6 +292,7 @@ def locked(directory: Path) -> Iterator[None]:
 def write(directory: Path, records: Iterable[Record]) -> list[Path]:
     """Put records into their files, each replacing the one of the same key; returns the files.
 
+    A simulated one does not replace a measured one.
     A file is replaced whole or not at all, and is kept sorted by key so that differences read well.
     Raises TuningError when the directory cannot be written, RecordError, before anything is written,
     when a file is damaged.
@@ -299,7 +306,9 @@ def write(directory: Path, records: Iterable[Record]) -> list[Path]:
     with locked(directory):
         old = {file: [entry.record for entry in read_log(file)] for file in new}
         for file in new:
-            store(file, [*old[file], *new[file]])
+            measured = {record.key for record in old[file] if not record.simulated}
+            fit = [r for r in new[file] if not (r.simulated and r.key in measured)]
+            store(file, [*old[file], *fit])
     return list(new)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 from tvmconv.spec import ConvSpec
@@ -15,6 +16,7 @@ from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.priors import suggestions
 from tvmconv.tuning.progress import LayerState, Session
 from tvmconv.tuning.search import LayerSearch
+from tvmconv.tuning.simulated import SIMULATED
 from tvmconv.workloads import Layer
 
 if TYPE_CHECKING:
@@ -68,18 +70,29 @@ def earlier(work: Plan, state: LayerState) -> Outcome | None:
     spec, conclusion = state.layer.spec, state.memory.conclusion
     if conclusion is None:
         return None
-    entry = log.find(spec, work.machine.name, [work.directory])
-    record = entry.record if entry is not None and entry.record.key == spec.key else None
+    record = _own(work, spec)
+    if record is not None and record.simulated != (work.place == SIMULATED):
+        record = None  # not that session's: measured where it simulated, or the other way round
     if record is None and not conclusion.reason:
         return None
     reason = "" if record else conclusion.reason
     return Outcome(spec, record, state.memory.trials, conclusion.gain, reason, earlier=True)
 
 
+def _own(work: Plan, spec: ConvSpec) -> log.Record | None:
+    """The record of this very key in the directory that this plan writes to."""
+    entry = log.find(spec, work.machine.name, [work.directory], lambda r: r.key == spec.key)
+    return entry.record if entry else None
+
+
 def keep(work: Plan, state: LayerState, outcome: Outcome) -> None:
     """Write down how a layer's search ended: its record, or that an older one has no claim any more."""
     spec, trials = state.layer.spec, state.search.trials
-    if outcome.record is not None:
+    there = _own(work, spec)
+    if work.place == SIMULATED and there is not None and not there.simulated:
+        reason = f"a measured record of {there.date} stays, which no simulation replaces"
+        outcome = dataclasses.replace(outcome, record=None, reason=reason)
+    elif outcome.record is not None:
         log.write(work.directory, [outcome.record])
     elif outcome.default_is_best:
         log.remove(work.directory, work.machine.name, spec.key)

@@ -12,10 +12,12 @@ from tvmconv import cross, hardware, host, toolchain
 from tvmconv.errors import TuningError
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import journal as journals
+from tvmconv.tuning import simulated
 from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import PATIENCE
+from tvmconv.tuning.simulated import SIMULATED
 from tvmconv.workloads import Layer
 
 # Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
@@ -38,7 +40,7 @@ class Plan:
         conditions: threads and cache state of a measured call.
         again: forget earlier trials of these layers.
         patience: batches without a gain that end the search of a layer.
-        place: where candidates are measured: `HERE`, `OFFLINE`, or `RPC` and a key.
+        place: where candidates are measured: `HERE`, `OFFLINE`, `SIMULATED`, or `RPC` and a key.
         boards: those of the key.
     """
 
@@ -59,9 +61,16 @@ class Plan:
         """How long this will take at most, by experience."""
         by_trials = float("inf")
         if self.trials is not None:
-            each = SECONDS_PER_TRIAL * self.trials + CONCLUDING_SECONDS
+            each = self.seconds_per_trial * self.trials + CONCLUDING_SECONDS
             by_trials = STARTING_SECONDS + each * len(self.layers)
         return min(by_trials, float("inf") if self.seconds is None else self.seconds)
+
+    @property
+    def seconds_per_trial(self) -> float:
+        """What one candidate takes, by experience."""
+        if self.place == SIMULATED:
+            return simulated.seconds_per_trial([layer.spec for layer in self.layers])
+        return SECONDS_PER_TRIAL
 
     @property
     def journal(self) -> Journal:
@@ -105,6 +114,8 @@ def plan(
         )
     if place == HERE:
         _require_here(machine)
+    elif place == SIMULATED:
+        simulated.require(machine)
     else:
         cross.require(machine.architecture, machine.name)
     _require_writable(directory)
@@ -133,7 +144,7 @@ def _require_here(machine: Machine) -> None:
         raise TuningError(
             f"{machine.name} kernels cannot be measured on this machine, which lacks {lacks}. "
             f"Tune on a {machine.name}, or for this machine with --machine host; or give --export FILE, and "
-            f"measure that file on a {machine.name}."
+            f"measure that file on a {machine.name}; or predict times with --simulate."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tvmconv.tuning.conclude import Outcome
 from tvmconv.tuning.journal import Memory
-from tvmconv.tuning.plan import CONCLUDING_SECONDS, SECONDS_PER_TRIAL, Plan
+from tvmconv.tuning.plan import CONCLUDING_SECONDS, Plan
 from tvmconv.tuning.search import BATCH, LayerSearch
 from tvmconv.workloads import Layer
 
@@ -100,5 +100,5 @@ class Session:
     def _seconds_per_trial(self) -> float:
         batches = sum(state.batches for state in self.states)
         if not batches:
-            return SECONDS_PER_TRIAL
+            return self.plan.seconds_per_trial
         return sum(state.seconds for state in self.states) / (batches * BATCH)

@@ -53,13 +53,9 @@ class _Merit:
     show: Callable[[Record], str]
 
 
-def _is_measured(record: Record) -> bool:
-    return not record.measured.startswith("simulated")
-
-
 # The first in which two records differ decides.
 _MERITS = (
-    _Merit(_is_measured, lambda r: "measured" if _is_measured(r) else "simulated"),
+    _Merit(lambda r: not r.simulated, lambda r: "simulated" if r.simulated else "measured"),
     _Merit(lambda r: choice.other_release(r) is None, lambda r: f"TVM {r.tvm}"),
     _Merit(lambda r: r.gain, lambda r: f"gain {r.gain:.3f}"),
     _Merit(lambda r: r.date, lambda r: f"date {r.date}"),

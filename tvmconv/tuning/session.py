@@ -16,9 +16,10 @@ from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.conclude import Outcome, conclude
 from tvmconv.tuning.journal import Conclusion, Spent
 from tvmconv.tuning.measure import Measurer
-from tvmconv.tuning.plan import SECONDS_PER_TRIAL, Plan
+from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.progress import LayerState, Session, Watcher
 from tvmconv.tuning.search import BATCH
+from tvmconv.tuning.simulated import SIMULATED, Simulator
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel
@@ -33,12 +34,18 @@ def run(work: Plan, watcher: Watcher | None = None) -> Session:
     is damaged.
     """
     session = Session(work)
-    with alone(work), Measurer(work.machine, work.conditions, boards=work.boards) as it:
+    with alone(work), _measurer(work) as it:
         try:
             _Run(work, session, it, watcher).all_layers()
         except KeyboardInterrupt:
             session.interrupted = True
     return session
+
+
+def _measurer(work: Plan) -> Measurer | Simulator:
+    if work.place == SIMULATED:
+        return Simulator(work.machine, work.conditions)
+    return Measurer(work.machine, work.conditions, boards=work.boards)
 
 
 @contextlib.contextmanager
@@ -76,7 +83,7 @@ class _Run:
     """One session at work."""
 
     def __init__(
-        self, work: Plan, session: Session, measurer: Measurer, watcher: Watcher | None
+        self, work: Plan, session: Session, measurer: Measurer | Simulator, watcher: Watcher | None
     ) -> None:
         self.work, self.session, self.measurer, self.watcher = work, session, measurer, watcher
         self.journal = work.journal
@@ -146,7 +153,9 @@ class _Run:
             return False
         open_ = [s for s in self.session.states if s.outcome is None]
         begun = [s for s in open_ if s.search.trials or s is state]
-        batch = state.seconds / state.batches if state.batches else BATCH * SECONDS_PER_TRIAL
+        batch = (
+            state.seconds / state.batches if state.batches else BATCH * self.work.seconds_per_trial
+        )
         reserve = len(begun) * self.session.concluding_seconds
         return time.monotonic() + reserve + batch / 2 < self.session.deadline
 
