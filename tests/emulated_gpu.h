@@ -131,7 +131,7 @@ float number<uint8_t>(const unsigned* words, int at) {
 static void row_of(bool first, int r, unsigned* row) {
   for (int word = 0; word < 8; ++word) {
     Thread& owner = neighbour(r % 8 * 4 + word % 4);
-    row[word] = (first ? owner.a : owner.b)[r / 8 + word / 4 * 2];
+    row[word] = first ? owner.a[r / 8 + word / 4 * 2] : owner.b[r / 8 * 2 + word / 4];
   }
 }
 
@@ -172,11 +172,20 @@ static void tvmconv_wait() {
 }
 template <typename T>
 static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }
-static void tvmconv_load(unsigned* words, const void* tile, int row_bytes) {
+static void tvmconv_load(unsigned* words, const void* tile, int row_bytes, bool first) {
   const int lane = emulated::lane();
   const char* at = static_cast<const char*>(tile) + lane / 4 * row_bytes + lane % 4 * 4;
   if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) abort();
-  for (int i = 0; i < 4; ++i) memcpy(words + i, at + i % 2 * 8 * row_bytes + i / 2 * 16, 4);
+  for (int i = 0; i < 4; ++i) {
+    const int lower = first ? i % 2 : i / 2, right = first ? i / 2 : i % 2;
+    memcpy(words + i, at + lower * 8 * row_bytes + right * 16, 4);
+  }
+}
+static void tvmconv_load_first(unsigned* words, const void* tile, int row_bytes) {
+  tvmconv_load(words, tile, row_bytes, true);
+}
+static void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes) {
+  tvmconv_load(words, tile, row_bytes, false);
 }
 template <typename T>
 static void tvmconv_store(T* tile, int row_bytes, const T* sums) {

@@ -3,10 +3,12 @@
 Tiles are those of mma.sync (PTX ISA, "Matrix fragments for mma"): 16 rows of 32 bytes for operands, both with
 the sum's direction along the bytes, and 16 x 16 sums as two m16n8. Lane g * 4 + t of a warp holds
 
-    words of an operand: [0] row g, [1] row g + 8, word t; [2], [3] the same of word t + 4
+    words of the first operand: [0] row g, [1] row g + 8, word t; [2], [3] the same of word t + 4
+    of the second: [0] row g, word t, [1] word t + 4; [2], [3] the same of row g + 8
     sums: [0], [1] row g, columns 2t and 2t + 1; [2], [3] row g + 8; [4]-[7] eight columns further
 
-so that one ldmatrix.x4 loads an operand of any dtype. Compute capability 7.5 has smaller instructions, of
+so that one ldmatrix.x4 loads an operand of any dtype, and what an mma.sync takes lies in neighbouring
+registers: with the first order for both, ptxas moved two words for every product. Compute capability 7.5 has smaller instructions, of
 which several make the same tile.
 """
 
@@ -56,12 +58,21 @@ TVMCONV void tvmconv_zero(T* sums) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) sums[i] = 0;
 }
-TVMCONV void tvmconv_load(unsigned* words, const void* tile, int row_bytes) {
-  const int lane = threadIdx.x & 31;
-  const char* row = static_cast<const char*>(tile) + (lane & 15) * row_bytes + (lane >> 4) * 16;
+TVMCONV void tvmconv_matrices(unsigned* words, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
                : "r"(tvmconv_shared(row)) : "memory");
+}
+// Eight lanes each give the addresses of a matrix of 8 rows x 16 bytes.
+TVMCONV void tvmconv_load_first(unsigned* words, const void* tile, int row_bytes) {
+  const int lane = threadIdx.x & 31;
+  const char* at = static_cast<const char*>(tile);
+  tvmconv_matrices(words, at + (lane & 15) * row_bytes + (lane >> 4) * 16);
+}
+TVMCONV void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes) {
+  const int lane = threadIdx.x & 31, row = (lane & 7) + (lane >> 4) * 8;
+  const char* at = static_cast<const char*>(tile);
+  tvmconv_matrices(words, at + row * row_bytes + (lane >> 3 & 1) * 16);
 }
 TVMCONV void tvmconv_pair(float* to, float first, float second) {
   *reinterpret_cast<float2*>(to) = make_float2(first, second);
@@ -92,7 +103,7 @@ TVMCONV void tvmconv_multiply_%(a)s_%(b)s(%(sum)s* c, const unsigned* a, const u
     asm volatile("mma.sync.aligned.%(shape)s.row.col.%(d)s.%(a)s.%(b)s.%(d)s "
                  "{%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, {%%8, %%9}, {%%0, %%1, %%2, %%3};"
                  : "+%(r)s"(d[0]), "+%(r)s"(d[1]), "+%(r)s"(d[2]), "+%(r)s"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[n]), "r"(b[n + 2]));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[2 * n]), "r"(b[2 * n + 1]));
 #else
 %(older)s
 #endif
@@ -106,14 +117,14 @@ _OLDER_HALF = """#pragma unroll
       asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                    "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                   : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[n + 2 * k]));"""
+                   : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[2 * n + k]));"""
 _OLDER_BYTES = """#pragma unroll
     for (int k = 0; k < 2; ++k) {
 #pragma unroll
       for (int m = 0; m < 2; ++m)
         asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.%(a)s.%(b)s.s32 "
                      "{%%0, %%1}, {%%2}, {%%3}, {%%0, %%1};"
-                     : "+r"(d[2 * m]), "+r"(d[2 * m + 1]) : "r"(a[2 * k + m]), "r"(b[n + 2 * k]));
+                     : "+r"(d[2 * m]), "+r"(d[2 * m + 1]) : "r"(a[2 * k + m]), "r"(b[2 * n + k]));
     }"""
 
 

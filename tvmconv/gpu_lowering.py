@@ -15,7 +15,11 @@ PIPELINE = "tvmconv_gpu"
 
 
 def passes() -> list[Any]:
-    """TVM's own s_tir pipeline less virtual threads and what `gpu_pipelines` does in its place."""
+    """TVM's own s_tir pipeline less virtual threads and what `gpu_pipelines` does in its place.
+
+    Less StorageRewrite too, which makes floats of an array of bytes that is read as floats, as many of them:
+    four times the shared memory.
+    """
     return [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -35,7 +39,6 @@ def passes() -> list[Any]:
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.NarrowDataType(32),
         tirx.transform.VectorizeLoop(True),
-        tirx.transform.StorageRewrite(),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),

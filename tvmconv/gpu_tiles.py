@@ -19,8 +19,9 @@ from tvm import tirx
 from tvmconv.cuda_prelude import NUMBERS
 from tvmconv.errors import BuildError
 
-FRAGMENT = "tvmconv.fragment"  # annotation of a tile's outermost loop: one of the next four
-ZERO, LOAD, MULTIPLY, STORE = "zero", "load", "multiply", "store"
+FRAGMENT = "tvmconv.fragment"  # annotation of a tile's outermost loop: one of the next five
+ZERO, MULTIPLY, STORE = "zero", "multiply", "store"
+LOAD_FIRST, LOAD_SECOND = "load_first", "load_second"  # of a product's two operands
 # Rows of every tile; columns of sums; bytes of a row of operands.
 TILE_ROWS = TILE_COLUMNS = 16
 SLAB_BYTES = 32
@@ -108,7 +109,7 @@ def _call(loop: tirx.For, fragments: dict[Any, _Fragments]) -> tirx.Stmt:
         first, second = (_load(operand) for operand in (store.value.b.a, store.value.b.b))
         arguments = [tile(store), tile(first), tile(second)]
         kind = f"{kind}_{NUMBERS[str(first.source.dtype)]}_{NUMBERS[str(second.source.dtype)]}"
-    elif kind == LOAD:
+    elif kind in (LOAD_FIRST, LOAD_SECOND):
         arguments = [tile(store), *_matrix(store.value.source, store.value.indices, variables)]
     else:
         arguments = [*_matrix(store.buffer, store.indices, variables), tile(store.value)]

@@ -34,7 +34,8 @@ from tvmconv.compute.gathered_conv2d import Product
 from tvmconv.gpu_pipelines import PIPELINE
 from tvmconv.gpu_tiles import (
     FRAGMENT,
-    LOAD,
+    LOAD_FIRST,
+    LOAD_SECOND,
     MULTIPLY,
     SLAB_BYTES,
     STORE,
@@ -229,9 +230,9 @@ def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> N
     first = sch.cache_read(conv, 0, "local")
     filter_ = sch.cache_read(conv, 1, "shared.dyn")
     second = sch.cache_read(conv, 1, "local")
-    for operand in (first, second):
+    for operand, load in ((first, LOAD_FIRST), (second, LOAD_SECOND)):
         sch.compute_at(operand, kt, preserve_unit_loops=True)
-        _annotate(sch, operand, LOAD, TILE_ROWS, slab)
+        _annotate(sch, operand, load, TILE_ROWS, slab)
     wide = threads.vector(16, spec.dtype)
     for copied, lanes in (
         (gathered, threads.vector(spec.in_channels, spec.dtype)),
