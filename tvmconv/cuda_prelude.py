@@ -8,8 +8,8 @@ the sum's direction along the bytes, and 16 x 16 sums as two m16n8. Lane g * 4 +
     sums: [0], [1] row g, columns 2t and 2t + 1; [2], [3] row g + 8; [4]-[7] eight columns further
 
 so that one ldmatrix.x4 loads an operand of any dtype, and what an mma.sync takes lies in neighbouring
-registers: with the first order for both, ptxas moved two words for every product. Compute capability 7.5 has smaller instructions, of
-which several make the same tile.
+registers: with the first order for both, ptxas moved two words for every product. Compute capability 7.5
+has smaller instructions, of which several make the same tile.
 """
 
 from __future__ import annotations
