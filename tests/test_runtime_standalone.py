@@ -84,3 +84,15 @@ def test_a_bundle_runs_without_tvm(deployed, tmp_path):
     best = min(run["load_s"] for run in found)
     print(f"import and load: {best * 1e3:.0f} ms")
     assert best < 1.0  # 0.15 to 0.25 s on a quiet 2.7 GHz core
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_needs_tvm_says_so_where_there_is_none(deployed):
+    python, _ = deployed
+    command = [python.parent / "tvmconv", "machines"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert "needs TVM, which is not installed here" in done.stdout
+    assert "uninstall" not in done.stdout

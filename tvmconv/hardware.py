@@ -116,6 +116,11 @@ def _load(point: importlib.metadata.EntryPoint) -> _Loaded:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a pack must not end the program
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "tvm":
+            raise HardwarePackError(
+                f"hardware pack {point.name!r} needs TVM, which is not installed here and which loading a "
+                "bundle does not need. For building and tuning, run: pip install 'tvmconv[compiler]'"
+            ) from error
         raise HardwarePackError(
             f"hardware pack {point.name!r} of {owner} ({point.value}) cannot be imported: {error!r}. "
             f"Repair or uninstall {owner}."
