@@ -160,7 +160,7 @@ def show_list(
 
     machine, pack = hardware.find_machine(args.machine)
     directories = list(dict.fromkeys([directory, *log.default_directories()]))
-    journal = Journal(directory, machine.name, plan.conditions_name(conditions))
+    journal = Journal(directory, machine.name, plan.conditions_name(conditions, machine=machine))
     rows = status.status(layers, machine, pack, directories, journal)
     if args.json:
         tables.show_json([dataclasses.asdict(row) for row in rows])
