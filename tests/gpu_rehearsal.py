@@ -47,6 +47,9 @@ class Rehearsal(Gpu):
     def copy(self, target, source, count, stream):
         ctypes.memmove(target, source, count)
 
+    def fill(self, target, byte, count, stream):
+        ctypes.memset(target, byte, count)
+
     def synchronize(self, stream):
         assert stream not in self.capturing
 

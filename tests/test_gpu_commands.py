@@ -92,18 +92,6 @@ def test_machines_lists_facts_of_gpus_and_what_runs_on_the_one_here(run, monkeyp
     ]
 
 
-@pytest.mark.parametrize("options", [[], ["--export", "batch.tar"]])
-def test_tuning_for_a_gpu_is_refused_with_what_there_is_instead(
-    run, tmp_path, monkeypatch, options
-):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = run("tune", gpu_bundles.PLAIN.key, "--machine", "sm_90", "--trials", 1, *options)
-
-    assert code != 0
-    assert "sm_90, a GPU, are not tuned yet" in err
-    assert "scripts/cuda_kit" in err
-
-
 def test_doctor_names_compiler_library_and_driver(run):
     found = {check["name"]: check for check in json.loads(run("doctor", "--json")[1])["checks"]}
 

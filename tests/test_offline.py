@@ -311,7 +311,7 @@ def test_a_newer_format_and_a_newer_glibc(own, tmp_path):
     tar = rewritten(own / "c.tar", tmp_path, glibc="9.99")
     assert "needs glibc 9.99 or newer, this system has glibc 2." in fails(tar, own / "new.results")
     body = {**batches.encode(manifest(own / "c.tar")), "format": 99, "tvmconv": "7.0"}
-    with pytest.raises(BatchError, match=r"format 99, written by tvmconv 7\.0; .* reads format 1"):
+    with pytest.raises(BatchError, match=r"format 99, written by tvmconv 7\.0; .* reads format 2"):
         batches.parse(json.dumps(body), "it")
 
 
@@ -349,7 +349,7 @@ def test_two_at_once(own):
 
 def test_a_full_disk_is_said_and_what_was_written_stays(own):
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(BatchError, match="No space"):
-        results.Book(own / "x", full, None).add(results.Header("b", "m", "c", (), 1.0, "0"))
+        results.Book(own / "x", full, None).add(results.Header("b", "m", "c", (), None, 1.0, "0"))
 
 
 # Bad input where the batch was made

@@ -162,10 +162,16 @@ MAY_IMPORT = {
     "tuning.worker": "errors tuning.candidate",
     "tuning.pool": "tuning.candidate tuning.worker",
     "tuning.compiling": (
-        "errors spec hardware cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
+        "errors spec hardware builder cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
+    ),
+    "tuning.gpus": "errors hardware runtime cuda_driver gpu_variants",
+    "tuning.gpu_stand": (
+        "errors spec hardware bundle oracle runtime cuda_driver gpu_check tuning.candidate tuning.worker "
+        "tuning.gpus"
     ),
     "tuning.running": (
-        "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker"
+        "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker "
+        "tuning.gpu_stand"
     ),
     # Boards over a network: the client's side, and the board's.
     "tuning.fleet": (
@@ -176,7 +182,8 @@ MAY_IMPORT = {
         "tuning.running"
     ),
     "tuning.measure": (
-        "spec hardware host toolchain roof tuning.candidate tuning.compiling tuning.running tuning.fleet"
+        "spec hardware host toolchain roof gpu_roof tuning.candidate tuning.gpus tuning.compiling "
+        "tuning.running tuning.fleet"
     ),
     # Without a board: predicted in place of measured.
     "tuning.simulated": (
@@ -192,8 +199,8 @@ MAY_IMPORT = {
     ),
     "tuning.journal": "errors spec tuning.candidate",
     "tuning.plan": (
-        "errors hardware host toolchain cross workloads tuning.running tuning.fleet tuning.search "
-        "tuning.simulated tuning.journal"
+        "errors hardware host toolchain cross cuda_tools workloads tuning.gpus tuning.running "
+        "tuning.fleet tuning.search tuning.simulated tuning.journal"
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
     "tuning.session": (
@@ -205,14 +212,16 @@ MAY_IMPORT = {
         "tuning.priors tuning.conclude tuning.journal tuning.plan tuning.progress tuning.simulated"
     ),
     # For machines out of reach; the first three are all that such a machine uses.
-    "tuning.batch": "errors decoding bundle host hardware tuning.candidate",
+    "tuning.batch": "errors decoding bundle host hardware tuning.candidate tuning.gpus",
     "tuning.results": "errors decoding",
     "tuning.board": (
-        ". errors spec host tuning.batch tuning.results tuning.candidate tuning.running"
+        ". errors spec host gpu_roof tuning.batch tuning.results tuning.candidate tuning.gpus "
+        "tuning.running"
     ),
     "tuning.offline": (
-        ". errors bundle cross builder tuning.candidate tuning.compiling tuning.search tuning.conclude "
-        "tuning.plan tuning.progress tuning.opening tuning.session tuning.batch tuning.results"
+        ". errors bundle hardware cross builder tuning.candidate tuning.compiling tuning.search "
+        "tuning.conclude tuning.plan tuning.progress tuning.opening tuning.session tuning.batch "
+        "tuning.results"
     ),
     "tuning.status": "hardware choice workloads tuning.log tuning.journal",
     "tuning.metaschedule": (
@@ -221,6 +230,7 @@ MAY_IMPORT = {
     "contract": "errors rules spec host hardware oracle lowering runtime workloads",
     "simulate": "errors spec hardware lowering oracle toolchain cache",
     "roof": "hardware timing runtime",
+    "gpu_roof": "hardware roof",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware host oracle timing workloads runtime roof roof_loops",
     "tuning.remote_bench": (

@@ -153,10 +153,10 @@ def compile_library(functions: Mapping[str, Function], machine: Machine, path: P
     executable = lowering.compile_functions(flat, machine.target)
     executable.export_library(str(path), fcompile=cross.link_for(machine.architecture))
     if machine.gpu is not None and flat:
-        _check_device_code(path, machine.name, machine.gpu.arch)
+        check_device_code(path, machine.name, machine.gpu.arch)
 
 
-def _check_device_code(library: Path, name: str, arch: str) -> None:
+def check_device_code(library: Path, name: str, arch: str) -> None:
     """Raise BuildError unless machine code for ``arch``, and PTX from there on, is in the library.
 
     TVM puts CUDA source in its place, and says nothing, where it cannot hold device code.

@@ -20,6 +20,7 @@ STUB_MARK = "tvmconv_stub_of_libcuda"
 INSTALL_RUNTIME = "pip install 'tvmconv[cuda]'"
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS = 75, 76, 16  # CUdevice_attribute
+_OWN_RELEASE = "/sys/module/nvidia/version"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
@@ -57,6 +58,16 @@ def driver_release(library: ctypes.CDLL) -> tuple[int, int]:
     number = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(number))
     return number.value // 1000, number.value % 1000 // 10
+
+
+def driver_name(library: ctypes.CDLL) -> str:
+    """The driver's own release and the newest CUDA that it knows: ``driver 580.65.06, CUDA 13.0``."""
+    release = ".".join(map(str, driver_release(library)))
+    try:
+        own = Path(_OWN_RELEASE).read_text().strip()
+    except OSError:  # not on every Jetson
+        own = "of unknown release"
+    return f"driver {own}, CUDA {release}"
 
 
 def devices() -> list[Device]:

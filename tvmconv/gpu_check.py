@@ -16,7 +16,7 @@ from tvmconv.spec import ConvSpec
 # Images of a batch that differ; the rest repeats them. The oracle takes seconds for a whole batch of 32.
 DISTINCT = 3
 # Bytes around the output that must stay as they are; a multiple of the alignment that kernels may expect.
-_GUARD = 4096
+GUARD = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,17 @@ def compare(found: Problem, spec: ConvSpec, out: Any) -> Difference:
     return worst
 
 
+def inside(spec: ConvSpec, held: Any) -> Any:
+    """Return the output from within an array of bytes that had `GUARD` of 0xFF on both its sides.
+
+    Raises BuildError where those are altered.
+    """
+    if (held[:GUARD] != 0xFF).any() or (held[-GUARD:] != 0xFF).any():
+        raise BuildError(f"{spec.key}: the kernel writes beyond its output. Do not use it.")
+    dtype = oracle.numpy_dtype(spec.out_dtype)
+    return held[GUARD:-GUARD].view(dtype).reshape(spec.output_shape)
+
+
 def check(kernel: GpuKernel) -> Difference:
     """Run a kernel twice, the second time into the middle of a larger array; return the worst difference.
 
@@ -73,17 +84,13 @@ def check(kernel: GpuKernel) -> Difference:
     first = compare(found, spec, returned)
     if not returned.size:
         return first
-    around = gpu.upload(np.full(returned.nbytes + 2 * _GUARD, 0xFF, np.uint8))
+    around = gpu.upload(np.full(returned.nbytes + 2 * GUARD, 0xFF, np.uint8))
     data, residual = here["data"], here.get("residual")
     layer.run_at(
         int(data.data_ptr()),
         0 if residual is None else int(residual.data_ptr()),
-        int(around.data_ptr()) + _GUARD,
+        int(around.data_ptr()) + GUARD,
         0,
     )
-    held = gpu.download(around)
-    if (held[:_GUARD] != 0xFF).any() or (held[-_GUARD:] != 0xFF).any():
-        raise BuildError(f"{spec.key}: the kernel writes beyond its output. Do not use it.")
-    out = held[_GUARD:-_GUARD].view(returned.dtype).reshape(spec.output_shape)
-    second = compare(found, spec, out)
+    second = compare(found, spec, inside(spec, gpu.download(around)))
     return max(first, second, key=lambda difference: difference.error)

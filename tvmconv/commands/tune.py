@@ -191,7 +191,7 @@ def show_list(
 
     machine, pack = hardware.find_machine(args.machine)
     directories = list(dict.fromkeys([directory, *log.default_directories()]))
-    journals = plan.all_journals(directory, machine.name, conditions)
+    journals = plan.all_journals(directory, machine, conditions)
     rows = status.status(layers, machine, pack, directories, journals)
     if args.json:
         tables.show_json([dataclasses.asdict(row) for row in rows])

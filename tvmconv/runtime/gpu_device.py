@@ -48,6 +48,7 @@ class Gpu:
         self._cudart.cudaStreamIsCapturing.argtypes = (_handle, _pointer)
         self._cudart.cudaStreamSynchronize.argtypes = (_handle,)
         self._cudart.cudaMemcpyAsync.argtypes = (_pointer, _pointer, ctypes.c_size_t, _int, _handle)
+        self._cudart.cudaMemsetAsync.argtypes = (_pointer, _int, ctypes.c_size_t, _handle)
         self._cudart.cudaGetErrorString.restype = ctypes.c_char_p
         self._several = devices > 1
 
@@ -116,6 +117,10 @@ class Gpu:
     def copy(self, target: int, source: int, count: int, stream: int) -> None:
         """Copy bytes from one address of the GPU to another, in the order of the stream."""
         self.call("cudaMemcpyAsync", target, source, count, _DEVICE_TO_DEVICE, stream)
+
+    def fill(self, target: int, byte: int, count: int, stream: int) -> None:
+        """Set bytes from an address of the GPU on to one value, in the order of the stream."""
+        self.call("cudaMemsetAsync", target, byte, count, stream)
 
     def synchronize(self, stream: int) -> None:
         """Wait for everything that was put into the stream."""

@@ -28,9 +28,10 @@ from tvmconv import bundle, host
 from tvmconv.decoding import decode
 from tvmconv.errors import BatchError, IncompatibleMachineError
 from tvmconv.hardware import Machine
+from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Candidate
 
-FORMAT = 1
+FORMAT = 2  # 2 has kernels for GPUs
 _MANIFEST = "batch.json"
 _AGAIN = "copy it again, or make a new one: tvmconv tune WORKLOAD --machine M --export FILE"
 
@@ -71,7 +72,8 @@ class Batch:
         os, glibc: as in `bundle.Variant`.
         threads, cache: of a call, as in `running.Conditions`.
         finalists, rounds, processes: how each layer's fastest are compared with the default.
-        runtime, roof: files; ``files`` has the SHA-256 of each file by its name.
+        runtime, roof: files; ``files`` has the SHA-256 of each file by its name. A GPU has no roof.
+        cuda_runtime: the file of TVM's runtime for GPUs, None for a CPU.
         tvmconv, tvm_ffi: versions of who made it.
     """
 
@@ -84,7 +86,8 @@ class Batch:
     rounds: int
     processes: int
     runtime: str
-    roof: str
+    roof: str | None
+    cuda_runtime: str | None
     files: dict[str, str]
     layers: tuple[LayerKernels, ...]
     tvmconv: str
@@ -107,7 +110,10 @@ class Batch:
         return hashlib.sha256(_text(self)).hexdigest()[:16]
 
     def require_here(self) -> None:
-        """Raise IncompatibleMachineError, with what is lacking, where this process cannot run it."""
+        """Raise IncompatibleMachineError, with what is lacking, where this process cannot run it.
+
+        Or MissingToolError, where the GPU's driver is too old or CUDA's runtime library is not here.
+        """
         found = host.architecture(), host.cpu_features(), host.operating_system(), host.glibc()
         reason = bundle.obstacle(self, *found)
         if reason is not None:
@@ -115,6 +121,8 @@ class Batch:
                 f"this batch cannot be measured here: {self.machine.name} {reason}. Measure it on a "
                 f"{self.machine.name}, or export one for this machine (`tvmconv machines` there names it)"
             )
+        if self.machine.gpu is not None:
+            gpus.find(self.machine)
 
 
 def write(file: Path, batch: Batch, paths: Iterable[Path]) -> None:
@@ -178,7 +186,8 @@ def parse(text: str | bytes, where: str) -> Batch:
             if not name or name.startswith(".") or "/" in name or "\0" in name:
                 raise ValueError(f"{name!r} is not a plain file name")
         named = {k.built.library for layer in batch.layers for k in layer.kernels}
-        if not {batch.runtime, batch.roof, *named} <= set(batch.files):
+        others = {batch.runtime, batch.roof, batch.cuda_runtime} - {None}
+        if not {*others, *named} <= set(batch.files):
             raise ValueError("it names libraries that it does not hold")
     except (ValueError, AttributeError, RecursionError) as error:
         raise BatchError(f"{where} is damaged ({error}); {_AGAIN}") from error

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv import __version__, host
+from tvmconv import __version__, gpu_roof, host
 from tvmconv.errors import BatchError
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import batch as batches
+from tvmconv.tuning import gpus
 from tvmconv.tuning import results as files
 from tvmconv.tuning.batch import Batch, Kernel, LayerKernels
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
@@ -74,11 +75,23 @@ def _require_same(header: Header, batch: Batch, output: Path) -> None:
             f"{output} has results of batch {header.batch}, this one is {batch.name}: give another "
             "--output"
         )
-    if (header.cpu, frozenset(header.features)) != (host.cpu_name(), host.cpu_features()):
-        raise BatchError(
-            f"{output} was measured on {header.cpu}, this is {host.cpu_name()}: times of two machines "
-            "do not compare. Give another --output."
+    name, features, driver = _here(batch)
+    if (header.cpu, header.features, header.driver) != (name, features, driver):
+        ours, theirs = (
+            ", ".join(filter(None, p)) for p in ((name, driver), (header.cpu, header.driver))
         )
+        raise BatchError(
+            f"{output} was measured on {theirs}, this is {ours}: times of two machines do not compare. Give "
+            "another --output."
+        )
+
+
+def _here(batch: Batch) -> tuple[str, tuple[str, ...], str | None]:
+    """What this batch is measured on: the CPU's name and features, or the GPU's name and its driver."""
+    if batch.machine.gpu is None:
+        return host.cpu_name(), tuple(sorted(host.cpu_features())), None
+    found = gpus.find(batch.machine)
+    return found.device.name, (), found.driver
 
 
 class _Measuring:
@@ -92,8 +105,9 @@ class _Measuring:
         self._runner = Runner(
             batch.machine,
             folder / batch.runtime,
-            str(folder / batch.roof),
+            str(folder / (batch.roof or "")),
             Conditions(batch.threads, batch.cache),
+            cuda_runtime=folder / batch.cuda_runtime if batch.cuda_runtime else None,
         )
 
     def all_layers(self) -> None:
@@ -107,14 +121,13 @@ class _Measuring:
             self._runner.close()
 
     def _header(self) -> Header:
-        return Header(
-            self._batch.name,
-            self._batch.machine.name,
-            host.cpu_name(),
-            tuple(sorted(host.cpu_features())),
-            self._runner.peak(),
-            __version__,
-        )
+        batch = self._batch
+        if batch.machine.gpu is None:
+            peak = self._runner.peak()
+        else:
+            dtypes = {ConvSpec.from_key(layer.key).dtype for layer in batch.layers}
+            peak = gpu_roof.peak(batch.machine, dtypes)
+        return Header(batch.name, batch.machine.name, *_here(batch), peak, __version__)
 
     def _layer(self, layer: LayerKernels) -> None:
         if self._failed(layer, 0):

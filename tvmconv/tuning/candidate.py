@@ -42,6 +42,7 @@ class Built:
         pack_library: library of the function ``pack`` (filter, packed); None where the filter stays as
             it is.
         packed_shape, packed_dtype: of the packed filter.
+        workspace_bytes: as in `hardware.Function`.
     """
 
     library: str
@@ -49,6 +50,7 @@ class Built:
     pack_library: str | None = None
     packed_shape: tuple[int, ...] = ()
     packed_dtype: str = ""
+    workspace_bytes: int = 0
 
     def placed(self, folder: Path) -> Built:
         """Return the same with its files in ``folder``; with an empty path, by name alone."""
@@ -62,6 +64,10 @@ class Built:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate could not be compiled or measured, in words for a person."""
+    """Why a candidate could not be compiled or measured, in words for a person.
+
+    ``spoilt``: the process in which that happened must not be asked anything more.
+    """
 
     text: str
+    spoilt: bool = False

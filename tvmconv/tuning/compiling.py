@@ -20,7 +20,7 @@ from tvmconv.tuning.pool import Pool, Question
 from tvmconv.tuning.worker import Worker
 
 # Candidates that one library holds: linking (12 ms) and setting up LLVM are paid once for all of them,
-# while a crash costs compiling that many again, one by one.
+# while a crash costs compiling that many again, one by one. For a GPU they are one call of nvcc.
 _BATCH = 6
 
 
@@ -136,7 +136,7 @@ class _Compiler:
         mains = {f"main{i}": function.main for i, function in enumerate(functions)}
         library = self._link(mains, shipped)
         return [
-            Built(library, symbol)
+            Built(library, symbol, workspace_bytes=function.workspace_bytes)
             if function.pack is None
             else Built(
                 library,
@@ -144,6 +144,7 @@ class _Compiler:
                 self._pack(key, function.pack),
                 function.packed_shape,
                 function.packed_dtype,
+                function.workspace_bytes,
             )
             for symbol, function in zip(mains, functions, strict=True)
         ]
@@ -159,7 +160,7 @@ class _Compiler:
     def _link(self, functions: dict[str, Any], shipped: bool) -> str:
         import tvm
 
-        from tvmconv import cross
+        from tvmconv import builder, cross
 
         self._libraries += 1
         path = f"{self._prefix}-{self._libraries}.so"
@@ -172,4 +173,6 @@ class _Compiler:
             raise TuningError(
                 f"{error} Trials made so far are kept; run the same command again when it is mended."
             ) from error
+        if self.machine.gpu is not None:
+            builder.check_device_code(Path(path), self.machine.name, self.machine.gpu.arch)
         return path

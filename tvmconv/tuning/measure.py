@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tvmconv import host, toolchain
+from tvmconv import gpu_roof, host, toolchain
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec
+from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.fleet import Boards, Fleet
@@ -64,18 +65,24 @@ class Measurer:
         """Let the compiling processes start now, in the background."""
         self._compiling().start()
 
-    def roof(self) -> Roof:
-        """What the machine can do at most, measured now."""
+    def roof(self, specs: Sequence[ConvSpec] = ()) -> Roof:
+        """What the machine can do at most, measured now; a GPU, by its facts, with these specs' dtypes."""
+        if self.machine.gpu is not None:
+            return gpu_roof.roof(self.machine, {spec.dtype for spec in specs})
         return self._on_boards().roof() if self._boards else self._running().roof()
 
     @property
     def cpu(self) -> str:
         """Of the machine that measures."""
+        if self.machine.gpu is not None:
+            return gpus.find(self.machine).device.name
         return self._on_boards().cpu if self._boards else host.cpu_name()
 
     @property
     def how(self) -> str:
         """The first words of a record's ``measured``."""
+        if self.machine.gpu is not None:
+            return f"here, {gpus.find(self.machine).driver}"
         return f"over RPC, key {self._boards.key}" if self._boards else "here"
 
     def measure(
@@ -161,7 +168,10 @@ class Measurer:
             _remove_orphans()
             self._scratch = tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-")
             self._compilers = Compilers(
-                self.machine, Path(self._scratch.name), timeout_seconds=self._timeout_seconds
+                self.machine,
+                Path(self._scratch.name),
+                # nvcc takes seconds for a chunk of candidates
+                timeout_seconds=self._timeout_seconds * (10 if self.machine.gpu else 1),
             )
         return self._compilers
 
@@ -174,12 +184,14 @@ class Measurer:
 
     def _running(self) -> Runner:
         if self._runner is None:
+            on_gpu = self.machine.gpu is not None
             self._runner = Runner(
                 self.machine,
                 toolchain.runtime_library(),
-                self._compiling().roof(self.conditions.threads),
+                "" if on_gpu else self._compiling().roof(self.conditions.threads),
                 self.conditions,
                 self._timeout_seconds,
+                toolchain.runtime_library("libtvm_runtime_cuda.so") if on_gpu else None,
             )
         return self._runner
 

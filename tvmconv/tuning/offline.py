@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tvmconv import __version__, builder, bundle, cross
 from tvmconv.errors import BatchError
+from tvmconv.hardware import Machine
 from tvmconv.tuning import batch as batches
 from tvmconv.tuning import opening
 from tvmconv.tuning import results as files
@@ -31,6 +32,7 @@ from tvmconv.tuning.session import alone
 
 Progress = Callable[[str, int, int], None]
 _COMPILE_SECONDS = 60.0
+_GPU_COMPILE_SECONDS = 300.0  # nvcc takes seconds for a chunk of candidates
 _BOARD = "board"  # under which the journal remembers what measures
 
 
@@ -54,9 +56,12 @@ def export(work: Plan, file: Path, count: int, progress: Progress) -> Exported:
             for layer in work.layers:
                 work.journal.forget(layer.spec.key)
         session = _session(work)
-        compilers = Compilers(work.machine, Path(scratch), timeout_seconds=_COMPILE_SECONDS)
+        limit = _COMPILE_SECONDS if work.machine.gpu is None else _GPU_COMPILE_SECONDS
+        compilers = Compilers(work.machine, Path(scratch), timeout_seconds=limit)
         try:
-            roof = Path(compilers.roof(work.conditions.threads))
+            roof = None
+            if work.machine.gpu is None:
+                roof = Path(compilers.roof(work.conditions.threads))
             layers: list[LayerKernels] = []
             failures: list[Measurement] = []
             for number, state in enumerate(session.states):
@@ -144,34 +149,44 @@ def _exported(
     return LayerKernels(key, tuple(kernels)) if whole else None, failures
 
 
-def _write(work: Plan, file: Path, roof: Path, layers: list[LayerKernels], scratch: Path) -> Batch:
+def _write(
+    work: Plan, file: Path, roof: Path | None, layers: list[LayerKernels], scratch: Path
+) -> Batch:
     import tvm_ffi
 
     machine = work.machine
-    runtime = scratch / bundle.runtime_name(machine.architecture)
-    shutil.copyfile(cross.runtime_library(machine.architecture), runtime)
+    runtime = _runtime(machine, scratch, "libtvm_runtime")
+    cuda = [] if machine.gpu is None else [_runtime(machine, scratch, "libtvm_runtime_cuda")]
     built = [kernel.built for layer in layers for kernel in layer.kernels]
-    names = {roof.name, *(b.library for b in built), *(b.pack_library for b in built)} - {None}
+    named = {roof.name if roof else None, *(b.library for b in built)}
+    names = (named | {b.pack_library for b in built}) - {None}
     libraries = [scratch / str(name) for name in sorted(names, key=str)]
     batch = Batch(
         machine=machine,
         os="linux",
-        glibc=builder.checked_glibc(machine, libraries, runtime),
+        glibc=builder.checked_glibc(machine, libraries, runtime, *cuda),
         threads=work.conditions.threads,
         cache=work.conditions.cache,
         finalists=FINALISTS,
         rounds=ROUNDS,
         processes=PROCESSES,
         runtime=runtime.name,
-        roof=roof.name,
-        files={path.name: bundle.file_digest(path) for path in (runtime, *libraries)},
+        roof=roof.name if roof else None,
+        cuda_runtime=cuda[0].name if cuda else None,
+        files={path.name: bundle.file_digest(path) for path in (runtime, *cuda, *libraries)},
         layers=tuple(layers),
         tvmconv=__version__,
         tvm_ffi=tvm_ffi.__version__,
     )
     work.journal.note(_place(batch.name), batches.encode(batch))
-    batches.write(file, batch, (runtime, *libraries))
+    batches.write(file, batch, (runtime, *cuda, *libraries))
     return batch
+
+
+def _runtime(machine: Machine, scratch: Path, library: str) -> Path:
+    path = scratch / bundle.runtime_name(machine.architecture, library)
+    shutil.copyfile(cross.runtime_library(machine.architecture, f"{library}.so"), path)
+    return path
 
 
 def _place(name: str) -> str:
@@ -264,6 +279,8 @@ def _conclude(work: Plan, state: LayerState, layer: LayerKernels, results: Resul
         final = Final(layer.key, (0,), ())
     if state.outcome is not None or final is None:
         return
-    where = Place(work.machine.name, results.header.cpu, work.conditions, "offline")
+    header = results.header
+    how = "offline" if header.driver is None else f"offline, {header.driver}"
+    where = Place(work.machine.name, header.cpu, work.conditions, how)
     compared = [layer.kernels[at].candidate for at in final.compared]
     opening.keep(work, state, decide(state.search, compared, final.error or final.times, where))

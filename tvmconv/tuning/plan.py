@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmconv import cross, hardware, host, toolchain
-from tvmconv.errors import TuningError
+from tvmconv import cross, cuda_tools, hardware, host, toolchain
+from tvmconv.errors import TuningError, TvmconvError
 from tvmconv.hardware import HardwarePack, Machine
+from tvmconv.tuning import gpus, simulated
 from tvmconv.tuning import journal as journals
-from tvmconv.tuning import simulated
 from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.running import Conditions
@@ -76,7 +76,9 @@ class Plan:
     def journal(self) -> Journal:
         """Where the trials of these conditions stand."""
         return Journal(
-            self.directory, self.machine.name, conditions_name(self.conditions, self.place)
+            self.directory,
+            self.machine.name,
+            conditions_name(self.conditions, self.place, self.machine),
         )
 
     @property
@@ -107,16 +109,12 @@ def plan(
     toolchain.require(toolchain.check_xgboost())
     machine, pack = hardware.find_machine(machine_name)
     if machine.gpu is not None:
-        # The measuring process gives candidates arrays in main memory and times them on the CPU.
-        raise TuningError(
-            f"kernels for {machine.name}, a GPU, are not tuned yet: `tvmconv build` makes them with their "
-            "default decisions, and scripts/cuda_kit checks and times those on a machine with a GPU."
-        )
-    if place == HERE:
+        _require_for_gpu(machine, conditions or Conditions(), place)
+    elif place == HERE:
         _require_here(machine)
-    elif place == SIMULATED:
+    if place == SIMULATED:
         simulated.require(machine)
-    else:
+    elif place != HERE:
         cross.require(machine.architecture, machine.name)
     _require_writable(directory)
     distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
@@ -148,6 +146,27 @@ def _require_here(machine: Machine) -> None:
         )
 
 
+def _require_for_gpu(machine: Machine, conditions: Conditions, place: str) -> None:
+    if conditions.threads != 1:
+        raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
+    if place.startswith(RPC):
+        raise TuningError(
+            f"kernels for {machine.name}, a GPU, cannot be measured over RPC yet. {_OFFLINE_WAY}"
+        )
+    if place == HERE:
+        try:
+            gpus.find(machine)
+        except TvmconvError as error:
+            raise TuningError(f"{error}. {_OFFLINE_WAY}") from error
+    toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
+
+
+_OFFLINE_WAY = (
+    "Give --export candidates.tar, run `tvmconv measure candidates.tar` on a machine with the GPU, and give "
+    "--import candidates.results here."
+)
+
+
 def _require_writable(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -160,20 +179,32 @@ def _require_writable(directory: Path) -> None:
         ) from error
 
 
-def all_journals(directory: Path, machine: str, conditions: Conditions) -> list[Journal]:
+def all_journals(directory: Path, machine: Machine, conditions: Conditions) -> list[Journal]:
     """Everybody's trials under some conditions: those made here first, then on boards and offline."""
-    here = Journal(directory, machine, conditions_name(conditions))
+    here = Journal(directory, machine.name, conditions_name(conditions, machine=machine))
     pattern = f"*{conditions_name(conditions, '')}"
     places = sorted(each.name for each in here.folder.parent.glob(pattern) if each.is_dir())
     return [
         here,
-        *(Journal(directory, machine, place) for place in places if place != here.folder.name),
+        *(Journal(directory, machine.name, place) for place in places if place != here.folder.name),
     ]
 
 
-def conditions_name(conditions: Conditions, place: str = HERE) -> str:
+def conditions_name(
+    conditions: Conditions, place: str = HERE, machine: Machine | None = None
+) -> str:
     """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
-    name = host.cpu_name() if place == HERE else place
+    name = place
+    if place == HERE:
+        name = _gpu_name(machine) if machine is not None and machine.gpu else host.cpu_name()
     cpu = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     tvm = importlib.metadata.version("apache-tvm")
     return f"{cpu}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"
+
+
+def _gpu_name(machine: Machine) -> str:
+    """Of the GPU here, if there is one: a list of what is tuned needs none."""
+    try:
+        return gpus.find(machine).device.name
+    except TvmconvError:
+        return "no-gpu"

@@ -19,7 +19,7 @@ from typing import Any
 from tvmconv.decoding import decode
 from tvmconv.errors import BatchError
 
-FORMAT = 1
+FORMAT = 2  # 2 has measurements on GPUs
 _COPY = "Copy it again from where it was measured; there, `tvmconv measure` again goes on"
 
 
@@ -30,8 +30,9 @@ class Header:
     Attributes:
         batch: `Batch.name`.
         machine: what the kernels were compiled for.
-        cpu, features: what they ran on.
-        peak: its multiply-add roof, operations a second.
+        cpu, features: what they ran on; for a GPU its name as the driver has it, and no features.
+        driver: of a GPU, None for a CPU.
+        peak: its multiply-add roof, operations a second; of a GPU by the machine's facts.
         tvmconv: version of what measured.
     """
 
@@ -39,6 +40,7 @@ class Header:
     machine: str
     cpu: str
     features: tuple[str, ...]
+    driver: str | None
     peak: float
     tvmconv: str
     format: int = FORMAT

@@ -22,6 +22,7 @@ from tvmconv.hardware import Machine
 from tvmconv.roof import Probe, Roof
 from tvmconv.runtime import arrays, engine, tensors
 from tvmconv.spec import ConvSpec
+from tvmconv.tuning import gpu_stand
 from tvmconv.tuning.candidate import PACK, Built, Candidate, Failure, Measurement
 from tvmconv.tuning.worker import Worker
 
@@ -63,14 +64,20 @@ class Runner:
         roof_library: str,
         conditions: Conditions,
         timeout_seconds: float = 30.0,
+        cuda_runtime: Path | None = None,
     ) -> None:
+        """``cuda_runtime`` is TVM's runtime for GPUs, where the machine is one."""
         self.timeout_seconds = timeout_seconds
         environment = {
             "TVM_NUM_THREADS": str(conditions.threads),
             "TVM_BIND_THREADS": os.environ.get("TVM_BIND_THREADS", "0"),
         }
-        arguments = (machine, str(runtime), roof_library, conditions)
-        self._worker = Worker(_Stand, arguments, environment)
+        if machine.gpu is None:
+            arguments: tuple[Any, ...] = (machine, str(runtime), roof_library, conditions)
+            self._worker = Worker(_Stand, arguments, environment)
+        else:
+            arguments = (machine, str(runtime), str(cuda_runtime), conditions.cache)
+            self._worker = Worker(gpu_stand.start, arguments, environment)
 
     def start(self) -> None:
         """Let the process start now, in the background."""

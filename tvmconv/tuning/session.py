@@ -103,7 +103,7 @@ class _Run:
         model = opening.model(self.work)
         for layer in self.work.layers:
             self.session.states.append(opening.state(self.work, layer, model))
-        roof = self.measurer.roof()
+        roof = self.measurer.roof([layer.spec for layer in self.work.layers])
         self.session.peak = roof.flops_per_second
         for state in self.session.states:
             spec = state.layer.spec

@@ -107,7 +107,7 @@ class Simulator:
         """What a record says in place of a CPU's own name."""
         return f"no CPU: {self.machine.name} at {self.machine.gigahertz:g} GHz, predicted"
 
-    def roof(self) -> Roof:
+    def roof(self, _specs: Sequence[ConvSpec] = ()) -> Roof:
         """What the machine can do at most, by its facts."""
         machine, clock = self.machine, self.machine.gigahertz * 1e9
         peak = 2 * machine.lanes("float32") * machine.fma_ports * clock

@@ -22,6 +22,10 @@ _START_SECONDS = 120.0
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
+class SpoiltError(Exception):
+    """What a question has done to its process: others could fail for it, so a new one takes its place."""
+
+
 class Worker:
     """One spawned process around ``make(*arguments)``, whose methods are the questions.
 
@@ -76,6 +80,8 @@ class Worker:
             answer = pipe.recv()
             if isinstance(answer, TuningError):
                 raise answer
+            if isinstance(answer, Failure) and answer.spoilt:
+                self.close()
             return answer
         except (EOFError, OSError):
             return Failure(f"crashed the measuring process ({self._how_it_ended()})")
@@ -166,6 +172,8 @@ def _serve(
                 answer: Any = getattr(handler, verb)(*details)
             except TuningError as error:
                 answer = error
+            except SpoiltError as error:
+                answer = Failure(str(error), spoilt=True)
             except Exception as error:
                 answer = Failure(f"{type(error).__name__}: {error}")
             pipe.send(answer)

@@ -1,0 +1,208 @@
+"""Checking and timing candidates on a GPU, rehearsed on main memory with wall clocks for CUDA graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gpu_bundles
+import gpu_stand_rehearsal
+import pytest
+from gpu_rehearsal import SPEC
+from gpu_stand_rehearsal import OnMain, WallClock, stand_on
+
+from tvmconv import bundle, gpu_roof, hardware, host
+from tvmconv.errors import BuildError, DeviceError
+from tvmconv.runtime import arrays
+from tvmconv.tuning import batch as batches
+from tvmconv.tuning import board, gpu_stand, gpus, results, running
+from tvmconv.tuning.worker import SpoiltError, Worker
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return gpu_stand_rehearsal.libraries(tmp_path_factory.mktemp("libraries"))
+
+
+@pytest.fixture
+def gpu():
+    WallClock.opened = WallClock.closed = 0
+    return OnMain()
+
+
+@pytest.fixture
+def machine():
+    return hardware.find_machine("sm_90")[0]
+
+
+def test_a_right_kernel_has_a_time_and_its_graph_is_freed(gpu, machine, built):
+    stand = stand_on(gpu, machine)
+
+    alone = stand.measure(SPEC.key, built[0], float("inf"), None, 0.0)
+    assert 1e-7 < alone < 1e-2
+    assert (WallClock.opened, WallClock.closed) == (1, 1)
+    # Beside itself it takes what the yardstick is said to take, however fast this machine is.
+    beside = stand.measure(SPEC.key, built[0], float("inf"), built[0], 1.0)
+    assert 0.5 < beside < 2.0
+    assert (WallClock.opened, WallClock.closed) == (3, 2)  # the yardstick's stays
+
+
+def test_a_wrong_kernel_is_refused_and_its_layer_uploaded_anew(gpu, machine, built):
+    stand = stand_on(gpu, machine)
+    stand.measure(SPEC.key, built[0], float("inf"), built[0], 1.0)
+
+    with pytest.raises(BuildError, match="of 720 values are wrong"):
+        stand.measure(SPEC.key, built[1], float("inf"), built[0], 1.0)
+    assert WallClock.opened == WallClock.closed
+    assert stand.measure(SPEC.key, built[0], float("inf"), None, 0.0) > 0
+
+
+def test_one_that_is_far_slower_than_the_best_is_looked_at_once(gpu, machine, built):
+    runs = []
+    stand = stand_on(gpu, machine)
+    seconds = gpu_stand._Clock.seconds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            gpu_stand._Clock, "seconds", lambda self, ms: runs.append(ms) or seconds(self, ms)
+        )
+        stand.measure(SPEC.key, built[0], 1e-3, built[0], 1.0)  # said to take 1 s, the best 1 ms
+    assert len(runs) == 2
+
+
+def test_cold_times_are_without_the_flush(gpu, built, machine, monkeypatch):
+    filled = []
+    fill = OnMain.fill
+    monkeypatch.setattr(OnMain, "fill", lambda self, *a: filled.append(a[2]) or fill(self, *a))
+    monkeypatch.setattr(gpu_stand, "_LEAST_MS", {"cold": 1.0})
+    small = hardware.Machine(**{**vars(machine), "l2_bytes": 4096})
+    stand = stand_on(gpu, small, "cold")
+
+    (times,) = stand.interleave(SPEC.key, built[:1], 3)
+    assert len(times) == 3
+    assert filled.count(2 * 4096) > 3
+    assert all(0 < each < 1e-2 for each in times)
+
+
+def test_a_flush_that_takes_longer_than_flush_and_kernel_is_an_error(
+    gpu, machine, built, monkeypatch
+):
+    small = hardware.Machine(**{**vars(machine), "l2_bytes": 64})
+    stand = stand_on(gpu, small, "cold")
+    monkeypatch.setattr(gpu_stand._Flush, "seconds", lambda _self, _ms: 1.0)
+
+    with pytest.raises(SpoiltError, match="something else uses this GPU"):
+        stand.interleave(SPEC.key, built[:1], 1)
+
+
+def test_rounds_of_all_kernels_in_turn(gpu, machine, built):
+    times = stand_on(gpu, machine).interleave(SPEC.key, [built[0], built[0]], 2)
+
+    assert [len(each) for each in times] == [2, 2]
+    assert WallClock.opened == WallClock.closed == 2
+
+
+def test_an_error_of_cuda_spoils_the_process(gpu, machine, built, monkeypatch):
+    def launch(*_arguments):
+        raise DeviceError(
+            "cudaStreamSynchronize fails: an illegal memory access was encountered\nstack"
+        )
+
+    monkeypatch.setattr(OnMain, "launch", launch)
+    with pytest.raises(SpoiltError) as raised:
+        stand_on(gpu, machine).measure(SPEC.key, built[0], float("inf"), None, 0.0)
+    assert str(raised.value).endswith("an illegal memory access was encountered")
+
+
+class Counting:
+    """Says how many questions its process has had; one spoils it."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def ask(self, harm):
+        self.asked += 1
+        if harm:
+            raise SpoiltError("an illegal memory access")
+        return self.asked
+
+
+def test_a_spoilt_process_is_replaced_before_the_next_question():
+    worker = Worker(Counting, ())
+    try:
+        answers = [worker.ask(30.0, "ask", harm) for harm in (False, False, True, False)]
+    finally:
+        worker.close()
+    assert [answers[0], answers[1], answers[3]] == [1, 2, 1]
+    assert answers[2].text == "an illegal memory access"
+
+
+def test_peaks_are_those_of_the_data_sheets():
+    def tera(name, dtype):
+        return gpu_roof.peak(hardware.find_machine(name)[0], {dtype}) / 1e12
+
+    assert tera("a100", "float16") == pytest.approx(312, rel=0.01)
+    assert tera("a100", "float32") == pytest.approx(19.5, rel=0.01)
+    assert tera("a100", "int8") == pytest.approx(624, rel=0.01)
+    assert tera("t4", "float16") == pytest.approx(65, rel=0.01)
+    assert tera("t4", "bfloat16") == tera("t4", "float32") == pytest.approx(8.1, rel=0.01)
+    assert tera("h100", "float32") == pytest.approx(67, rel=0.01)
+    roof = gpu_roof.roof(hardware.find_machine("h100")[0], {"float16"})
+    assert roof.bandwidth(1) == roof.bandwidth(1 << 40) == 3350e9
+
+
+def test_addresses_of_the_rehearsal_are_real(gpu):
+    room = gpu.empty((8,), "uint8")
+    gpu.fill(int(room.data_ptr()) + 2, 0xFF, 3, 0)
+    assert arrays.data_address(room.array) == room.data_ptr()
+    assert room.array.tolist() == [0, 0, 255, 255, 255, 0, 0, 0]
+
+
+def batch_of(built, folder):
+    """What `tvmconv tune --export` writes, but with kernels for the CPU."""
+    paths = sorted({each.library for each in built} | {each.pack_library for each in built})
+    (folder / "runtime.so").touch()
+    files = [folder / "runtime.so", *map(folder.joinpath, paths)]
+    kernels = [
+        batches.Kernel("cuda.conv2d.direct", {"number": number}, each.placed(Path()))
+        for number, each in enumerate(built)
+    ]
+    batch = batches.Batch(
+        machine=hardware.find_machine("sm_90")[0],
+        os=host.operating_system(),
+        glibc=None,
+        threads=1,
+        cache="warm",
+        finalists=2,
+        rounds=2,
+        processes=2,
+        runtime="runtime.so",
+        roof=None,
+        cuda_runtime="runtime.so",
+        files={file.name: bundle.file_digest(file) for file in files},
+        layers=(batches.LayerKernels(SPEC.key, tuple(kernels)),),
+        tvmconv="0",
+        tvm_ffi="0",
+    )
+    batches.write(folder / "c.tar", batch, files)
+    return batch
+
+
+def test_a_batch_is_measured_whatever_one_candidate_does_to_its_process(
+    built, tmp_path, monkeypatch
+):
+    batch = batch_of(built, tmp_path)
+    monkeypatch.setattr(gpus, "find", lambda _machine: gpus.Found(gpu_bundles.H100, 1, "driver 1"))
+    monkeypatch.setattr(running.gpu_stand, "start", gpu_stand_rehearsal.start)
+
+    board.measure(tmp_path / "c.tar", tmp_path / "c.results", lambda *_: None)
+
+    found = results.read(tmp_path / "c.results")
+    head = found.header
+    assert (head.batch, head.cpu, head.driver) == (batch.name, gpu_bundles.H100.name, "driver 1")
+    assert head.peak == gpu_roof.peak(batch.machine, {"float32"})
+    timed = [found.timed[SPEC.key, place] for place in range(4)]
+    assert [each.error is None for each in timed] == [True, False, False, True]
+    assert "values are wrong" in timed[1].error
+    assert "an illegal memory access" in timed[2].error
+    final = found.finals[SPEC.key]
+    assert final.compared == (0, 3)
+    assert [[len(rounds) for rounds in process] for process in final.times] == [[2, 2]] * 2

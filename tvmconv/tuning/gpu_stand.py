@@ -1,0 +1,274 @@
+"""Checks and times candidates on a GPU, in the measuring process: what `running` does on CPUs.
+
+Candidates are replayed from CUDA graphs, so that the host costs nothing, each between two looks at the
+layer's default, whose known time says how fast the card's clocks are just then.
+
+NOT YET RUN on a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmconv import bundle, cuda_driver, gpu_check, oracle
+from tvmconv.errors import BuildError, DeviceError, TuningError
+from tvmconv.gpu_check import GUARD, Problem
+from tvmconv.hardware import Machine
+from tvmconv.runtime import GpuKernel, engine, gpu_timing
+from tvmconv.runtime.gpu_device import Gpu
+from tvmconv.runtime.gpu_timing import Graph, Launch
+from tvmconv.spec import ConvSpec
+from tvmconv.tuning import gpus
+from tvmconv.tuning.candidate import PACK, Built
+from tvmconv.tuning.worker import SpoiltError
+
+# Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches
+# most of a run is flushing.
+_REPEATS, _YARDSTICK_REPEATS = 3, 9
+_LEAST_MS = {"warm": 3.0, "cold": 20.0}
+_LOOK_MS = {"warm": 1.0, "cold": 7.0}
+# A first look that takes this many times the best is not timed more closely.
+_HOPELESS = 2.0
+# Before the first time that counts in a process or of a layer: an idle card's clocks are low.
+_WARM_UP_MS = 200.0
+# A graph holds launches for about so long, this many at most.
+_GRAPH_MS, _LAUNCHES = 1.0, 32
+_LAYERS_KEPT = 4  # whose tensors stay on the GPU
+
+GraphOf = Callable[[Gpu, Launch, int], Any]
+
+
+def start(machine: Machine, runtime: str, cuda_runtime: str, cache: str) -> Stand:
+    """Open what kernels need in this process, on the first GPU that suits the machine."""
+    found = gpus.find(machine)
+    cuda_driver.open_cudart()  # which TVM's part for CUDA is linked with
+    for path, opened in ((runtime, engine.open_runtime), (cuda_runtime, engine.open_cuda_runtime)):
+        file = Path(path)
+        opened(file.parent, bundle.RuntimeEntry(file.name, bundle.file_digest(file)), "")
+    return Stand(Gpu(found.device, found.devices), machine, cache)
+
+
+class Stand:
+    """What the measuring process does; ``graph`` is what replays launches.
+
+    Whatever fails, but for wrong values, ends the process: after an illegal address CUDA refuses all
+    further work there.
+    """
+
+    def __init__(
+        self, gpu: Gpu, machine: Machine, cache: str, graph: GraphOf = gpu_timing.Graph
+    ) -> None:
+        self._gpu, self._machine, self._cache, self._graph = gpu, machine, cache, graph
+        self._flush = _Flush(gpu, machine.l2_bytes, graph) if cache == "cold" else None
+        self._layers: OrderedDict[str, _Layer] = OrderedDict()
+
+    def measure(
+        self, key: str, built: Built, best: float, beside: Built | None, seconds: float
+    ) -> float:
+        """Check and time a kernel: beside another of known time, or else for itself."""
+        with self._spoiling(key), contextlib.ExitStack() as kept:
+            clock = kept.enter_context(self._clock(key, built))
+            least, look = _LEAST_MS[self._cache], _LOOK_MS[self._cache]
+            if beside is None:
+                clock.seconds(_WARM_UP_MS)
+                return statistics.median(clock.seconds(least) for _ in range(_YARDSTICK_REPEATS))
+            yardstick = self._yardstick(key, beside)
+            before = seconds / yardstick.seconds(look)
+            first = clock.seconds(look)
+            if first * before > _HOPELESS * best:
+                return first * before
+            steady = []
+            for _ in range(_REPEATS):
+                run = clock.seconds(least)
+                after = seconds / yardstick.seconds(look)
+                steady.append(run * (before + after) / 2)
+                before = after
+            return statistics.median(steady)
+
+    def interleave(self, key: str, built: Sequence[Built], rounds: int) -> list[list[float]]:
+        """Time kernels against each other, in turn; seconds by kernel and round."""
+        with self._spoiling(key), contextlib.ExitStack() as kept:
+            clocks = [kept.enter_context(self._clock(key, each)) for each in built]
+            clocks[0].seconds(_WARM_UP_MS)
+            times: list[list[float]] = [[] for _ in clocks]
+            for _ in range(rounds):
+                for clock, mine in zip(clocks, times, strict=True):
+                    mine.append(clock.seconds(_LEAST_MS[self._cache]))
+            return times
+
+    @contextlib.contextmanager
+    def _spoiling(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except BuildError:  # wrong values: it may have written to inputs of others too
+            self._forget(key)
+            raise
+        except TuningError:
+            raise
+        except Exception as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), "")
+            raise SpoiltError(f"{type(error).__name__}: {first}") from error
+
+    def _forget(self, key: str) -> None:
+        layer = self._layers.pop(key, None)
+        if layer is not None and layer.yardstick is not None:
+            layer.yardstick[1].__exit__(None, None, None)
+
+    def _yardstick(self, key: str, built: Built) -> _Clock:
+        layer = self._layer(key)
+        place = (built.library, built.symbol)
+        if layer.yardstick is None or layer.yardstick[0] != place:
+            layer.yardstick = place, self._clock(key, built)
+        return layer.yardstick[1]
+
+    def _clock(self, key: str, built: Built) -> _Clock:
+        """Check a kernel, and return what times it."""
+        layer = self._layer(key)
+        launch = layer.launcher(_kernel(layer.spec, built, self._machine.name, self._gpu))
+        layer.check(launch)
+        return _Clock(self._gpu, launch, self._flush, self._graph)
+
+    def _layer(self, key: str) -> _Layer:
+        if key not in self._layers:
+            self._layers[key] = _Layer.of(ConvSpec.from_key(key), self._gpu)
+            while len(self._layers) > _LAYERS_KEPT:
+                self._forget(next(iter(self._layers)))
+        self._layers.move_to_end(key)
+        return self._layers[key]
+
+
+def _kernel(spec: ConvSpec, built: Built, machine: str, gpu: Gpu) -> GpuKernel:
+    pack = None
+    if built.pack_library is not None:
+        pack = bundle.PackEntry(PACK, built.packed_shape, built.packed_dtype)
+    entry = bundle.KernelEntry(
+        built.symbol, "candidate", {}, pack=pack, workspace=built.workspace_bytes
+    )
+    packing = None
+    if built.pack_library is not None:
+        packing = engine.function(_load(built.pack_library), PACK)
+    function = engine.function(_load(built.library), built.symbol)
+    return GpuKernel(spec, entry, machine, gpu, function, packing)
+
+
+def _load(library: str) -> Any:
+    path = Path(library)
+    return engine.open_kernels(path, bundle.file_digest(path))
+
+
+@dataclass
+class _Layer:
+    """Arguments of one spec on the GPU, room for the output, and what must come out.
+
+    ``within`` are the lowest and the highest right values of the images that differ.
+    """
+
+    spec: ConvSpec
+    gpu: Gpu
+    problem: Problem
+    here: dict[str, Any]
+    around: Any
+    within: tuple[Any, Any]
+    yardstick: tuple[tuple[str, str], _Clock] | None = None
+
+    @classmethod
+    def of(cls, spec: ConvSpec, gpu: Gpu) -> _Layer:
+        problem = gpu_check.problem(spec)
+        here = {name: gpu.upload(array) for name, array in problem.arguments.items()}
+        size = math.prod(spec.output_shape) * oracle.numpy_dtype(spec.out_dtype).itemsize
+        around = gpu.empty((size + 2 * GUARD,), "uint8")
+        within = oracle.within(problem.spec, problem.expected)
+        return cls(spec, gpu, problem, here, around, within)
+
+    def launcher(self, kernel: GpuKernel) -> Launch:
+        layer = kernel.bind(self.here["filter"], self.here.get("bias"))
+        residual = self.here.get("residual")
+        source = int(self.here["data"].data_ptr())
+        addend = 0 if residual is None else int(residual.data_ptr())
+        target = int(self.around.data_ptr()) + GUARD
+        return lambda stream: layer.run_at(source, addend, target, stream)
+
+    def check(self, launch: Launch) -> None:
+        """Run a kernel once; BuildError unless its output, and what lies around that, is right."""
+        # NaN in every float format, -1 in int32: an element never written shows.
+        self.gpu.fill(int(self.around.data_ptr()), 0xFF, int(self.around.shape[0]), 0)
+        launch(0)
+        self.gpu.synchronize(0)
+        out = gpu_check.inside(self.spec, self.gpu.download(self.around))
+        low, high = self.within
+        right = (
+            bool(((low[at] <= image) & (image <= high[at])).all())
+            for image, at in zip(out, self.problem.images, strict=True)
+        )
+        if not all(right):
+            gpu_check.compare(self.problem, self.spec, out)
+
+
+class _Flush:
+    """Fills a buffer of twice the size of L2, so that nothing else stays there; its time is known."""
+
+    def __init__(self, gpu: Gpu, l2_bytes: int, graph: GraphOf) -> None:
+        self._gpu, self._bytes = gpu, 2 * l2_bytes
+        self._buffer = gpu.empty((self._bytes,), "uint8")
+        self._replayed = graph(gpu, self.put, _LAUNCHES)
+
+    def put(self, stream: int) -> None:
+        self._gpu.fill(int(self._buffer.data_ptr()), 0, self._bytes, stream)
+
+    def seconds(self, milliseconds: float) -> float:
+        return _run(self._replayed, _LAUNCHES, milliseconds)
+
+
+class _Clock:
+    """Tells the seconds of one launch of a kernel; use it in a ``with`` statement.
+
+    With a flush before each launch the time of the flush, taken just before, is subtracted.
+    """
+
+    def __init__(self, gpu: Gpu, launch: Launch, flush: _Flush | None, graph: GraphOf) -> None:
+        self._flush = flush
+
+        def both(stream: int) -> None:
+            if flush is not None:
+                flush.put(stream)
+            launch(stream)
+
+        begin = time.perf_counter()
+        both(0)
+        gpu.synchronize(0)
+        rough = time.perf_counter() - begin
+        self._launches = min(_LAUNCHES, max(1, int(_GRAPH_MS / 1e3 / rough)))
+        self._replayed = graph(gpu, both, self._launches)
+
+    def __enter__(self) -> _Clock:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._replayed.__exit__(*details)
+
+    def seconds(self, milliseconds: float) -> float:
+        """The mean of as many launches as fill a time."""
+        if self._flush is None:
+            return _run(self._replayed, self._launches, milliseconds)
+        flushing = self._flush.seconds(milliseconds / 2)
+        seconds = _run(self._replayed, self._launches, milliseconds) - flushing
+        if seconds <= 0:
+            raise DeviceError(
+                f"flushing L2 takes {flushing * 1e6:.1f} us, and no less with the kernel after it: something "
+                "else uses this GPU. Measure when it is idle"
+            )
+        return seconds
+
+
+def _run(graph: Graph, launches: int, milliseconds: float) -> float:
+    """Replay for about so long, after one replay that says how often that is."""
+    once = graph.seconds(1) * launches
+    return graph.seconds(max(1, math.ceil(milliseconds / 1e3 / max(once, 1e-7))))
