@@ -21,6 +21,7 @@ from tvmconv.workloads import Layer
 
 # Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
 SECONDS_PER_TRIAL = 0.08
+GPU_SECONDS_PER_TRIAL = 0.4  # 0.37 of it compiling with nvcc; timing is not measured
 CONCLUDING_SECONDS = 2.0
 STARTING_SECONDS = 4.0
 HERE, OFFLINE, RPC = "here", "offline", "rpc"  # where candidates are measured
@@ -60,7 +61,8 @@ class Plan:
         """How long this will take at most, by experience."""
         by_trials = float("inf")
         if self.trials is not None:
-            each = SECONDS_PER_TRIAL * self.trials + CONCLUDING_SECONDS
+            per_trial = GPU_SECONDS_PER_TRIAL if self.machine.gpu else SECONDS_PER_TRIAL
+            each = per_trial * self.trials + CONCLUDING_SECONDS
             by_trials = STARTING_SECONDS + each * len(self.layers)
         return min(by_trials, float("inf") if self.seconds is None else self.seconds)
 
