@@ -39,9 +39,10 @@ class Built:
     Attributes:
         library: shared library that holds its function.
         symbol: the function (data, packed filter, bias?, residual?, out).
-        pack_library: library of the function ``pack`` (filter, packed); None where the filter stays as
-            it is.
+        pack_library: library of the function (filter, packed) that packs the filter; None where the
+            filter stays as it is.
         packed_shape, packed_dtype: of the packed filter.
+        pack_symbol: of that function.
         workspace_bytes: as in `hardware.Function`.
     """
 
@@ -51,6 +52,7 @@ class Built:
     packed_shape: tuple[int, ...] = ()
     packed_dtype: str = ""
     workspace_bytes: int = 0
+    pack_symbol: str = PACK
 
     def placed(self, folder: Path) -> Built:
         """Return the same with its files in ``folder``; with an empty path, by name alone."""

@@ -27,7 +27,7 @@ from tvmconv.runtime.gpu_device import Gpu
 from tvmconv.runtime.gpu_timing import Graph, Launch
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import gpus
-from tvmconv.tuning.candidate import PACK, Built
+from tvmconv.tuning.candidate import Built
 from tvmconv.tuning.worker import SpoiltError
 
 # Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches
@@ -148,13 +148,13 @@ class Stand:
 def _kernel(spec: ConvSpec, built: Built, machine: str, gpu: Gpu) -> GpuKernel:
     pack = None
     if built.pack_library is not None:
-        pack = bundle.PackEntry(PACK, built.packed_shape, built.packed_dtype)
+        pack = bundle.PackEntry(built.pack_symbol, built.packed_shape, built.packed_dtype)
     entry = bundle.KernelEntry(
         built.symbol, "candidate", {}, pack=pack, workspace=built.workspace_bytes
     )
     packing = None
     if built.pack_library is not None:
-        packing = engine.function(_load(built.pack_library), PACK)
+        packing = engine.function(_load(built.pack_library), built.pack_symbol)
     function = engine.function(_load(built.library), built.symbol)
     return GpuKernel(spec, entry, machine, gpu, function, packing)
 

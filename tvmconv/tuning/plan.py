@@ -22,6 +22,7 @@ from tvmconv.workloads import Layer
 
 # Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
 SECONDS_PER_TRIAL = 0.08
+GPU_SECONDS_PER_TRIAL = 0.4  # 0.37 of it compiling with nvcc; timing is not measured
 CONCLUDING_SECONDS = 2.0
 STARTING_SECONDS = 4.0
 HERE, OFFLINE, RPC = "here", "offline", "rpc"  # where candidates are measured
@@ -70,7 +71,7 @@ class Plan:
         """What one candidate takes, by experience."""
         if self.place == SIMULATED:
             return simulated.seconds_per_trial([layer.spec for layer in self.layers])
-        return SECONDS_PER_TRIAL
+        return GPU_SECONDS_PER_TRIAL if self.machine.gpu else SECONDS_PER_TRIAL
 
     @property
     def journal(self) -> Journal:
