@@ -129,7 +129,8 @@ def build(folder: Path, machine: str, untuned: bool, python: str | None) -> int:
 def check(path: Path, device: str, skip: int) -> int:
     """Check the kernels of one bundle from number ``skip`` on; a line for each, in JSON."""
     import tvmconv
-    from tvmconv import errors, gpu_check
+    from tvmconv import errors
+    from tvmconv.gpu import check as gpu_check
 
     library = tvmconv.load(path, device=device)
     for number, key in enumerate(library):
@@ -187,7 +188,7 @@ def check_bundle(path: Path, device: str, deadline: float) -> list[dict]:
 
 
 def measure(folder: Path, device: str, output: Path, deadline: float) -> int:
-    from tvmconv import cuda_driver
+    from tvmconv.gpu import driver as cuda_driver
 
     found = [str(each) for each in cuda_driver.devices()]
     if not found:

@@ -2,7 +2,7 @@
 //
 // Every thread runs until it waits for its warp or its block, in an order that the caller seeds; a thread that
 // waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner, and shared
-// memory holds no numbers before. The device functions below replace those of tvmconv/cuda_prelude.py and follow
+// memory holds no numbers before. The device functions below replace those of tvmconv/gpu/prelude.py and follow
 // the PTX ISA's tables of fragments; the originals' PTX itself is not run.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

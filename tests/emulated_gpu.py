@@ -16,8 +16,11 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from tvmconv import cuda_compiler, cuda_tools, gpu_lowering, lowering, oracle
-from tvmconv.cuda_prelude import PRELUDE
+from tvmconv import lowering, oracle
+from tvmconv.gpu import compiler as cuda_compiler
+from tvmconv.gpu import lowering as gpu_lowering
+from tvmconv.gpu import tools as cuda_tools
+from tvmconv.gpu.prelude import PRELUDE
 from tvmconv.hardware import Function, Machine
 from tvmconv.runtime import arrays
 

@@ -7,8 +7,8 @@ from gpu_pack import SOURCE
 from third_party import installed, write_pack
 
 import tvmconv
-from tvmconv import cuda_tools
-from tvmconv.cuda_driver import Device
+from tvmconv.gpu import tools as cuda_tools
+from tvmconv.gpu.driver import Device
 from tvmconv.spec import ConvSpec
 
 needs_compiler = pytest.mark.skipif(

@@ -16,7 +16,7 @@ from tvm import te
 
 from tvmconv import bundle, lowering, oracle
 from tvmconv.compute import conv2d
-from tvmconv.cuda_driver import Device
+from tvmconv.gpu.driver import Device
 from tvmconv.runtime import arrays
 from tvmconv.runtime.gpu_device import Gpu
 from tvmconv.runtime.gpu_kernel import GpuKernel

@@ -11,9 +11,12 @@ import pytest
 from gpu_bundles import A100, B200, EMPTY, H100, H200, PLAIN, RTX_3090, SPLIT, T4, V100
 
 import tvmconv
-from tvmconv import builder, bundle, cross, cuda_driver, elf, fatbin, gpu_variants, host
+from tvmconv import builder, bundle, cross, elf, host
 from tvmconv.cli import main
 from tvmconv.errors import BuildError, BundleError, IncompatibleMachineError, UnknownNameError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import fatbin
+from tvmconv.gpu import variants as gpu_variants
 
 
 @pytest.fixture(scope="module")

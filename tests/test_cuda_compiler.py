@@ -10,9 +10,12 @@ import textwrap
 import pytest
 import tvm_ffi
 
-from tvmconv import cuda_compiler, cuda_driver, cuda_tools, fatbin
-from tvmconv.cuda_compiler import Report, compile_source, compiling, parse_reports
 from tvmconv.errors import BuildError, MissingToolError
+from tvmconv.gpu import compiler as cuda_compiler
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import fatbin
+from tvmconv.gpu import tools as cuda_tools
+from tvmconv.gpu.compiler import Report, compile_source, compiling, parse_reports
 
 needs_compiler = pytest.mark.skipif(
     not cuda_tools.check_compiler().ok or not cuda_tools.check_cudart().ok,
@@ -156,7 +159,7 @@ def test_kernels_of_one_module_may_have_shared_memory_of_different_types():
 @needs_compiler
 def test_it_may_be_opened_before_tvm_is_imported():
     code = """
-        from tvmconv import cuda_compiler
+        from tvmconv.gpu import compiler as cuda_compiler
         with cuda_compiler.compiling("sm_90"):
             import tvm
         print(tvm.target.Target({"kind": "cuda", "arch": "sm_90"}).kind)
@@ -209,7 +212,8 @@ def test_nvcc_is_not_taken_without_the_compiler_that_it_calls(monkeypatch, tmp_p
 
 def test_a_missing_cudart_is_named_with_the_package():
     code = """
-        from tvmconv import cuda_driver, errors
+        from tvmconv import errors
+        from tvmconv.gpu import driver as cuda_driver
         cuda_driver.package_folders = cuda_driver.toolkit_folders = lambda folder: []
         try:
             cuda_driver.open_cudart()
@@ -230,7 +234,7 @@ def test_a_process_that_builds_is_told_that_it_has_no_driver_and_still_computes(
     code = """
         import ctypes, numpy, pathlib, sys, tempfile
         import tvm, tvmconv
-        from tvmconv import cuda_compiler, cuda_driver
+        from tvmconv.gpu import compiler as cuda_compiler, driver as cuda_driver
         assert cuda_driver.driver() is None
         with cuda_compiler.compiling("sm_90"):
             pass

@@ -2,7 +2,7 @@
 
 No GPU is needed. nvcc compiles for Turing, Ampere and Hopper, and its machine code is looked at; the same
 CUDA C++ runs on the CPU (emulated_gpu.py), so that values, barriers, asynchronous copies and the fragments of
-tensor cores are checked, all but the PTX inside the functions of tvmconv/cuda_prelude.py.
+tensor cores are checked, all but the PTX inside the functions of tvmconv/gpu/prelude.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import re
 import pytest
 from emulated_gpu import EmulatedGpu, available, flat, launches
 
-from tvmconv import contract, cuda_compiler, cuda_tools, hardware, lowering, oracle
+from tvmconv import contract, hardware, lowering, oracle
 from tvmconv.errors import MissingToolError
+from tvmconv.gpu import compiler as cuda_compiler
+from tvmconv.gpu import tools as cuda_tools
 from tvmconv.schedules.cuda import PACK
 
 pytestmark = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import gpu_bundles
 import pytest
 
-from tvmconv import cuda_driver
+from tvmconv.gpu import driver as cuda_driver
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "cuda_kit.py"
 no_gpu = pytest.mark.skipif(bool(cuda_driver.devices()), reason="this machine has a GPU")

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
-from tvmconv import cuda_tools, fatbin
-from tvmconv.fatbin import DeviceCode
+from tvmconv.gpu import fatbin
+from tvmconv.gpu import tools as cuda_tools
+from tvmconv.gpu.fatbin import DeviceCode
 
 SOURCE = "__global__ void f(int* x) { *x = 1; }\n"
 needs_nvcc = pytest.mark.skipif(cuda_tools.nvcc() is None, reason="no nvcc here")

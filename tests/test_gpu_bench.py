@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from gpu_rehearsal import SPEC, Rehearsal
 
-from tvmconv import cuda_driver, gpu_bench, gpu_check, hardware
+from tvmconv import hardware
 from tvmconv.cli import main
 from tvmconv.commands.bench import show_gpu_report
+from tvmconv.gpu import bench as gpu_bench
+from tvmconv.gpu import check as gpu_check
+from tvmconv.gpu import driver as cuda_driver
 from tvmconv.oracle import Difference
 from tvmconv.runtime import arrays, gpu_timing
 from tvmconv.workloads import Layer

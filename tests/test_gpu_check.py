@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from gpu_rehearsal import SPEC, Rehearsal
 
-from tvmconv import gpu_check, oracle
+from tvmconv import oracle
 from tvmconv.errors import BuildError
+from tvmconv.gpu import check as gpu_check
 from tvmconv.runtime import arrays
 from tvmconv.runtime.gpu_device import Gpu
 

@@ -7,9 +7,9 @@ import json
 import gpu_bundles
 import pytest
 
-from tvmconv import cuda_driver
 from tvmconv.cli import main
 from tvmconv.commands import verify
+from tvmconv.gpu import driver as cuda_driver
 
 no_driver = pytest.mark.skipif(cuda_driver.driver() is not None, reason="this machine has a driver")
 

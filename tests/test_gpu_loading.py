@@ -12,8 +12,8 @@ import gpu_bundles
 import pytest
 
 import tvmconv
-from tvmconv import cuda_driver
 from tvmconv.errors import IncompatibleMachineError
+from tvmconv.gpu import driver as cuda_driver
 from tvmconv.runtime import gpu
 
 no_driver = pytest.mark.skipif(cuda_driver.driver() is not None, reason="this machine has a driver")

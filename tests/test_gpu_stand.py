@@ -10,8 +10,9 @@ import pytest
 from gpu_rehearsal import SPEC
 from gpu_stand_rehearsal import OnMain, WallClock, stand_on
 
-from tvmconv import bundle, gpu_roof, hardware, host
+from tvmconv import bundle, hardware, host
 from tvmconv.errors import BuildError, DeviceError
+from tvmconv.gpu import roof as gpu_roof
 from tvmconv.runtime import arrays
 from tvmconv.tuning import batch as batches
 from tvmconv.tuning import board, gpu_stand, gpus, results, running

@@ -11,8 +11,10 @@ import gpu_bundles
 import pytest
 from gpu_bundles import A100, H100, H200
 
-from tvmconv import cli, cuda_driver, fatbin
+from tvmconv import cli
 from tvmconv.errors import BatchError, IncompatibleMachineError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import fatbin
 from tvmconv.hardware import find_machine
 from tvmconv.runtime import gpu as runtime_gpu
 from tvmconv.spec import ConvSpec

@@ -120,7 +120,8 @@ MAY_IMPORT = {
     "workloads": "errors rules spec edge_cases",
     "oracle": "errors rules spec",
     "bundle": "errors decoding spec",
-    "gpu_variants": "errors bundle cuda_driver",
+    "gpu": "",
+    "gpu.variants": "errors bundle gpu.driver",
     "toolchain": "errors",
     "cache": "errors toolchain",
     "cross": "errors host toolchain cache",
@@ -131,32 +132,32 @@ MAY_IMPORT = {
     "prefetching": "",
     "dot_words": "errors",
     "matrix_tiles": "errors",
-    "cuda_driver": "errors",
-    "fatbin": "",
-    "cuda_prelude": "",
-    "cuda_tools": "errors toolchain cuda_driver",
-    "cuda_stub": "errors host toolchain cache cuda_driver",
-    "cuda_nvrtc": "errors toolchain cuda_tools",
-    "cuda_compiler": "errors toolchain cuda_tools cuda_stub cuda_nvrtc cuda_prelude",
-    "gpu_tiles": "errors cuda_prelude",
-    "gpu_pipelines": "errors",
-    "gpu_lowering": "gpu_tiles gpu_pipelines",
+    "gpu.driver": "errors",
+    "gpu.fatbin": "",
+    "gpu.prelude": "",
+    "gpu.tools": "errors toolchain gpu.driver",
+    "gpu.stub": "errors host toolchain cache gpu.driver",
+    "gpu.nvrtc": "errors toolchain gpu.tools",
+    "gpu.compiler": "errors toolchain gpu.tools gpu.stub gpu.nvrtc gpu.prelude",
+    "gpu.tiles": "errors gpu.prelude",
+    "gpu.pipelines": "errors",
+    "gpu.lowering": "gpu.tiles gpu.pipelines",
     "unbinding": "",
-    "lowering": "errors prefetching dot_words matrix_tiles unbinding gpu_lowering cuda_compiler",
+    "lowering": "errors prefetching dot_words matrix_tiles unbinding gpu.lowering gpu.compiler",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
         "errors arguments rules spec host hardware compute lowering prefetching dot_words matrix_tiles "
-        "nests gpu_tiles gpu_pipelines"
+        "nests gpu.tiles gpu.pipelines"
     ),
     "tuning_logs": "",
     "tuning": "",
     "tuning.log": "errors toolchain spec",
     "tuning.records": "errors spec hardware choice tuning.log",
-    "runtime": "errors rules spec bundle cuda_driver gpu_variants host",
-    "gpu_check": "errors oracle runtime spec",
+    "runtime": "errors rules spec bundle gpu.driver gpu.variants host",
+    "gpu.check": "errors oracle runtime spec",
     "choice": "errors spec hardware tuning.log",
-    "builder": ". errors spec bundle hardware toolchain cross cuda_tools fatbin elf choice lowering",
+    "builder": ". errors spec bundle hardware toolchain cross gpu.tools gpu.fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
     "tuning.candidate": "",
     "tuning.worker": "errors tuning.candidate",
@@ -164,9 +165,9 @@ MAY_IMPORT = {
     "tuning.compiling": (
         "errors spec hardware builder cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
-    "tuning.gpus": "errors hardware runtime cuda_driver gpu_variants",
+    "tuning.gpus": "errors hardware runtime gpu.driver gpu.variants",
     "tuning.gpu_stand": (
-        "errors spec hardware bundle oracle runtime cuda_driver gpu_check tuning.candidate tuning.worker "
+        "errors spec hardware bundle oracle runtime gpu.driver gpu.check tuning.candidate tuning.worker "
         "tuning.gpus"
     ),
     "tuning.running": (
@@ -182,7 +183,7 @@ MAY_IMPORT = {
         "tuning.running"
     ),
     "tuning.measure": (
-        "spec hardware host toolchain roof gpu_roof tuning.candidate tuning.gpus tuning.compiling "
+        "spec hardware host toolchain roof gpu.roof tuning.candidate tuning.gpus tuning.compiling "
         "tuning.running tuning.fleet"
     ),
     # Without a board: predicted in place of measured.
@@ -199,7 +200,7 @@ MAY_IMPORT = {
     ),
     "tuning.journal": "errors spec tuning.candidate",
     "tuning.plan": (
-        "errors hardware host toolchain cross cuda_tools workloads tuning.gpus tuning.running "
+        "errors hardware host toolchain cross gpu.tools workloads tuning.gpus tuning.running "
         "tuning.fleet tuning.search tuning.simulated tuning.journal"
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
@@ -215,7 +216,7 @@ MAY_IMPORT = {
     "tuning.batch": "errors decoding bundle host hardware tuning.candidate tuning.gpus",
     "tuning.results": "errors decoding",
     "tuning.board": (
-        ". errors spec host gpu_roof tuning.batch tuning.results tuning.candidate tuning.gpus "
+        ". errors spec host gpu.roof tuning.batch tuning.results tuning.candidate tuning.gpus "
         "tuning.running"
     ),
     "tuning.offline": (
@@ -230,14 +231,14 @@ MAY_IMPORT = {
     "contract": "errors rules spec host hardware oracle lowering runtime workloads",
     "simulate": "errors spec hardware lowering oracle toolchain cache",
     "roof": "hardware timing runtime",
-    "gpu_roof": "hardware roof",
+    "gpu.roof": "hardware roof",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware host oracle timing workloads runtime roof roof_loops",
     "tuning.remote_bench": (
         "errors hardware toolchain cross choice workloads roof bench tuning.candidate tuning.measure "
         "tuning.running tuning.fleet"
     ),
-    "gpu_bench": "hardware oracle workloads runtime gpu_check",
+    "gpu.bench": "hardware oracle workloads runtime gpu.check",
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",
@@ -256,7 +257,7 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle cuda_driver cuda_tools gpu_variants gpu_check gpu_bench hardware host tables "
+        ". errors spec bundle gpu.driver gpu.tools gpu.variants gpu.check gpu.bench hardware host tables "
         "timing toolchain cross workloads oracle runtime choice builder roof bench comparison peers.race "
         "peers.stand simulate "
         "tuning.log tuning.records tuning.running tuning.search "

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import __version__, bundle, cross, cuda_tools, fatbin, hardware, toolchain
+from tvmconv import __version__, bundle, cross, hardware, toolchain
 from tvmconv.choice import Choice, choose
 from tvmconv.errors import BuildError
+from tvmconv.gpu import fatbin
+from tvmconv.gpu import tools as cuda_tools
 from tvmconv.spec import ConvSpec
 
 if TYPE_CHECKING:

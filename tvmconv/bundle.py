@@ -226,7 +226,7 @@ def choose_variant(
 ) -> Variant:
     """Return the first variant that runs on a CPU where every one of its features is in ``features``.
 
-    Variants for GPUs are never taken: `tvmconv.gpu_variants` chooses among those.
+    Variants for GPUs are never taken: `tvmconv.gpu.variants` chooses among those.
     ``machine`` restricts the choice to the variant of that name, or of a board's; UnknownNameError if
     there is none.
     ``glibc`` is the release of this process's C library, None where it is another one.

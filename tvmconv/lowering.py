@@ -18,9 +18,10 @@ import tvm_ffi
 from tvm import s_tir, te, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from tvmconv import cuda_compiler, gpu_lowering
 from tvmconv.dot_words import call_dot_products
 from tvmconv.errors import BuildError, TvmconvError
+from tvmconv.gpu import compiler as cuda_compiler
+from tvmconv.gpu import lowering as gpu_lowering
 from tvmconv.matrix_tiles import call_tiles
 from tvmconv.prefetching import prefetch_panels
 from tvmconv.unbinding import unbind_threads

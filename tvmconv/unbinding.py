@@ -2,7 +2,7 @@
 
 What the contract's rehearsal runs, so that values show whether a GPU kernel's loops, indices, predicates and
 packing are right. Loops over blocks and threads become plain loops, and shared memory and registers plain
-arrays; annotations that `gpu_tiles` and `gpu_pipelines` follow are left alone. Barriers, asynchronous copies
+arrays; annotations that `gpu.tiles` and `gpu.pipelines` follow are left alone. Barriers, asynchronous copies
 and what tensor cores do are not seen here.
 """
 

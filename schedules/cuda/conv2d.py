@@ -22,7 +22,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d, gathered_conv2d
 from tvmconv.compute.gathered_conv2d import Product
-from tvmconv.gpu_pipelines import PIPELINE
+from tvmconv.gpu.pipelines import PIPELINE
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func
 from tvmconv.schedules.cuda import threads

@@ -31,8 +31,8 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import gathered_conv2d
 from tvmconv.compute.gathered_conv2d import Product
-from tvmconv.gpu_pipelines import PIPELINE
-from tvmconv.gpu_tiles import (
+from tvmconv.gpu.pipelines import PIPELINE
+from tvmconv.gpu.tiles import (
     FRAGMENT,
     LOAD_FIRST,
     LOAD_SECOND,

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.gpu_pipelines import UNIFORM
+from tvmconv.gpu.pipelines import UNIFORM
 from tvmconv.hardware import Function
 from tvmconv.lowering import prim_func, with_interface
 from tvmconv.rules import ITEM_BYTES

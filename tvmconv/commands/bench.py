@@ -28,7 +28,7 @@ from tvmconv.commands import arguments, rpc
 
 if TYPE_CHECKING:
     from tvmconv.bench import Report
-    from tvmconv.gpu_bench import Report as GpuReport
+    from tvmconv.gpu.bench import Report as GpuReport
     from tvmconv.tuning.fleet import Boards
 
 _COLUMNS = (
@@ -134,7 +134,8 @@ def _is_for_gpu(path: Path) -> bool:
 def _bench_gpu(
     path: Path, workload: workloads.Workload, args: argparse.Namespace, show: tables.Progress
 ) -> _Timed:
-    from tvmconv import gpu_bench, hardware
+    from tvmconv import hardware
+    from tvmconv.gpu import bench as gpu_bench
     from tvmconv.runtime import load
 
     library = load(path, device="cuda")

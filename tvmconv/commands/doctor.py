@@ -17,18 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tvmconv import (
-    __version__,
-    choice,
-    cross,
-    cuda_driver,
-    cuda_tools,
-    hardware,
-    host,
-    tables,
-    toolchain,
-)
+from tvmconv import __version__, choice, cross, hardware, host, tables, toolchain
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError, TvmconvError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import tools as cuda_tools
 from tvmconv.simulate import cycles
 from tvmconv.spec import ConvSpec
 from tvmconv.toolchain import Check

@@ -10,9 +10,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, cuda_driver, gpu_variants, host, tables
+from tvmconv import bundle, host, tables
 from tvmconv.bundle import Manifest, Variant
 from tvmconv.errors import BundleError, IncompatibleMachineError, MissingToolError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import variants as gpu_variants
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv import cuda_driver, gpu_variants, hardware, host, tables
+from tvmconv import hardware, host, tables
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import variants as gpu_variants
 from tvmconv.hardware import Machine
 from tvmconv.tuning import log
 

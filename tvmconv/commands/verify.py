@@ -11,8 +11,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tvmconv import bundle, cuda_driver, gpu_variants, tables
+from tvmconv import bundle, tables
 from tvmconv.errors import MissingToolError, TvmconvError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import variants as gpu_variants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,8 @@ def check(kernel: Any) -> Result:
 
     The second is with every array misaligned; on a GPU, which takes no such arrays, between guards.
     """
-    from tvmconv import gpu_check, oracle, runtime
+    from tvmconv import oracle, runtime
+    from tvmconv.gpu import check as gpu_check
 
     spec = kernel.spec
     try:

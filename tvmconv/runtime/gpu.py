@@ -9,8 +9,10 @@ import os
 import re
 from pathlib import Path
 
-from tvmconv import bundle, cuda_driver, errors, gpu_variants, host
-from tvmconv.cuda_driver import Device
+from tvmconv import bundle, errors, host
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import variants as gpu_variants
+from tvmconv.gpu.driver import Device
 from tvmconv.runtime import engine
 from tvmconv.runtime.gpu_device import Gpu
 

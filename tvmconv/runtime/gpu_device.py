@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tvm_ffi
 
-from tvmconv import cuda_driver, errors
+from tvmconv import errors
+from tvmconv.gpu import driver as cuda_driver
 from tvmconv.runtime import arrays, tensors
 
 CUDA = 2  # DLPack's device type

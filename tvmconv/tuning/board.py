@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv import __version__, gpu_roof, host
+from tvmconv import __version__, host
 from tvmconv.errors import BatchError
+from tvmconv.gpu import roof as gpu_roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import batch as batches
 from tvmconv.tuning import gpus

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, cuda_driver, gpu_check, oracle
+from tvmconv import bundle, oracle
 from tvmconv.errors import BuildError, DeviceError, TuningError
-from tvmconv.gpu_check import GUARD, Problem
+from tvmconv.gpu import check as gpu_check
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu.check import GUARD, Problem
 from tvmconv.hardware import Machine
 from tvmconv.runtime import GpuKernel, engine, gpu_timing
 from tvmconv.runtime.gpu_device import Gpu

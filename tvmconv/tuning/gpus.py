@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmconv import cuda_driver, gpu_variants
-from tvmconv.cuda_driver import Device
 from tvmconv.errors import IncompatibleMachineError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu import variants as gpu_variants
+from tvmconv.gpu.driver import Device
 from tvmconv.hardware import Machine
 from tvmconv.runtime import gpu as runtime_gpu
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tvmconv import gpu_roof, host, toolchain
+from tvmconv import host, toolchain
+from tvmconv.gpu import roof as gpu_roof
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec

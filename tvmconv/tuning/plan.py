@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmconv import cross, cuda_tools, hardware, host, toolchain
+from tvmconv import cross, hardware, host, toolchain
 from tvmconv.errors import TuningError, TvmconvError
+from tvmconv.gpu import tools as cuda_tools
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import gpus, simulated
 from tvmconv.tuning import journal as journals

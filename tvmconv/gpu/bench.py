@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmconv import gpu_check, oracle
+from tvmconv import oracle
+from tvmconv.gpu import check as gpu_check
 from tvmconv.hardware import Machine
 from tvmconv.runtime import GpuLibrary, gpu_timing
 from tvmconv.workloads import Layer

@@ -8,14 +8,14 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from tvmconv.gpu_pipelines import pipeline_copies
-from tvmconv.gpu_tiles import call_warp_tiles
+from tvmconv.gpu.pipelines import pipeline_copies
+from tvmconv.gpu.tiles import call_warp_tiles
 
 PIPELINE = "tvmconv_gpu"
 
 
 def passes() -> list[Any]:
-    """TVM's own s_tir pipeline less virtual threads and what `gpu_pipelines` does in its place.
+    """TVM's own s_tir pipeline less virtual threads and what `gpu.pipelines` does in its place.
 
     Less StorageRewrite too, which makes floats of an array of bytes that is read as floats, as many of them:
     four times the shared memory.

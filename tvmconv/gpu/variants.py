@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from tvmconv import bundle, errors
 from tvmconv.bundle import Manifest, Variant
-from tvmconv.cuda_driver import Device
+from tvmconv.gpu.driver import Device
 
 
 def capability(arch: str) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmconv import cuda_tools, toolchain
+from tvmconv import toolchain
 from tvmconv.errors import BuildError
+from tvmconv.gpu import tools as cuda_tools
 
 # Types that nvcc knows from the C library, whose headers NVRTC does not read.
 _TYPES = """#include <cuda/std/cstdint>

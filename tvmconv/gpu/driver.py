@@ -15,7 +15,7 @@ from tvmconv.errors import MissingToolError
 
 DRIVER = "libcuda.so.1"
 CUDART = "libcudart.so.13"  # what libtvm_runtime_cuda.so is linked with
-# A symbol of the stand-in that `tvmconv.cuda_stub` opens under the driver's name in order to build.
+# A symbol of the stand-in that `tvmconv.gpu.stub` opens under the driver's name in order to build.
 STUB_MARK = "tvmconv_stub_of_libcuda"
 INSTALL_RUNTIME = "pip install 'tvmconv[cuda]'"
 

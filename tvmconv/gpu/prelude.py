@@ -1,4 +1,4 @@
-"""Device functions, in CUDA's language, that `gpu_tiles` and `gpu_pipelines` call.
+"""Device functions, in CUDA's language, that `gpu.tiles` and `gpu.pipelines` call.
 
 Tiles are those of mma.sync (PTX ISA, "Matrix fragments for mma"): 16 rows of 32 bytes for operands, both with
 the sum's direction along the bytes, and 16 x 16 sums as two m16n8. Lane g * 4 + t of a warp holds

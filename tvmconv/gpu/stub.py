@@ -13,8 +13,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from tvmconv import cache, cuda_driver, host, toolchain
+from tvmconv import cache, host, toolchain
 from tvmconv.errors import MissingToolError
+from tvmconv.gpu import driver as cuda_driver
 
 # nm -D --undefined-only libtvm_runtime_cuda.so, of TVM 0.27; and cuInit, so that who asks is told.
 _NAMES = (

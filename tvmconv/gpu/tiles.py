@@ -2,7 +2,7 @@
 
 Tensor cores multiply matrices that lie in the registers of 32 threads, in an order that TVM knows nothing of.
 A schedule writes the plain loops over a tile and annotates the outermost with what they do; as plain loops a
-CPU can run them. Here each nest becomes one call of a device function of `tvmconv.cuda_prelude`, and each
+CPU can run them. Here each nest becomes one call of a device function of `tvmconv.gpu.prelude`, and each
 array of such tiles the registers that one thread holds of it.
 """
 
@@ -16,8 +16,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from tvmconv.cuda_prelude import NUMBERS
 from tvmconv.errors import BuildError
+from tvmconv.gpu.prelude import NUMBERS
 
 FRAGMENT = "tvmconv.fragment"  # annotation of a tile's outermost loop: one of the next five
 ZERO, MULTIPLY, STORE = "zero", "multiply", "store"

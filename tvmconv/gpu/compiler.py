@@ -16,9 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmconv import cuda_nvrtc, cuda_stub, cuda_tools, toolchain
-from tvmconv.cuda_prelude import PRELUDE
+from tvmconv import toolchain
 from tvmconv.errors import BuildError, MissingToolError, TvmconvError
+from tvmconv.gpu import nvrtc as cuda_nvrtc
+from tvmconv.gpu import stub as cuda_stub
+from tvmconv.gpu import tools as cuda_tools
+from tvmconv.gpu.prelude import PRELUDE
 
 _CALLBACK = "tvm_callback_cuda_compile"
 _SHOWN_ERRORS = 5
@@ -68,7 +71,7 @@ _active: list[Session] = []
 
 
 def check_compiler() -> toolchain.Check:
-    """Something to compile CUDA with; see `tvmconv.cuda_tools`."""
+    """Something to compile CUDA with; see `tvmconv.gpu.tools`."""
     return cuda_tools.check_compiler()
 
 

@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tvmconv import cuda_driver
-from tvmconv.cuda_driver import package_folders, toolkit_folders
 from tvmconv.errors import MissingToolError
+from tvmconv.gpu import driver as cuda_driver
+from tvmconv.gpu.driver import package_folders, toolkit_folders
 from tvmconv.toolchain import Check
 
 # CUDA 13 throughout: its fatbins and runtime library are what libtvm_runtime_cuda.so was made for.
