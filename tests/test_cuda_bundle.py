@@ -116,10 +116,10 @@ def test_code_for_another_architecture_is_refused(built, manifest):
     with pytest.raises(
         BuildError, match=r"machine code for sm_90 and PTX for sm_90.*both must be for sm_80"
     ):
-        builder._check_device_code(library, "toy-80", "sm_80")
+        builder.check_device_code(library, "toy-80", "sm_80")
     # What TVM would leave there without a CUDA runtime: no device code at all.
     with pytest.raises(BuildError, match="machine code for none"):
-        builder._check_device_code(built / manifest.variants[0].library, "toy-90", "sm_90")
+        builder.check_device_code(built / manifest.variants[0].library, "toy-90", "sm_90")
 
 
 @gpu_bundles.needs_compiler
