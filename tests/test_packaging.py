@@ -380,3 +380,17 @@ def test_the_wheel_works_without_the_source_tree(wheel, tmp_path):
     assert Path(module).is_relative_to(tmp_path)
     assert machine
     assert Path(logs) == tmp_path / "tvmconv" / "tuning_logs"
+
+
+def test_scripts_keep_their_arguments_from_the_environment_they_source():
+    sourced = {}
+    for path in (ROOT / "scripts").iterdir():
+        text = path.read_text() if path.is_file() and not path.suffix else ""
+        for line in text.splitlines():
+            if line.strip().startswith(".") and "environment" in line:
+                sourced[path.name] = (
+                    line.partition("environment")[2].strip('" ') or "set --" in text
+                )
+
+    assert {"test", "quickstart", "arm_cost", "cuda_kit"} <= set(sourced)
+    assert all(sourced.values()), sourced
