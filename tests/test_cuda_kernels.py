@@ -124,3 +124,10 @@ def _check_instructions(arch, code, made):
         assert "LDSM" in body, case
         if arch != "sm_75":
             assert "LDGSTS" in body, case
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_pack_without_nvcc_rehearses_its_gpu_kernels_on_a_cpu(schedule):
+    for case in cases_of("sm_90", schedule)[:3]:
+        for decisions in (case.default(), *contract.random_decisions(case, 1)):
+            contract.check_values(case, decisions)

@@ -33,9 +33,6 @@ _WARPS = _THREADS // threads.WARP
 _EXTENTS = (64, 128, 32, 16)
 _SPLITS = (1, 2, 4, 8, 16)
 _PIECE = 4  # floats of a 16-byte load: steps of the sum of data, channels of the filter
-# A multiprocessor's cycles for a byte from L2, from asking to having, and for another launch: as for
-# tensor cores.
-_L2_BYTES_A_CYCLE, _L2_LATENCY, _LAUNCH = 48, 700, 4000
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -102,13 +99,13 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     work = rows * columns * inner / (machine.fma_ports * _PIECE)
     # A warp's load of one pixel takes a cycle, that of 4 x 32 channels four.
     loads = _WARPS * inner / _PIECE * (rows / _down(columns) + _PIECE * _PIECE)
-    traffic = (rows + columns) * inner * 4 / _L2_BYTES_A_CYCLE
-    turn = max(together * max(work, loads, traffic), _L2_LATENCY / 2)
+    traffic = (rows + columns) * inner * 4 / threads.L2_BYTES_A_CYCLE
+    turn = max(together * max(work, loads, traffic), threads.L2_LATENCY / 2)
     waves = -(-blocks // (machine.gpu.multiprocessors * together))
-    total: float = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
+    total: float = waves * (2 * threads.L2_LATENCY + p.depth // inner * turn)
     if p.splits > 1:
-        across_card = machine.gpu.multiprocessors * _L2_BYTES_A_CYCLE
-        total += _LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
+        across_card = machine.gpu.multiprocessors * threads.L2_BYTES_A_CYCLE
+        total += threads.LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
     return total
 
 
@@ -188,13 +185,5 @@ def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Func
 
 SCHEDULES = (
     Schedule("cuda.conv2d.tiled", accepts, knobs, legal, default, apply),
-    Schedule(
-        "cuda.conv2d.direct",
-        accepts_direct,
-        lambda _spec, _machine: (),
-        lambda _spec, _machine, _decisions: True,
-        lambda _spec, _machine: {},
-        apply_direct,
-        preferred=lambda _spec, _machine: False,
-    ),
+    threads.fallback("cuda.conv2d.direct", accepts_direct, apply_direct),
 )

@@ -142,13 +142,5 @@ def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Func
 
 SCHEDULES = (
     Schedule("cuda.depthwise_conv2d.window", accepts, knobs, legal, default, apply),
-    Schedule(
-        "cuda.depthwise_conv2d.direct",
-        accepts_direct,
-        lambda _spec, _machine: (),
-        lambda _spec, _machine, _decisions: True,
-        lambda _spec, _machine: {},
-        apply_direct,
-        preferred=lambda _spec, _machine: False,
-    ),
+    threads.fallback("cuda.depthwise_conv2d.direct", accepts_direct, apply_direct),
 )

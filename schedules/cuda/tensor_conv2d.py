@@ -56,9 +56,6 @@ _SPLITS = (1, 2, 4, 8, 16)
 # Sums of one thread: with as many again for operands and addresses they stay below 255 registers.
 _MOST_SUMS = 128
 _PAD_BYTES = 16
-# Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the
-# H100, 2208.11174 for the A100), cycles from asking to having, and those of another launch.
-_L2_BYTES_A_CYCLE, _L2_LATENCY, _LAUNCH = 48, 700, 4000
 # Instructions of a warp for each 16 bytes that a thread copies, most of them for the address.
 _COPY_INSTRUCTIONS = 25
 # Multiply-adds of bytes that a multiprocessor's tensor cores do in a cycle; of half precisions half. mma.sync
@@ -160,17 +157,17 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     rate = rate * min(1.0, together * warps / 4)
     work = rows * columns * inner / rate
     moved = (rows + columns) * int(decisions["slabs"]) * SLAB_BYTES
-    traffic = moved / _L2_BYTES_A_CYCLE
+    traffic = moved / threads.L2_BYTES_A_CYCLE
     # Four schedulers; a warp alone issues every other cycle at best.
     issued = moved / 16 / threads.WARP * _COPY_INSTRUCTIONS
     issue = issued * together / min(4, together * warps / 2)
     covered = max(1, together * (int(decisions["stages"]) - 1))
-    turn = max(together * max(work, traffic), issue, _L2_LATENCY / covered)
+    turn = max(together * max(work, traffic), issue, threads.L2_LATENCY / covered)
     waves = -(-blocks // (gpu.multiprocessors * together))
-    total: float = waves * (2 * _L2_LATENCY + p.depth // inner * turn)
+    total: float = waves * (2 * threads.L2_LATENCY + p.depth // inner * turn)
     if p.splits > 1:
-        across_card = gpu.multiprocessors * _L2_BYTES_A_CYCLE
-        total += _LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
+        across_card = gpu.multiprocessors * threads.L2_BYTES_A_CYCLE
+        total += threads.LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
     return total
 
 

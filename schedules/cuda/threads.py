@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.gpu.pipelines import UNIFORM
-from tvmconv.hardware import Function
+from tvmconv.hardware import Decisions, Function, Machine, Schedule
 from tvmconv.lowering import prim_func, with_interface
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
 
 WARP = 32  # threads
+# Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the
+# H100, 2208.11174 for the A100), cycles from asking to having, and those of another launch.
+L2_BYTES_A_CYCLE, L2_LATENCY, LAUNCH = 48, 700, 4000
 _BLOCK = 256  # threads of kernels that go over an array once
 _VECTOR_BYTES = 16  # the widest load of a thread
 # TVM 0.27 makes no vectors of eight floats: an epilogue, in the sums' 32 bits, has four lanes at most.
@@ -125,3 +128,20 @@ def function(
     pack = with_interface(sch.mod["main"], {}, frozenset({"packed"}))
     shape = tuple(int(extent) for extent in packing[-1].shape)
     return Function(main, pack, shape, 4 * workspace)
+
+
+def fallback(
+    name: str,
+    accepts: Callable[[ConvSpec, Machine], bool],
+    apply: Callable[[ConvSpec, Machine, Decisions], Function],
+) -> Schedule:
+    """A schedule without decisions, which comes after all others."""
+    return Schedule(
+        name,
+        accepts,
+        lambda _spec, _machine: (),
+        lambda _spec, _machine, _decisions: True,
+        lambda _spec, _machine: {},
+        apply,
+        preferred=lambda _spec, _machine: False,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import difflib
 import os
 from collections.abc import Iterator, Mapping
@@ -63,8 +64,9 @@ class _Kernels(Mapping[str, _K]):
     def __len__(self) -> int:
         return len(self._specs)
 
+    @abc.abstractmethod
     def _kernel(self, key: str) -> _K:
-        raise NotImplementedError
+        """Make the kernel of a key that the bundle has."""
 
     def _functions(self, entry: bundle.KernelEntry) -> tuple[Any, Any]:
         """The compiled function, and the one that packs the filter; None for what is not there."""
