@@ -264,12 +264,10 @@ MAY_IMPORT = {
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
         ". errors spec bundle variants gpu.driver gpu.tools gpu.variants gpu.check gpu.bench hardware host "
-        "tables timing toolchain cross workloads oracle runtime choice builder roof bench comparison peers.race "
-        "peers.stand simulate "
-        "tuning.log tuning.records tuning.running tuning.search "
-        "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
-        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving tuning.remote_bench "
-        "tuning.simulated"
+        "tables timing toolchain cross workloads oracle runtime choice builder roof bench comparison "
+        "peers.race peers.stand simulate tuning.log tuning.records tuning.running tuning.search "
+        "tuning.journal tuning.plan tuning.progress tuning.session tuning.status tuning.results "
+        "tuning.board tuning.offline tuning.fleet tuning.serving tuning.remote_bench tuning.simulated"
     ),
     "cli": ". errors commands",
     ".": "",
