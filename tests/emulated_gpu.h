@@ -1,6 +1,6 @@
-// One block of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
+// One block or cluster of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
 //
-// Every thread runs until it waits for its warp or its block, in an order that the caller seeds; a thread that
+// Every thread runs until it waits for its warp, block or cluster, in an order that the caller seeds; a thread that
 // waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner, and shared
 // memory holds no numbers before. The device functions below replace those of tvmconv/gpu/prelude.py and follow
 // the PTX ISA's tables of fragments; the originals' PTX itself is not run.
@@ -18,11 +18,12 @@
 #include <vector>
 
 namespace emulated {
-enum Wait { RUNS, WARP, BLOCK, DONE };
+enum Wait { RUNS, WARP, BLOCK, CLUSTER, DONE };
 struct Copy { void* to; const void* from; int bytes; bool there; };
 struct Thread {
   ucontext_t context;
   uint3 index;
+  unsigned block;
   Wait wait;
   std::vector<std::vector<Copy>> groups;  // the last one is open
   unsigned a[4], b[4];
@@ -32,7 +33,6 @@ static std::vector<Thread> threads;
 static int current;
 static std::function<void()> kernel;
 static unsigned char* shared;
-static size_t shared_bytes;
 
 static void pause(Wait why) {
   Thread& me = threads[current];
@@ -48,10 +48,11 @@ static void body() {
 using std::max;
 using std::min;
 static uint3 threadIdx, blockIdx;
+static unsigned char* tvmconv_dynamic_shared;
 #define __syncthreads() emulated::pause(emulated::BLOCK)
 
 namespace emulated {
-static const size_t STACK = 128 << 10;
+static const size_t STACK = 128 << 10, SHARED = 256 << 10;
 
 static void wake(size_t first, size_t last, Wait from) {
   for (size_t t = first; t < last; ++t)
@@ -59,23 +60,28 @@ static void wake(size_t first, size_t last, Wait from) {
   for (size_t t = first; t < last; ++t) threads[t].wait = RUNS;
 }
 
-// 0, or 1 for a deadlock: some threads of a warp or block wait for others that never come.
-static int run_block(dim3 size, unsigned seed) {
+static void begin_thread(Thread& thread, size_t number, dim3 size, char* stack) {
+  thread.index = make_uint3(number % size.x, number / size.x % size.y, number / size.x / size.y);
+  thread.groups.resize(1);
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = stack;
+  thread.context.uc_stack.ss_size = STACK;
+  makecontext(&thread.context, body, 0);
+}
+
+// Blocks that run at the same time, from the first on, each with shared memory of its own. 0, or 1 for a
+// deadlock: some threads wait for others that never come.
+static int run_blocks(unsigned first, unsigned blocks, dim3 size, unsigned seed) {
   static std::vector<char> stacks;
-  const size_t count = size.x * size.y * size.z;
+  const size_t each = size.x * size.y * size.z, count = each * blocks;
   stacks.resize(count * STACK);
   threads.assign(count, Thread{});
-  memset(shared, 0xFF, shared_bytes);
+  memset(shared, 0xFF, blocks * SHARED);
   std::vector<int> order(count);
   for (size_t t = 0; t < count; ++t) {
-    Thread& thread = threads[t];
     order[t] = t;
-    thread.index = make_uint3(t % size.x, t / size.x % size.y, t / size.x / size.y);
-    thread.groups.resize(1);
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = &stacks[t * STACK];
-    thread.context.uc_stack.ss_size = STACK;
-    makecontext(&thread.context, body, 0);
+    threads[t].block = t / each;
+    begin_thread(threads[t], t % each, size, &stacks[t * STACK]);
   }
   std::shuffle(order.begin(), order.end(), std::mt19937(seed));
   for (;;) {
@@ -84,28 +90,35 @@ static int run_block(dim3 size, unsigned seed) {
       if (threads[t].wait != RUNS) continue;
       current = t;
       threadIdx = threads[t].index;
+      blockIdx = make_uint3(first + threads[t].block, 0, 0);
+      tvmconv_dynamic_shared = shared + threads[t].block * SHARED;
       swapcontext(&scheduler, &threads[t].context);
       ran = true;
     }
     for (size_t t = 0; t < count; ++t) done = done && threads[t].wait == DONE;
     if (done) return 0;
     if (!ran) return 1;
-    for (size_t w = 0; w < count; w += 32) wake(w, std::min(w + 32, count), WARP);
-    wake(0, count, BLOCK);
+    for (size_t b = 0; b < count; b += each) {
+      for (size_t w = b; w < b + each; w += 32) wake(w, std::min(w + 32, b + each), WARP);
+      wake(b, b + each, BLOCK);
+    }
+    wake(0, count, CLUSTER);
   }
 }
 
-static int launch(dim3 grid, dim3 block, size_t bytes, unsigned seed, std::function<void()> f) {
+static int launch(dim3 grid, dim3 block, unsigned cluster, unsigned seed, std::function<void()> f) {
   kernel = f;
-  shared_bytes = bytes;
-  for (unsigned x = 0; x < grid.x; ++x) {
-    blockIdx = make_uint3(x, 0, 0);
-    if (run_block(block, seed + x)) return 1;
-  }
+  static std::vector<unsigned char> memory;
+  memory.resize(cluster * SHARED + 128);
+  shared = &memory[0] + (128 - reinterpret_cast<uintptr_t>(&memory[0]) % 128);
+  if (grid.x % cluster) return 2;
+  for (unsigned x = 0; x < grid.x; x += cluster)
+    if (run_blocks(x, cluster, block, seed + x)) return 1;
   return 0;
 }
 
 static Thread& me() { return threads[current]; }
+// Blocks are whole warps where warps work together.
 static Thread& neighbour(int lane) { return threads[current / 32 * 32 + lane]; }
 static int lane() { return current % 32; }
 template <typename T>
@@ -169,6 +182,10 @@ static void tvmconv_wait() {
     }
     groups.erase(groups.begin());
   }
+}
+template <int BLOCKS>
+static void tvmconv_meet() {
+  emulated::pause(emulated::CLUSTER);
 }
 template <typename T>
 static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }

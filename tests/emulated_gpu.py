@@ -25,9 +25,11 @@ from tvmconv.hardware import Function, Machine
 from tvmconv.runtime import arrays
 
 HEADER = Path(__file__).with_name("emulated_gpu.h")
-_KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\) \{')
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__cluster_dims__\((\d+), 1, 1\) )?__launch_bounds__\(\d+\) (\w+)'
+    r"\(([^)]*)\) \{"
+)
 _SHARED = re.compile(r"extern __shared__[^;]*;")
-_SHARED_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _headers() -> Path | None:
 def _parameters(source: str) -> dict[str, list[tuple[str, str]]]:
     """(type, name) of each kernel's parameters."""
     found = {}
-    for kernel, text in _KERNEL.findall(source):
+    for _, kernel, text in _KERNEL.findall(source):
         parts = (part.replace("__restrict__", "").rsplit(None, 1) for part in text.split(","))
         found[kernel] = [(kind.strip(), name) for kind, name in parts]
     return found
@@ -148,6 +150,7 @@ def _compile(
     folder: Path,
 ) -> ctypes.CDLL:
     units = []
+    clusters = {kernel: int(size or 1) for size, kernel, _ in _KERNEL.findall(source)}
     for launch in kernels:
         named = parameters[launch.kernel]
         void = "".join(f", void* {name}" for _, name in named)
@@ -155,16 +158,14 @@ def _compile(
         block = ", ".join(map(str, launch.threads))
         units.append(
             f'extern "C" int run_{launch.kernel}(unsigned seed{void}) {{\n'
-            "  emulated::shared = tvmconv_dynamic_shared;\n"
             f"  return emulated::launch(dim3({launch.blocks}), dim3({block}), "
-            f"{launch.shared_bytes}, seed, [=] {{ {launch.kernel}({given}); }});\n}}\n"
+            f"{clusters[launch.kernel]}, seed, [=] {{ {launch.kernel}({given}); }});\n}}\n"
         )
     text = _SHARED.sub("", source)
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     path.write_text(
         f'#include "{HEADER}"\n#undef __launch_bounds__\n#define __launch_bounds__(n)\n'
-        f"alignas(128) static unsigned char tvmconv_dynamic_shared[{_SHARED_BYTES}];\n{text}\n"
-        + "".join(units)
+        f"#undef __cluster_dims__\n#define __cluster_dims__(...)\n{text}\n" + "".join(units)
     )
     options = ["-O1", "-w", "-std=c++17", "-shared", "-fPIC", f"-I{_headers()}"]
     done = subprocess.run(

@@ -142,15 +142,16 @@ MAY_IMPORT = {
     "gpu.nvrtc": "errors toolchain gpu.tools",
     "gpu.compiler": "errors toolchain gpu.tools gpu.stub gpu.nvrtc gpu.prelude",
     "gpu.tiles": "errors gpu.prelude",
+    "gpu.clusters": "errors",
     "gpu.pipelines": "errors",
-    "gpu.lowering": "gpu.tiles gpu.pipelines",
+    "gpu.lowering": "gpu.tiles gpu.clusters gpu.pipelines",
     "unbinding": "",
     "lowering": "errors prefetching dot_words matrix_tiles unbinding gpu.lowering gpu.compiler",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
         "errors arguments rules spec host hardware compute lowering prefetching dot_words matrix_tiles "
-        "nests gpu.tiles gpu.pipelines"
+        "nests gpu.tiles gpu.clusters gpu.pipelines"
     ),
     "tuning_logs": "",
     "tuning": "",

@@ -217,7 +217,8 @@ def check_values(case: Case, decisions: Decisions | None = None) -> None:
 def random_decisions(case: Case, count: int) -> list[Decisions]:
     """Legal decisions other than the default, the same ones in every run."""
     space = hardware.space(case.schedule, case.spec, case.machine)
-    others: Sequence[Decisions] = [point for point in space if point != case.default()]
+    default = case.default()
+    others: Sequence[Decisions] = [point for point in space if point != default]
     drawn = random.Random(case.spec.key)  # noqa: S311 - the same tests in every run
     return drawn.sample(others, min(count, len(others)))
 
