@@ -155,7 +155,6 @@ def test_results_of_another_card_or_driver_are_not_continued(exported, tmp_path,
     ("options", "said"),
     [
         ([], "this machine has no NVIDIA driver (libcuda.so.1). Give --export candidates.tar"),
-        (["--rpc-tracker", "localhost:1"], "cannot be measured over RPC yet. Give --export"),
         (["--threads", 2], "--threads is for CPUs"),
     ],
 )

@@ -1,9 +1,10 @@
-"""The GPU that measures candidates: found and named, or the reason why there is none."""
+"""What measures candidates: the CPU or a GPU, named, or the reason why there is no such GPU."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tvmconv import host
 from tvmconv.errors import IncompatibleMachineError
 from tvmconv.gpu import driver as cuda_driver
 from tvmconv.gpu import variants as gpu_variants
@@ -19,6 +20,28 @@ class Found:
     device: Device
     devices: int
     driver: str
+
+
+@dataclass(frozen=True)
+class Here:
+    """What measures here: the name of the CPU or the card, and the card's driver in words.
+
+    Times of two that differ in either do not compare.
+    """
+
+    name: str
+    driver: str | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.name, self.driver)))
+
+
+def here(machine: Machine) -> Here:
+    """Name what measures a machine's kernels here; for a GPU raises what `find` does."""
+    if machine.gpu is None:
+        return Here(host.cpu_name())
+    found = find(machine)
+    return Here(found.device.name, found.driver)
 
 
 def find(machine: Machine) -> Found:

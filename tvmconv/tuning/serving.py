@@ -27,11 +27,12 @@ from typing import Any
 
 from tvmconv import __version__, bundle, host
 from tvmconv.decoding import decode
-from tvmconv.errors import IncompatibleMachineError, TuningError
+from tvmconv.errors import IncompatibleMachineError, MissingToolError, TuningError
 from tvmconv.hardware import Machine
 from tvmconv.spec import ConvSpec
+from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Failure
-from tvmconv.tuning.running import Conditions, Runner, open_runtime
+from tvmconv.tuning.running import Conditions, Libraries, Runner, open_runtime
 from tvmconv.tuning.worker import die_with_parent
 
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
@@ -233,8 +234,11 @@ class Desk:
         begin = time.monotonic()
         try:
             value = getattr(self, f"_{verb}")(**question)
-        except (IncompatibleMachineError, TuningError, ValueError) as error:
+        except (IncompatibleMachineError, MissingToolError, TuningError, ValueError) as error:
             return json.dumps({"refused": str(error)})
+        except (AttributeError, TypeError) as error:
+            reason = f"its tvmconv {__version__} does not know this question ({error})"
+            return json.dumps({"refused": f"{reason}: install the same release on both sides"})
         took = time.monotonic() - begin
         if isinstance(value, Failure):
             return json.dumps({"error": value.text, "took": took})
@@ -245,16 +249,19 @@ class Desk:
         if self._runner is not None:
             self._runner.close()
 
-    def _begin(self, machine: Any, threads: int, cache: str, roof: str) -> dict[str, str]:
+    def _begin(self, machine: Any, threads: int, cache: str, **files: str) -> dict[str, Any]:
+        """Get ready; ``files`` are those of `Libraries` that were put here before."""
         known: Machine = decode(Machine, machine, "machine")
         missing = sorted(set(known.features) - host.cpu_features())
         if known.architecture != host.architecture() or missing:
             lacks = known.architecture if not missing else ", ".join(missing)
             raise IncompatibleMachineError(f"{known.name} is not this board, which lacks {lacks}")
+        here = gpus.here(known)
         self.close()
-        conditions = Conditions(threads, cache)
-        self._runner = Runner(known, self._runtime, str(self._folder / roof), conditions)
-        return {"cpu": host.cpu_name(), "tvmconv": __version__}
+        placed = {name: self._folder / file for name, file in files.items()}
+        libraries = Libraries(**{"runtime": self._runtime, **placed})
+        self._runner = Runner(known, libraries, Conditions(threads, cache))
+        return {"cpu": here.name, "driver": here.driver, "tvmconv": __version__}
 
     def _roof(self, limit: float) -> Any:
         return dataclasses.asdict(self._at(limit).roof())
