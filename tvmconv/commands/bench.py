@@ -89,8 +89,13 @@ class _Timed:
     show: Callable[[], None]
 
 
-def _on_cpu(report: Report) -> _Timed:
-    return _Timed(as_json(report), lambda: show_report(report))
+def _timed(report: Report | GpuReport) -> _Timed:
+    from tvmconv.bench import Report
+
+    figures = as_json(report)
+    if isinstance(report, Report):
+        return _Timed(figures, lambda: show_report(report))
+    return _Timed(figures, lambda: show_gpu_report(report))
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
@@ -103,7 +108,7 @@ def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Time
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         if _is_for_gpu(path):
             return _bench_gpu(path, workload, args, show)
-        return _on_cpu(bench_bundle(path, workload, args.threads, args.rounds, show))
+        return _timed(bench_bundle(path, workload, args.threads, args.rounds, show))
 
 
 def _bench_on_board(
@@ -123,7 +128,7 @@ def _bench_on_board(
             None if chosen is None else [Path(folder) for folder in chosen],
             args.winograd,
         )
-    return _on_cpu(report)
+    return _timed(report)
 
 
 def _is_for_gpu(path: Path) -> bool:
@@ -140,12 +145,7 @@ def _bench_gpu(
 
     library = load(path, device="cuda")
     machine, _ = hardware.find_machine(library.variant.machine)
-    report = gpu_bench.bench(library, workload.entries, machine, args.rounds, show)
-    figures = {
-        **dataclasses.asdict(report),
-        "total_microseconds": report.total_microseconds,
-    }
-    return _Timed(figures, lambda: show_gpu_report(report))
+    return _timed(gpu_bench.bench(library, workload.entries, machine, args.rounds, show))
 
 
 def show_gpu_report(report: GpuReport) -> None:
@@ -268,7 +268,7 @@ def show_report(report: Report) -> None:
     )
 
 
-def as_json(report: Report) -> dict[str, object]:
+def as_json(report: Report | GpuReport) -> dict[str, object]:
     """Return everything in the report as plain data."""
     return {
         **dataclasses.asdict(report),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv import oracle
+from tvmconv.bench import Compiled
 from tvmconv.gpu import check as gpu_check
 from tvmconv.hardware import Machine
 from tvmconv.runtime import GpuLibrary, gpu_timing
@@ -87,7 +88,13 @@ def _row(library: GpuLibrary, layer: Layer, machine: Machine, rounds: int) -> Ro
     out = gpu.upload(np.zeros(spec.output_shape, oracle.numpy_dtype(spec.out_dtype)))
     launch = gpu_timing.launcher(bound, here["data"], here.get("residual"), out)
     times = gpu_timing.seconds(gpu, launch, rounds)
-    seconds = statistics.median(times)
+    made = Compiled(kernel.entry.record or "default", kernel.schedule, kernel.decisions)
+    return row(layer, made, times, machine)
+
+
+def row(layer: Layer, kernel: Compiled, times: Sequence[float], machine: Machine) -> Row:
+    """Put a layer's times, in seconds, into a row."""
+    spec, seconds = layer.spec, statistics.median(times)
     bandwidth = machine.gpu.bandwidth if machine.gpu else 0
     return Row(
         name=layer.name,
@@ -99,7 +106,7 @@ def _row(library: GpuLibrary, layer: Layer, machine: Machine, rounds: int) -> Ro
         percent_bandwidth=100 * spec.bytes / seconds / bandwidth if bandwidth else 0.0,
         gflops=spec.flops / seconds / 1e9,
         gbytes=spec.bytes / seconds / 1e9,
-        source=kernel.entry.record or "default",
+        source=kernel.source,
         schedule=kernel.schedule,
         decisions=kernel.decisions,
     )

@@ -21,8 +21,8 @@ from tvmconv.tuning import batch as batches
 from tvmconv.tuning import gpus
 from tvmconv.tuning import results as files
 from tvmconv.tuning.batch import Batch, Kernel, LayerKernels
-from tvmconv.tuning.gpus import Here
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
+from tvmconv.tuning.gpus import Here
 from tvmconv.tuning.results import Book, Final, Header, Results, Timed
 from tvmconv.tuning.running import Conditions, Libraries, Runner, time_each
 

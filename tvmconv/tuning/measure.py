@@ -77,16 +77,18 @@ class Measurer:
     @property
     def cpu(self) -> str:
         """What measures: the name of a CPU or a card."""
-        return self._here().name
+        return self.here.name
 
     @property
     def how(self) -> str:
         """The first words of a record's ``measured``."""
         place = f"over RPC, key {self._boards.key}" if self._boards else "here"
-        driver = self._here().driver
+        driver = self.here.driver
         return f"{place}, {driver}" if driver else place
 
-    def _here(self) -> Here:
+    @property
+    def here(self) -> Here:
+        """What measures, and its driver if it has one."""
         return self._on_boards().here if self._boards else gpus.here(self.machine)
 
     def measure(
