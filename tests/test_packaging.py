@@ -156,6 +156,7 @@ MAY_IMPORT = {
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle gpu.driver gpu.variants host",
     "gpu.check": "errors oracle runtime spec",
+    "gpu.copies": "oracle runtime spec gpu.check",
     "choice": "errors spec hardware tuning.log",
     "builder": ". errors spec bundle hardware toolchain cross gpu.tools gpu.fatbin elf choice lowering",
     # The tuner, from what it passes around to what it does all day.
@@ -167,8 +168,8 @@ MAY_IMPORT = {
     ),
     "tuning.gpus": "errors host hardware runtime gpu.driver gpu.variants",
     "tuning.gpu_stand": (
-        "errors spec hardware bundle oracle runtime gpu.driver gpu.check tuning.candidate tuning.worker "
-        "tuning.gpus"
+        "errors spec hardware bundle oracle runtime gpu.driver gpu.check gpu.copies tuning.candidate "
+        "tuning.worker tuning.gpus"
     ),
     "tuning.running": (
         "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker "
@@ -239,7 +240,7 @@ MAY_IMPORT = {
         "errors hardware toolchain cross choice workloads roof bench gpu.bench tuning.candidate "
         "tuning.measure tuning.running tuning.fleet"
     ),
-    "gpu.bench": "hardware oracle workloads runtime bench gpu.check",
+    "gpu.bench": "spec hardware oracle workloads runtime bench gpu.check gpu.copies",
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",

@@ -56,12 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
     )
-    parser.add_argument(
-        "--cache",
-        choices=("warm", "cold"),
-        default="warm",
-        help="warm: call after call; cold: all but data flushed before each call (default: warm)",
-    )
+    arguments.add_cache(parser)
     parser.add_argument("--layers", metavar="NAME,..", help="only these layers of the workload")
     parser.add_argument(
         "--output", metavar="DIR", help="where records go (default: your own directory)"

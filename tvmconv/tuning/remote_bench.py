@@ -36,6 +36,7 @@ def bench(
     progress: Progress,
     directories: Sequence[Path] | None,
     winograd: bool,
+    cache: str = "warm",
 ) -> Report | gpu_bench.Report:
     """Time every layer that is not empty, ``rounds`` runs of 3 ms each, one layer after the other.
 
@@ -47,7 +48,7 @@ def bench(
     cross.require(machine.architecture, machine.name)
     todo = [layer for layer in layers if not layer.spec.is_empty]
     timed: list[tuple[Layer, Compiled, list[float]]] = []
-    with Measurer(machine, Conditions(threads), boards=boards) as measurer:
+    with Measurer(machine, Conditions(threads, cache), boards=boards) as measurer:
         before = measurer.roof()
         for layer in todo:
             progress(f"{layer.name} on {measurer.cpu}", len(timed), len(todo))
@@ -55,10 +56,10 @@ def bench(
             timed.append((layer, *found))
         if machine.gpu is not None:
             on_gpu = tuple(gpu_bench.row(*each, machine) for each in timed)
-            return gpu_bench.Report(on_gpu, machine.name, str(measurer.here), rounds)
+            return gpu_bench.Report(on_gpu, machine.name, str(measurer.here), rounds, cache)
         measured = _higher(before, measurer.roof())
         rows = tuple(_row(*each, measured) for each in timed)
-        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds)
+        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds, cache)
 
 
 def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> Row:
