@@ -46,7 +46,7 @@ class WallClock:
 
     def __init__(self, gpu, launch, launches):
         launch(1)
-        self.launch, self.launches = launch, launches
+        self.gpu, self.launch, self.launches = gpu, launch, launches
         WallClock.opened += 1
 
     def seconds(self, replays):

@@ -101,24 +101,33 @@ def test_cold_launches_take_copies_in_turn(gpu, built, machine, monkeypatch):
     assert all(np.array_equal(each, out[0]) for each in out)
 
 
+class Counted(WallClock):
+    """Says that a launch takes 2 s and filling 1 MB takes 3 s."""
+
+    filled = 0
+
+    def seconds(self, replays):
+        gpu, Counted.filled = self.gpu, 0
+        before = len(gpu.launches)
+        self.launch(1)
+        return 2.0 * (len(gpu.launches) - before) + 3.0 * Counted.filled / 1e6
+
+
 def test_tiny_layers_are_flushed_once_a_turn_and_its_time_subtracted(
     gpu, built, machine, monkeypatch
 ):
-    l2_bytes, filled = 64 * SPEC.bytes, []
     fill = OnMain.fill
-    monkeypatch.setattr(OnMain, "fill", lambda self, *a: filled.append(a[2]) or fill(self, *a))
-    monkeypatch.setattr(gpu_stand, "_LEAST_MS", {"cold": 0.1})
-    monkeypatch.setattr(gpu_stand, "_WARM_UP_MS", 0.1)
-    stand = stand_on(gpu, small(machine, l2_bytes), "cold")
 
-    (times,) = stand.interleave(SPEC.key, built[:1], 2)
-    assert all(0 < each < 1e-2 for each in times)
-    assert filled.count(2 * l2_bytes) > 3
-    assert len(gpu.launches) > 128 * 3
-    slow = 0.7 * 128 * min(times)
-    monkeypatch.setattr(Flush, "seconds", lambda _self, _ms: slow)
-    (less,) = stand.interleave(SPEC.key, built[:1], 2)
-    assert min(less) < 0.8 * min(times)
+    def noted(self, target, byte, count, stream):
+        Counted.filled += count
+        fill(self, target, byte, count, stream)
+
+    monkeypatch.setattr(OnMain, "fill", noted)
+    stand = gpu_stand.Stand(gpu, small(machine, 64 * SPEC.bytes), "cold", Counted)
+
+    turn = Counted(gpu, stand._clock(SPEC.key, built[0])._replayed.launch, 1).seconds(1)
+    assert turn == 2.0 * 128 + 3.0 * 2 * 64 * SPEC.bytes / 1e6
+    assert stand.interleave(SPEC.key, built[:1], 2) == [[pytest.approx(2.0)] * 2]
 
 
 def test_a_flush_that_takes_longer_than_flush_and_kernel_is_an_error(
