@@ -218,6 +218,7 @@ class Desk:
     def __init__(self, folder: Path, runtime: Path) -> None:
         self._folder, self._runtime = folder, runtime
         self._runner: Runner | None = None
+        self._claim = contextlib.ExitStack()
 
     def put(self, name: str, content: bytes) -> None:
         """Keep a file; empty content removes it."""
@@ -245,9 +246,11 @@ class Desk:
         return json.dumps({"value": value, "took": took})
 
     def close(self) -> None:
-        """End the measuring process."""
+        """End the measuring process, and let its GPU go."""
         if self._runner is not None:
             self._runner.close()
+            self._runner = None
+        self._claim.close()
 
     def _begin(self, machine: Any, threads: int, cache: str, **files: str) -> dict[str, Any]:
         """Get ready; ``files`` are those of `Libraries` that were put here before."""
@@ -258,6 +261,7 @@ class Desk:
             raise IncompatibleMachineError(f"{known.name} is not this board, which lacks {lacks}")
         here = gpus.here(known)
         self.close()
+        self._claim.enter_context(gpus.claimed(known))
         placed = {name: self._folder / file for name, file in files.items()}
         libraries = Libraries(**{"runtime": self._runtime, **placed})
         self._runner = Runner(known, libraries, Conditions(threads, cache))
