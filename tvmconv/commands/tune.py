@@ -1,7 +1,7 @@
 """Search the fastest schedule for each layer, and record what beats the default.
 
-Candidates are measured on this machine; or elsewhere, with --export, `tvmconv measure` and --import, or
-on boards, with --rpc-tracker; or their times are predicted, with --simulate.
+Candidates are measured on this machine, its CPU or its GPU; or elsewhere, with --export, `tvmconv measure`
+and --import, or on boards, with --rpc-tracker; or their times are predicted, with --simulate.
 
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
 `tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,

@@ -133,6 +133,7 @@ class Clock:
             gpu.synchronize(0)
             return time.perf_counter() - begin
 
+        self._turn = turn  # holds packed filters, for example, which replays read
         once()  # allocates workspaces
         self._turns = min(_TURNS, max(1, int(_GRAPH_MS / 1e3 / once())))
         self._replayed = graph(gpu, turn, self._turns)
