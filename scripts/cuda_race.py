@@ -6,21 +6,28 @@ Ours computes the network's layer: convolution, bias, activation and residual. P
 convolution alone: what it would need for the rest is not counted, and where TensorFlow pads the two sides
 differently, its input is padded before the clock starts. ``cudnn`` is F.conv2d on channels_last tensors with
 cudnn.benchmark on and TF32 off; ``native``, for depthwise layers, is PyTorch's own kernel (cuDNN off) on the
-NCHW tensors that it is written for. Both sides are captured in CUDA graphs of several launches, whose replays
-are timed by events: data stays in L2 where it fits, and no launch is waited for. Rounds alternate; a time is
-the median of them.
+NCHW tensors that it is written for. All sides are captured in CUDA graphs of several launches, whose replays
+are timed by events: no launch is waited for. Rounds alternate; a time is the median of them. First all
+launches use the same tensors, which stay in L2 where they fit; then copies take turns, so many that none is
+in L2 any more (`cuda_graphs.py`), as long as there is time for both.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAUNCHES, ROUNDS, LEAST_MS = 20, 7, 2.0
+import cuda_graphs
+
+from tvmconv.gpu import copies
+
+COPYING = 7  # copies of 1 GiB of which the median counts
 
 
 def race(folder: Path, sets: list, right: set[str], device: str, deadline: float) -> dict:
@@ -33,7 +40,9 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    rows, left_out, seen = [], [], set()
+    rows, left_out, seen, warm = [], [], set(), []
+    left = len({layer.spec.key for _, layers in sets for _, layer in layers} & right)
+    cold = Cold.of(torch, device)
     for name, layers in sets:
         path = folder / f"{name}.tvmconv"
         if not path.exists():
@@ -44,10 +53,14 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
             if key in seen or key not in right:
                 continue
             seen.add(key)
+            left -= 1
             if time.monotonic() > deadline:
                 left_out.append(key)
                 continue
-            rows.append(row(torch, network, layer, library[key], device))
+            # Cold times only where there is time for the warm ones of all layers.
+            until = deadline - left * (statistics.mean(warm) if warm else 0.0)
+            rows.append(row(torch, network, layer, library[key], device, cold, until))
+            warm.append(rows[-1].pop("warm_seconds"))
     return {
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version(),
@@ -57,8 +70,31 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
     }
 
 
-def row(torch: Any, network: str, layer: Any, kernel: Any, device: str) -> dict:
-    """One layer: the times of all sides in microseconds, or why there are none."""
+@dataclass(frozen=True)
+class Cold:
+    """What cold times need: the size of L2, a tensor that displaces all in it, and a graph of its filling."""
+
+    l2_bytes: int
+    filler: Any
+    filling: cuda_graphs.Captured
+
+    @classmethod
+    def of(cls, torch: Any, device: str) -> Cold:
+        l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
+        count = copies.flush_bytes(l2_bytes)
+        filler = torch.empty(count, dtype=torch.uint8, device=device)
+        return cls(l2_bytes, filler, cuda_graphs.flushing(torch, filler))
+
+
+def row(
+    torch: Any, network: str, layer: Any, kernel: Any, device: str, cold: Cold, until: float
+) -> dict:
+    """One layer: the times of all sides in microseconds, or why there are none.
+
+    Under ``cold`` the cold ones, unless it is later than ``until`` when the warm ones are there; in
+    ``warm_seconds`` how long those took.
+    """
+    begin = time.monotonic()
     spec = layer.spec
     about = {
         "network": network,
@@ -73,20 +109,56 @@ def row(torch: Any, network: str, layer: Any, kernel: Any, device: str) -> dict:
         "decisions": kernel.decisions,
         "record": kernel.entry.record,
     }
+    made = []
+
+    def warm() -> dict:
+        copy = problem(torch, spec, kernel, device)
+        made.append((copy, copy()))
+        compare(torch, spec, made[0][1])
+        return timed(torch, [made[0][1]], "warm")
+
+    about.update(figures(warm))
+    about["warm_seconds"] = time.monotonic() - begin
+    if "failure" not in about and time.monotonic() < until:
+        copy, first = made[0]
+        about["cold"] = figures(lambda: cold_times(torch, spec, copy, first, cold))
+    return about
+
+
+def cold_times(
+    torch: Any, spec: Any, copy: Callable[[], dict], first: dict, cold: Cold
+) -> dict[str, list[float]]:
+    wanted = copies.copies(spec, cold.l2_bytes, "cold")
+    calls = [first, *(copy() for _ in range(wanted.count - 1))]
+    return timed(torch, calls, "cold", cold if wanted.flush else None)
+
+
+def timed(
+    torch: Any, calls: list[dict], cache: str, flushed: Cold | None = None
+) -> dict[str, list[float]]:
+    """Microseconds of all sides, whose calls on several copies take turns."""
+    filler, filling = (flushed.filler, flushed.filling) if flushed else (None, None)
+    graphs = {
+        name: cuda_graphs.captured(torch, [each[name] for each in calls], filler)
+        for name in calls[0]
+    }
+    return cuda_graphs.timed(torch, graphs, cuda_graphs.ROUNDS[cache], filling)
+
+
+def figures(measure: Callable[[], dict[str, list[float]]]) -> dict:
+    """Medians, spreads and how many times as fast ours is; or the failure."""
     try:
-        calls = sides(torch, spec, kernel, device)
-        graphs = {name: captured(torch, call) for name, call in calls.items()}
-        times = timed(torch, graphs)
+        times = measure()
     except Exception as error:  # of one layer or library: the rest goes on
-        return {**about, "failure": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
     medians = {f"{name}_us": statistics.median(all_) for name, all_ in times.items()}
     spread = {f"{name}_spread": [min(all_), max(all_)] for name, all_ in times.items()}
     best = min(value for name, value in medians.items() if name != "ours_us")
-    return {**about, **medians, **spread, "ratio": best / medians["ours_us"]}
+    return {**medians, **spread, "ratio": best / medians["ours_us"]}
 
 
-def sides(torch: Any, spec: Any, kernel: Any, device: str) -> dict:
-    """What each side calls once for one convolution; raises where they do not compute the same."""
+def problem(torch: Any, spec: Any, kernel: Any, device: str) -> Callable[[], dict]:
+    """What makes, each time on tensors of its own, what each side calls for one convolution."""
     functional = torch.nn.functional
     dtype = getattr(torch, spec.dtype)
 
@@ -99,7 +171,6 @@ def sides(torch: Any, spec: Any, kernel: Any, device: str) -> dict:
     # Zeros, so that values can be compared with a convolution alone.
     bias = torch.zeros(spec.bias_shape, dtype=dtype, device=device) if spec.bias else None
     residual = torch.zeros_like(out) if spec.residual else None
-    bound = kernel.bind(w, bias)
 
     image = x.permute(0, 3, 1, 2)  # NHWC in memory is PyTorch's channels_last
     top, bottom, left, right = spec.pads
@@ -114,20 +185,24 @@ def sides(torch: Any, spec: Any, kernel: Any, device: str) -> dict:
         window = w.permute(3, 2, 0, 1)
     arguments = (None, spec.strides, (top, left), spec.dilations, spec.groups)
     last = window.contiguous(memory_format=torch.channels_last)
-    calls = {
-        "ours": lambda: bound(x, residual, out),
-        "cudnn": lambda: functional.conv2d(image, last, *arguments),
-    }
-    if spec.op == "depthwise_conv2d":
-        plain, first = image.contiguous(), window.contiguous()
+    plain, first = image.contiguous(), window.contiguous()
 
-        def native() -> Any:
-            with torch.backends.cudnn.flags(enabled=False):
-                return functional.conv2d(plain, first, *arguments)
+    def native(*tensors: Any) -> Any:
+        with torch.backends.cudnn.flags(enabled=False):
+            return functional.conv2d(*tensors, *arguments)
 
-        calls["native"] = native
-    compare(torch, spec, calls)
-    return calls
+    def copy() -> dict:
+        addend = None if residual is None else residual.clone()
+        bound = kernel.bind(w, bias)  # which copies both
+        calls = {
+            "ours": functools.partial(bound, x.clone(), addend, torch.empty_like(out)),
+            "cudnn": functools.partial(functional.conv2d, image.clone(), last.clone(), *arguments),
+        }
+        if spec.op == "depthwise_conv2d":
+            calls["native"] = functools.partial(native, plain.clone(), first.clone())
+        return calls
+
+    return copy
 
 
 def compare(torch: Any, spec: Any, calls: dict) -> None:
@@ -156,58 +231,12 @@ def compare(torch: Any, spec: Any, calls: dict) -> None:
             raise ValueError(f"{name} and ours differ by {error:.2g}: not the same problem")
 
 
-def captured(torch: Any, call: Callable[[], Any]) -> Any:
-    """A CUDA graph of `LAUNCHES` calls, after three outside; raises where the replay computes otherwise."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            before = call()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    expected = before.clone()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(LAUNCHES):
-            after = call()
-    after.zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    if not torch.allclose(after.float(), expected.float(), rtol=1e-2, atol=1e-2):
-        raise ValueError("the replay of a CUDA graph computes other values than a call")
-    return graph
-
-
-def timed(torch: Any, graphs: dict) -> dict[str, list[float]]:
-    """Microseconds of one call on each side, in every round."""
-    replays = {}
-    for name, graph in graphs.items():
-        milliseconds(torch, graph, 1)
-        replays[name] = max(1, math.ceil(LEAST_MS / milliseconds(torch, graph, 1)))
-    times: dict[str, list[float]] = {name: [] for name in graphs}
-    for _ in range(ROUNDS):
-        for name, graph in graphs.items():
-            count = replays[name]
-            times[name].append(1e3 * milliseconds(torch, graph, count) / (count * LAUNCHES))
-    return times
-
-
-def milliseconds(torch: Any, graph: Any, replays: int) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(replays):
-        graph.replay()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end)
-
-
 def copy_bandwidth(torch: Any, device: str) -> float:
     """Bytes a second, read plus written, of a copy of 1 GiB: the roof that memory gives."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(COPYING):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         target.copy_(source)
@@ -221,34 +250,54 @@ def show(figures: dict) -> None:
     """Print the layers, and geometric means of how many times as fast ours is as the best other."""
     rows = [each for each in figures["rows"] if "ratio" in each]
     print(
-        "\n| layer | dtype | batch | ours us | cuDNN us | PyTorch's own us | times as fast | schedule |"
+        "\n| layer | dtype | batch | ours us | cuDNN us | PyTorch's own us | times as fast | cold: ours us | "
+        "cuDNN us | PyTorch's own us | times as fast | schedule |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for each in rows:
-        native = f"{each['native_us']:.1f}" if "native_us" in each else ""
         print(
-            f"| {each['network']} {each['layer']} | {each['dtype']} | {each['batch']} | "
-            f"{each['ours_us']:.1f} | {each['cudnn_us']:.1f} | {native} | {each['ratio']:.2f} | "
-            f"{each['schedule']} |"
+            f"| {each['network']} {each['layer']} | {each['dtype']} | {each['batch']} | {cells(each)} | "
+            f"{cells(each.get('cold', {}))} | {each['schedule']} |"
         )
     bandwidth = figures["copy_bytes_per_second"]
     print(
-        "\n| kind | layers | times as fast, geometric mean | lowest | % of copy bandwidth, median |"
+        "\n| kind | layers | times as fast, geometric mean | lowest | layers cold | times as fast | lowest | "
+        "% of copy bandwidth, median | cold |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for kind in sorted({(each["class"], each["dtype"], each["batch"]) for each in rows}):
         of_kind = [each for each in rows if (each["class"], each["dtype"], each["batch"]) == kind]
-        ratios = [each["ratio"] for each in of_kind]
-        shares = [100e6 * each["bytes"] / each["ours_us"] / bandwidth for each in of_kind]
+        cold = [each for each in of_kind if "ratio" in each.get("cold", {})]
+        rates = [each["bytes"] / each["ours_us"] for each in of_kind]
+        cold_rates = [each["bytes"] / each["cold"]["ours_us"] for each in cold]
+        shares = [
+            f"{1e8 * statistics.median(each) / bandwidth:.0f}" if each else ""
+            for each in (rates, cold_rates)
+        ]
         print(
-            f"| {kind[0]} {kind[1]}, batch {kind[2]} | {len(of_kind)} | "
-            f"{statistics.geometric_mean(ratios):.2f} | {min(ratios):.2f} | "
-            f"{statistics.median(shares):.0f} |"
+            f"| {kind[0]} {kind[1]}, batch {kind[2]} | {ratios(of_kind)} | "
+            f"{ratios([each['cold'] for each in cold])} | {' | '.join(shares)} |"
         )
     for each in figures["rows"]:
-        if "failure" in each:
-            print(f"NOT TIMED {each['key']}: {each['failure']}")
+        for what, part in (("", each), (" cold", each.get("cold", {}))):
+            if "failure" in part:
+                print(f"NOT TIMED{what} {each['key']}: {part['failure']}")
     print(
-        f"\ncopy: {bandwidth / 1e9:.0f} GB/s; torch {figures['torch']}, cuDNN {figures['cudnn']}; "
-        f"left out for lack of time: {len(figures['left_out'])}"
+        f"\ncopy: {bandwidth / 1e9:.0f} GB/s; torch {figures['torch']}, cuDNN {figures['cudnn']}; left out "
+        f"for lack of time: {len(figures['left_out'])}, cold {sum('cold' not in each for each in rows)}"
     )
+
+
+def cells(times: dict) -> str:
+    """Times of all sides and the ratio, empty where there are none."""
+    found = [times.get(f"{name}_us") for name in ("ours", "cudnn", "native")]
+    words = ["" if each is None else f"{each:.1f}" for each in found]
+    return " | ".join([*words, f"{times['ratio']:.2f}" if "ratio" in times else ""])
+
+
+def ratios(rows: list[dict]) -> str:
+    """How many, their geometric mean, the lowest."""
+    found = [each["ratio"] for each in rows]
+    if not found:
+        return "0 | | "
+    return f"{len(found)} | {statistics.geometric_mean(found):.2f} | {min(found):.2f}"

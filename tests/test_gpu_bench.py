@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
 
 import gpu_bundles
 import gpu_rehearsal
-import numpy as np
 import pytest
-from gpu_rehearsal import SPEC, Rehearsal
+from gpu_rehearsal import SPEC
+from gpu_stand_rehearsal import OnMain, WallClock, small
 
 from tvmconv import hardware
 from tvmconv.cli import main
@@ -17,13 +18,7 @@ from tvmconv.gpu import bench as gpu_bench
 from tvmconv.gpu import check as gpu_check
 from tvmconv.gpu import driver as cuda_driver
 from tvmconv.oracle import Difference
-from tvmconv.runtime import arrays, gpu_timing
 from tvmconv.workloads import Layer
-
-
-class OnGpu(gpu_rehearsal.Tensor):
-    def data_ptr(self):
-        return arrays.data_address(self.array)
 
 
 @pytest.mark.skipif(cuda_driver.driver() is not None, reason="this machine has a driver")
@@ -35,35 +30,34 @@ def test_bench_of_gpu_kernels_without_a_gpu_says_so(tmp_path, capsys):
     assert "no NVIDIA driver" in capsys.readouterr().err
 
 
-def test_rates_follow_from_the_median_time(monkeypatch, capsys):
-    monkeypatch.setattr(Rehearsal, "upload", lambda _self, array: OnGpu(array))
+@pytest.mark.parametrize("cache", ["warm", "cold"])
+def test_rates_follow_from_the_median_time(cache, monkeypatch, capsys):
     # Checked elsewhere; here the clock is what cannot be had.
     monkeypatch.setattr(gpu_check, "check", lambda _kernel: Difference((), 0.0, 0.0, 0.0, 0.0, 0))
-    outputs = []
+    gpu = OnMain()
+    kernel = gpu_rehearsal.kernel(gpu)
 
-    def seconds(gpu, launch, repeats):
-        launch(0)
-        outputs.append(gpu.launches)
-        return [3e-6, 1e-6, 2e-6][:repeats]
+    class Library:
+        def __init__(self):
+            self.gpu, self.variant = gpu, types.SimpleNamespace(machine="sm_90")
 
-    monkeypatch.setattr(gpu_timing, "seconds", seconds)
-    kernel = gpu_rehearsal.kernel(Rehearsal())
-    library = types.SimpleNamespace(
-        gpu=kernel.gpu,
-        variant=types.SimpleNamespace(machine="sm_90"),
-        __getitem__=None,
-    )
-    library = type("Library", (), {**vars(library), "__getitem__": lambda _self, _key: kernel})()
-    machine, _ = hardware.find_machine("sm_90")
+        def __getitem__(self, _key):
+            return kernel
 
-    report = gpu_bench.bench(library, [Layer("one", SPEC, 3)], machine, rounds=3)
+    machine = small(hardware.find_machine("sm_90")[0], 64 * SPEC.bytes)
+    layers = [Layer("one", SPEC, 3)]
+    report = gpu_bench.bench(Library(), layers, machine, 3, cache=cache, graph=WallClock)
     (row,) = report.rows
-    assert row.microseconds == pytest.approx(2)
-    assert (row.fastest, row.slowest) == (pytest.approx(1), pytest.approx(3))
-    assert row.gflops == pytest.approx(SPEC.flops / 2e-6 / 1e9)
-    assert row.percent_bandwidth == pytest.approx(100 * SPEC.bytes / 2e-6 / 3350e9)
-    assert report.total_microseconds == pytest.approx(6)
-    assert outputs[0][-1] == 0
-    assert np.isfinite(row.gbytes)
+    assert 0.1 < row.fastest <= row.microseconds <= row.slowest < 1e5
+    seconds = row.microseconds / 1e6
+    assert row.gflops == pytest.approx(SPEC.flops / seconds / 1e9)
+    assert row.gbytes == pytest.approx(SPEC.bytes / seconds / 1e9)
+    assert row.percent_bandwidth == pytest.approx(100 * SPEC.bytes / seconds / 3350e9)
+    assert report.total_microseconds == pytest.approx(3 * row.microseconds)
+    sizes = [math.prod(shape) for shape, _ in gpu.allocated]
+    assert sizes.count(math.prod(SPEC.output_shape) * 4 + 2 * gpu_check.GUARD) == (
+        128 if cache == "cold" else 1
+    )
+    assert (2 * machine.l2_bytes in sizes) == (cache == "cold")
     show_gpu_report(report)
-    assert "sm_90, cuda:0: main memory" in capsys.readouterr().out
+    assert f"sm_90, cuda:0: main memory, sm_90, 0 GiB, {cache} cache" in capsys.readouterr().out

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import gpu_bundles
 import gpu_stand_rehearsal
+import numpy as np
 import pytest
 from gpu_rehearsal import SPEC
-from gpu_stand_rehearsal import OnMain, WallClock, stand_on
+from gpu_stand_rehearsal import OnMain, WallClock, small, stand_on
 
 from tvmconv import bundle, hardware, host
 from tvmconv.errors import BuildError, DeviceError
+from tvmconv.gpu import copies
 from tvmconv.gpu import roof as gpu_roof
+from tvmconv.gpu.copies import Copies
 from tvmconv.runtime import arrays
+from tvmconv.runtime.gpu_timing import Clock, Flush
+from tvmconv.spec import ConvSpec
 from tvmconv.tuning import batch as batches
 from tvmconv.tuning import board, gpu_stand, gpus, results, running
 from tvmconv.tuning.worker import SpoiltError, Worker
@@ -60,38 +66,95 @@ def test_a_wrong_kernel_is_refused_and_its_layer_uploaded_anew(gpu, machine, bui
 def test_one_that_is_far_slower_than_the_best_is_looked_at_once(gpu, machine, built):
     runs = []
     stand = stand_on(gpu, machine)
-    seconds = gpu_stand._Clock.seconds
+    seconds = Clock.seconds
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            gpu_stand._Clock, "seconds", lambda self, ms: runs.append(ms) or seconds(self, ms)
-        )
+        patch.setattr(Clock, "seconds", lambda self, ms: runs.append(ms) or seconds(self, ms))
         stand.measure(SPEC.key, built[0], 1e-3, built[0], 1.0)  # said to take 1 s, the best 1 ms
     assert len(runs) == 2
 
 
-def test_cold_times_are_without_the_flush(gpu, built, machine, monkeypatch):
-    filled = []
-    fill = OnMain.fill
-    monkeypatch.setattr(OnMain, "fill", lambda self, *a: filled.append(a[2]) or fill(self, *a))
-    monkeypatch.setattr(gpu_stand, "_LEAST_MS", {"cold": 1.0})
-    small = hardware.Machine(**{**vars(machine), "l2_bytes": 4096})
-    stand = stand_on(gpu, small, "cold")
+def test_cold_launches_take_copies_in_turn(gpu, built, machine, monkeypatch):
+    places = []
+    launch = OnMain.launch
 
+    def noted(self, function, pointers, stream):
+        structs = [ctypes.cast(each, ctypes.POINTER(arrays.DLTensor)).contents for each in pointers]
+        places.append([struct.data for struct in structs])
+        launch(self, function, pointers, stream)
+
+    monkeypatch.setattr(gpu_stand, "_LEAST_MS", {"cold": 0.1})
+    monkeypatch.setattr(gpu_stand, "_WARM_UP_MS", 0.1)
+    stand = stand_on(gpu, small(machine, 3 * SPEC.bytes), "cold")  # ten copies
+    monkeypatch.setattr(OnMain, "launch", noted)
     (times,) = stand.interleave(SPEC.key, built[:1], 3)
-    assert len(times) == 3
-    assert filled.count(2 * 4096) > 3
+
     assert all(0 < each < 1e-2 for each in times)
+    # Without packing and the check; and without the workspace, of which each stream has its own.
+    places = [each[:4] + each[5:] for each in places if len(each) == 6][1:]
+    assert len(places) % 10 == 0
+    for turn in range(0, len(places), 10):
+        assert places[turn : turn + 10] == places[:10]
+    for argument in range(5):  # data, filter, bias, residual, out
+        assert len({each[argument] for each in places}) == 10
+    # Each copy holds the same and is computed right.
+    out = [np.frombuffer(ctypes.string_at(each[4], 2 * 6 * 5 * 12 * 4)) for each in places[:10]]
+    assert all(np.array_equal(each, out[0]) for each in out)
+
+
+class Counted(WallClock):
+    """Says that a launch takes 2 s and filling 1 MB takes 3 s."""
+
+    filled = 0
+
+    def seconds(self, replays):
+        gpu, Counted.filled = self.gpu, 0
+        before = len(gpu.launches)
+        self.launch(1)
+        return 2.0 * (len(gpu.launches) - before) + 3.0 * Counted.filled / 1e6
+
+
+def test_tiny_layers_are_flushed_once_a_turn_and_its_time_subtracted(
+    gpu, built, machine, monkeypatch
+):
+    fill = OnMain.fill
+
+    def noted(self, target, byte, count, stream):
+        Counted.filled += count
+        fill(self, target, byte, count, stream)
+
+    monkeypatch.setattr(OnMain, "fill", noted)
+    stand = gpu_stand.Stand(gpu, small(machine, 64 * SPEC.bytes), "cold", Counted)
+
+    turn = Counted(gpu, stand._clock(SPEC.key, built[0])._replayed.launch, 1).seconds(1)
+    assert turn == 2.0 * 128 + 3.0 * 2 * 64 * SPEC.bytes / 1e6
+    assert stand.interleave(SPEC.key, built[:1], 2) == [[pytest.approx(2.0)] * 2]
 
 
 def test_a_flush_that_takes_longer_than_flush_and_kernel_is_an_error(
     gpu, machine, built, monkeypatch
 ):
-    small = hardware.Machine(**{**vars(machine), "l2_bytes": 64})
-    stand = stand_on(gpu, small, "cold")
-    monkeypatch.setattr(gpu_stand._Flush, "seconds", lambda _self, _ms: 1.0)
+    stand = stand_on(gpu, small(machine, 64 * SPEC.bytes), "cold")
+    monkeypatch.setattr(Flush, "seconds", lambda _self, _ms: 1.0)
 
     with pytest.raises(SpoiltError, match="something else uses this GPU"):
         stand.interleave(SPEC.key, built[:1], 1)
+
+
+def test_how_many_copies_keep_a_layer_out_of_l2(machine):
+    def of(spec, cache="cold"):
+        return copies.copies(spec, machine.l2_bytes, cache)
+
+    middle = ConvSpec.conv2d((1, 56, 56, 256), (1, 1, 256, 64), dtype="float16")
+    assert of(middle, "warm") == Copies(1, 0)
+    assert of(middle) == Copies(1 + 3 * machine.l2_bytes // middle.bytes, 0)
+    # Stride 2 reads a quarter of the data, the rest displaces nothing.
+    strided = ConvSpec.conv2d((4, 56, 56, 256), (1, 1, 256, 64), strides=2, dtype="float16")
+    touched = 2 * (4 * 28 * 28 * 256 + 256 * 64 + 4 * 28 * 28 * 64)
+    assert of(strided) == Copies(1 + 3 * machine.l2_bytes // touched, 0)
+    tiny = ConvSpec.conv2d((1, 1, 1, 96), (1, 1, 96, 4), dtype="float16")
+    assert of(tiny) == Copies(128, 2 * machine.l2_bytes)
+    large = ConvSpec.conv2d((32, 112, 112, 96), (3, 3, 96, 96))
+    assert of(large) == Copies(1, 0)
 
 
 def test_rounds_of_all_kernels_in_turn(gpu, machine, built):

@@ -5,7 +5,9 @@ The results are written by hand: only a machine with a GPU measures.
 
 from __future__ import annotations
 
+import dataclasses
 import tarfile
+import tempfile
 
 import gpu_bundles
 import pytest
@@ -155,7 +157,6 @@ def test_results_of_another_card_or_driver_are_not_continued(exported, tmp_path,
     ("options", "said"),
     [
         ([], "this machine has no NVIDIA driver (libcuda.so.1). Give --export candidates.tar"),
-        (["--rpc-tracker", "localhost:1"], "cannot be measured over RPC yet. Give --export"),
         (["--threads", 2], "--threads is for CPUs"),
     ],
 )
@@ -181,3 +182,41 @@ def test_the_gpu_must_be_of_the_very_architecture(monkeypatch):
     monkeypatch.setattr(cuda_driver, "devices", lambda: [A100, H200, H100])
     assert gpus.find(machine) == gpus.Found(H200, 3, DRIVER)
     assert conditions_name(Conditions(), machine=machine).startswith("nvidia-h200_1-threads_warm")
+
+
+class Driver:
+    """The driver's two functions that `uuid_of` calls, with two cards."""
+
+    def cuDeviceGet(self, handle, index):  # noqa: N802 - CUDA's names
+        handle._obj.value = 100 + index
+        return 0
+
+    def cuDeviceGetUuid_v2(self, made, handle):  # noqa: N802
+        made.raw = bytes([handle.value] * 16)
+        return 0
+
+
+def test_two_servers_do_not_measure_on_one_card(monkeypatch, tmp_path):
+    machine = find_machine("sm_90")[0]
+    cards = [H100, dataclasses.replace(H100, index=1)]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cuda_driver, "driver", Driver)
+
+    def use(card):
+        monkeypatch.setattr(gpus, "find", lambda _machine: gpus.Found(card, 2, DRIVER))
+
+    use(cards[0])
+    with gpus.claimed(machine):
+        with (
+            pytest.raises(IncompatibleMachineError, match="CUDA_VISIBLE_DEVICES=1 tvmconv board"),
+            gpus.claimed(machine),
+        ):
+            pass
+        with gpus.claimed(find_machine("cortex-a72")[0]):  # a CPU
+            pass
+        use(cards[1])
+        with gpus.claimed(machine):
+            pass
+    use(cards[0])
+    with gpus.claimed(machine):
+        pass

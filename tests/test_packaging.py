@@ -159,6 +159,7 @@ MAY_IMPORT = {
     "tuning.records": "errors spec hardware choice tuning.log",
     "runtime": "errors rules spec bundle variants gpu.driver gpu.variants host",
     "gpu.check": "errors oracle runtime spec",
+    "gpu.copies": "oracle runtime spec gpu.check",
     "choice": "errors spec hardware tuning.log",
     "builder": (
         ". errors spec bundle publishing hardware toolchain cross gpu.tools gpu.fatbin elf choice lowering"
@@ -170,10 +171,10 @@ MAY_IMPORT = {
     "tuning.compiling": (
         "errors spec hardware builder cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
-    "tuning.gpus": "errors hardware runtime gpu.driver gpu.variants",
+    "tuning.gpus": "errors host hardware runtime gpu.driver gpu.variants",
     "tuning.gpu_stand": (
-        "errors spec hardware bundle oracle runtime gpu.driver gpu.check tuning.candidate tuning.worker "
-        "tuning.gpus"
+        "errors spec hardware bundle oracle runtime gpu.driver gpu.check gpu.copies tuning.candidate "
+        "tuning.worker tuning.gpus"
     ),
     "tuning.running": (
         "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker "
@@ -181,14 +182,15 @@ MAY_IMPORT = {
     ),
     # Boards over a network: the client's side, and the board's.
     "tuning.fleet": (
-        "errors decoding spec hardware roof tuning.candidate tuning.worker tuning.pool tuning.running"
+        "errors decoding spec hardware roof tuning.candidate tuning.worker tuning.pool tuning.gpus "
+        "tuning.running"
     ),
     "tuning.serving": (
-        ". errors decoding spec host hardware toolchain bundle tuning.candidate tuning.worker "
+        ". errors decoding spec host hardware toolchain bundle tuning.candidate tuning.worker tuning.gpus "
         "tuning.running"
     ),
     "tuning.measure": (
-        "spec hardware host toolchain roof gpu.roof tuning.candidate tuning.gpus tuning.compiling "
+        "spec hardware cross toolchain roof gpu.roof tuning.candidate tuning.gpus tuning.compiling "
         "tuning.running tuning.fleet"
     ),
     # Without a board: predicted in place of measured.
@@ -242,10 +244,10 @@ MAY_IMPORT = {
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware host oracle timing workloads runtime roof roof_loops",
     "tuning.remote_bench": (
-        "errors hardware toolchain cross choice workloads roof bench tuning.candidate tuning.measure "
-        "tuning.running tuning.fleet"
+        "errors hardware toolchain cross choice workloads roof bench gpu.bench tuning.candidate "
+        "tuning.measure tuning.running tuning.fleet"
     ),
-    "gpu.bench": "hardware oracle workloads runtime gpu.check",
+    "gpu.bench": "spec hardware oracle workloads runtime bench gpu.check gpu.copies",
     "comparison": "errors spec hardware workloads runtime builder bench",
     "kernel_cache": ". errors spec hardware host cache runtime builder toolchain tuning.log",
     "functional": "spec calls runtime kernel_cache",

@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         name, key, count: the layer, its spec, and how often it occurs in the network.
-        microseconds: median over the rounds of one call of the compiled function, warm caches.
+        microseconds: median over the rounds of one call of the compiled function.
         fastest, slowest: the spread over the rounds, in microseconds.
         percent_peak: of the arithmetic roof; median of the ratios taken within each round.
         percent_fed: of that roof with operands from the first-level cache, likewise.
@@ -65,7 +65,10 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a workload, the roof they were held against, and the CPU that ran them."""
+    """All rows of a workload, the roof they were held against, and the CPU that ran them.
+
+    ``cache`` is ``warm``, or ``cold`` as in `timing.cold_seconds`.
+    """
 
     rows: tuple[Row, ...]
     roof: Roof
@@ -73,6 +76,7 @@ class Report:
     cpu: str
     threads: int
     rounds: int
+    cache: str = "warm"
 
     @property
     def total_microseconds(self) -> float:
@@ -99,13 +103,17 @@ class _Prepared:
         self.share_of_peak: list[float] = []
         self.share_of_fed: list[float] = []
 
-    def run(self, probe: roof.Probe) -> None:
+    def run(self, probe: roof.Probe, cache: str) -> None:
         """One round: the kernel between looks at the two arithmetic roofs.
 
         All run equally long, so that a clock that falls or rises meanwhile hits all alike.
         """
         fed = probe.fed_flops_per_second(_LEAST_MS)
-        (seconds,) = timing.seconds(self._module, self.layer.spec.key, self.pointers, 1, _LEAST_MS)
+        called = self._module, self.layer.spec.key, self.pointers
+        if cache == "cold":
+            seconds = statistics.median(timing.cold_seconds(*called))
+        else:
+            (seconds,) = timing.seconds(*called, 1, _LEAST_MS)
         peak = probe.flops_per_second(_LEAST_MS)
         self.seconds.append(seconds)
         self.share_of_peak.append(self.layer.spec.flops / seconds / peak)
@@ -118,6 +126,7 @@ def bench(
     machine: Machine,
     rounds: int = 7,
     progress: Progress = lambda _what, _done, _total: None,
+    cache: str = "warm",
 ) -> Report:
     """Time every layer ``rounds`` times, all layers in turn; values are checked first.
 
@@ -135,9 +144,10 @@ def bench(
     for number in range(rounds):
         for at, kernel in enumerate(prepared):
             progress(f"round {number + 1} of {rounds}", number * len(todo) + at, rounds * len(todo))
-            kernel.run(probe)
+            kernel.run(probe, cache)
     rows = tuple(_prepared_row(kernel, measured) for kernel in prepared)
-    return Report(rows, measured, library.variant.machine, host.cpu_name(), library.threads, rounds)
+    name, cpu = library.variant.machine, host.cpu_name()
+    return Report(rows, measured, name, cpu, library.threads, rounds, cache)
 
 
 def _prepared_row(prepared: _Prepared, measured: Roof) -> Row:

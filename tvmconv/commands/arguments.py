@@ -68,6 +68,17 @@ def add_winograd(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """``--cache``: what a timed call finds in the caches."""
+    parser.add_argument(
+        "--cache",
+        choices=("warm", "cold"),
+        default="warm",
+        help="warm: call after call; cold: on a CPU all but data flushed before each call, on a GPU data "
+        "too is out of L2 (default: warm)",
+    )
+
+
 def logs(args: argparse.Namespace) -> list[str] | None:
     """Return the directories that the user chose, None for the usual ones; checks that they exist."""
     if args.untuned:

@@ -4,13 +4,14 @@ The roof is what this machine can do at most: multiply-adds a second from a loop
 a second from a copy with a working set of the layer's size. Values are checked against the oracle first.
 
 Kernels for a GPU are timed on the first GPU, replayed from a CUDA graph, beside the bandwidth in the card's
-facts; scripts/cuda_kit compares them with PyTorch's.
+facts; scripts/cuda_kit compares them with PyTorch's. With --cache cold their launches take copies of the
+layer's tensors in turn, so many that none is in L2 when its turn comes.
 
 With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
 process of its own and through its Python interface.
 
 With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
-there; the roof is the higher of two looks, before all layers and behind them.
+there; a CPU's roof is the higher of two looks, before all layers and behind them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
     )
+    arguments.add_cache(parser)
     parser.add_argument("--rounds", type=arguments.positive, default=7, help="default: 7")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too, - for stdout")
     parser.add_argument(
@@ -71,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
             "own kernels, built for it here. Leave it out, or leave out --rpc-tracker."
         )
     if args.peers:
+        if args.cache != "warm":
+            raise ValueError("--peers compares with warm caches: leave out --cache")
         return _run_peers(args)
     if args.picture:
         raise ValueError("--picture draws the comparison with other libraries: add --peers all")
@@ -89,8 +93,13 @@ class _Timed:
     show: Callable[[], None]
 
 
-def _on_cpu(report: Report) -> _Timed:
-    return _Timed(as_json(report), lambda: show_report(report))
+def _timed(report: Report | GpuReport) -> _Timed:
+    from tvmconv.bench import Report
+
+    figures = as_json(report)
+    if isinstance(report, Report):
+        return _Timed(figures, lambda: show_report(report))
+    return _Timed(figures, lambda: show_gpu_report(report))
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
@@ -103,7 +112,7 @@ def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Time
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         if _is_for_gpu(path):
             return _bench_gpu(path, workload, args, show)
-        return _on_cpu(bench_bundle(path, workload, args.threads, args.rounds, show))
+        return _timed(bench_bundle(path, workload, args.threads, args.rounds, show, args.cache))
 
 
 def _bench_on_board(
@@ -122,8 +131,9 @@ def _bench_on_board(
             show,
             None if chosen is None else [Path(folder) for folder in chosen],
             args.winograd,
+            args.cache,
         )
-    return _on_cpu(report)
+    return _timed(report)
 
 
 def _is_for_gpu(path: Path) -> bool:
@@ -140,12 +150,9 @@ def _bench_gpu(
 
     library = load(path, device="cuda")
     machine, _ = hardware.find_machine(library.variant.machine)
-    report = gpu_bench.bench(library, workload.entries, machine, args.rounds, show)
-    figures = {
-        **dataclasses.asdict(report),
-        "total_microseconds": report.total_microseconds,
-    }
-    return _Timed(figures, lambda: show_gpu_report(report))
+    return _timed(
+        gpu_bench.bench(library, workload.entries, machine, args.rounds, show, args.cache)
+    )
 
 
 def show_gpu_report(report: GpuReport) -> None:
@@ -178,7 +185,8 @@ def show_gpu_report(report: GpuReport) -> None:
         ],
     )
     total = f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"
-    tables.show_facts([("machine", f"{report.machine}, {report.device}"), ("all layers", total)])
+    machine = f"{report.machine}, {report.device}, {report.cache} cache"
+    tables.show_facts([("machine", machine), ("all layers", total)])
 
 
 def _run_peers(args: argparse.Namespace) -> int:
@@ -219,7 +227,12 @@ def _wrote_to_stdout(target: str | None, figures: dict[str, object]) -> bool:
 
 
 def bench_bundle(
-    path: Path, workload: workloads.Workload, threads: int, rounds: int, show: tables.Progress
+    path: Path,
+    workload: workloads.Workload,
+    threads: int,
+    rounds: int,
+    show: tables.Progress,
+    cache: str = "warm",
 ) -> Report:
     """Time the kernels of ``workload`` in the bundle at ``path``."""
     from tvmconv import hardware
@@ -228,7 +241,7 @@ def bench_bundle(
 
     library = load(path, threads=threads)
     machine, _ = hardware.find_machine(library.variant.machine)
-    return bench(library, workload.entries, machine, rounds, show)
+    return bench(library, workload.entries, machine, rounds, show, cache)
 
 
 def show_report(report: Report) -> None:
@@ -256,7 +269,10 @@ def show_report(report: Report) -> None:
     )
     tables.show_facts(
         [
-            ("machine", f"{report.machine}, {report.cpu}, threads: {report.threads}"),
+            (
+                "machine",
+                f"{report.machine}, {report.cpu}, threads: {report.threads}, {report.cache} cache",
+            ),
             ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
             ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
@@ -268,7 +284,7 @@ def show_report(report: Report) -> None:
     )
 
 
-def as_json(report: Report) -> dict[str, object]:
+def as_json(report: Report | GpuReport) -> dict[str, object]:
     """Return everything in the report as plain data."""
     return {
         **dataclasses.asdict(report),

@@ -3,6 +3,10 @@
 TVM's RPC knows no authentication and no encryption: whoever can connect can run any program as you. So the
 server listens on this machine's own address 127.0.0.1 unless told otherwise. From elsewhere it is reached
 through an ssh tunnel: docs/tuning.md shows the command.
+
+Kernels for a GPU are measured on the first GPU of their architecture, which needs a driver and CUDA's runtime
+library (pip install 'tvmconv[cuda]'). Where there are several, start a server for each, with
+CUDA_VISIBLE_DEVICES=0, 1, ... and a --port of its own.
 """
 
 from __future__ import annotations

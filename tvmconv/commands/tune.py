@@ -1,7 +1,7 @@
 """Search the fastest schedule for each layer, and record what beats the default.
 
-Candidates are measured on this machine; or elsewhere, with --export, `tvmconv measure` and --import, or
-on boards, with --rpc-tracker; or their times are predicted, with --simulate.
+Candidates are measured on this machine, its CPU or its GPU; or elsewhere, with --export, `tvmconv measure`
+and --import, or on boards, with --rpc-tracker; or their times are predicted, with --simulate.
 
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
 `tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,
@@ -56,12 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=arguments.positive, default=1, help="of a call (default: 1)"
     )
-    parser.add_argument(
-        "--cache",
-        choices=("warm", "cold"),
-        default="warm",
-        help="warm: call after call; cold: all but data flushed before each call (default: warm)",
-    )
+    arguments.add_cache(parser)
     parser.add_argument("--layers", metavar="NAME,..", help="only these layers of the workload")
     parser.add_argument(
         "--output", metavar="DIR", help="where records go (default: your own directory)"

@@ -5,18 +5,24 @@ NOT YET RUN on a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tvmconv import oracle
+from tvmconv.bench import Compiled
 from tvmconv.gpu import check as gpu_check
+from tvmconv.gpu import copies
+from tvmconv.gpu.copies import Copies, Tensors
 from tvmconv.hardware import Machine
-from tvmconv.runtime import GpuLibrary, gpu_timing
+from tvmconv.runtime import GpuLibrary
+from tvmconv.runtime.gpu_timing import Clock, Flush, Graph, GraphOf
+from tvmconv.spec import ConvSpec
 from tvmconv.workloads import Layer
+
+_LEAST_MS = 3.0  # of a round
 
 Progress = Callable[[str, int, int], None]
 
@@ -25,8 +31,8 @@ Progress = Callable[[str, int, int], None]
 class Row:
     """One layer, measured; its fields are as in `tvmconv.bench.Row`.
 
-    ``percent_bandwidth`` is of the bandwidth in the machine's facts, not of a measured one. It can be above
-    100, since data stays in L2 between launches where it fits.
+    ``percent_bandwidth`` is of the bandwidth in the machine's facts, not of a measured one. With a warm cache
+    it can be above 100, since data stays in L2 between launches where it fits.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Report:
     machine: str
     device: str
     rounds: int
+    cache: str
 
     @property
     def total_microseconds(self) -> float:
@@ -64,8 +71,12 @@ def bench(
     machine: Machine,
     rounds: int = 7,
     progress: Progress = lambda _what, _done, _total: None,
+    cache: str = "warm",
+    graph: GraphOf = Graph,
 ) -> Report:
     """Time every layer, its values checked first; empty ones are left out.
+
+    ``cache`` is one of `copies.CACHES`, ``graph`` what replays launches.
 
     Raises BuildError for wrong values, DeviceError where CUDA refuses.
     """
@@ -73,21 +84,38 @@ def bench(
     todo = [layer for layer in layers if not layer.spec.is_empty]
     for number, layer in enumerate(todo):
         progress(layer.name, number, len(todo))
-        rows.append(_row(library, layer, machine, rounds))
-    return Report(tuple(rows), library.variant.machine, str(library.gpu.device), rounds)
+        times = _times(
+            library, layer.spec, copies.copies(layer.spec, machine.l2_bytes, cache), rounds, graph
+        )
+        kernel = library[layer.spec.key]
+        made = Compiled(kernel.entry.record or "default", kernel.schedule, kernel.decisions)
+        rows.append(row(layer, made, times, machine))
+    device = str(library.gpu.device)
+    return Report(tuple(rows), library.variant.machine, device, rounds, cache)
 
 
-def _row(library: GpuLibrary, layer: Layer, machine: Machine, rounds: int) -> Row:
-    spec, gpu = layer.spec, library.gpu
-    kernel = library[spec.key]
+def _times(
+    library: GpuLibrary, spec: ConvSpec, wanted: Copies, rounds: int, graph: GraphOf
+) -> list[float]:
+    """Seconds of one launch in each round."""
+    gpu, kernel = library.gpu, library[spec.key]
     gpu_check.check(kernel)
     arguments = oracle.random_arguments(spec, seed=0)
     here = {name: gpu.upload(array) for name, array in arguments.items()}
-    bound = kernel.bind(here["filter"], here.get("bias"))
-    out = gpu.upload(np.zeros(spec.output_shape, oracle.numpy_dtype(spec.out_dtype)))
-    launch = gpu_timing.launcher(bound, here["data"], here.get("residual"), out)
-    times = gpu_timing.seconds(gpu, launch, rounds)
-    seconds = statistics.median(times)
+    launches = Tensors(gpu, spec, here, wanted.count).launches(kernel)
+    with contextlib.ExitStack() as kept:
+        flush = None
+        if wanted.flush:
+            flush = Flush(gpu, wanted.flush, graph)
+            kept.callback(flush.close)
+        clock = kept.enter_context(Clock(gpu, launches, flush, graph))
+        clock.seconds(_LEAST_MS)
+        return [clock.seconds(_LEAST_MS) for _ in range(rounds)]
+
+
+def row(layer: Layer, kernel: Compiled, times: Sequence[float], machine: Machine) -> Row:
+    """Put a layer's times, in seconds, into a row."""
+    spec, seconds = layer.spec, statistics.median(times)
     bandwidth = machine.gpu.bandwidth if machine.gpu else 0
     return Row(
         name=layer.name,
@@ -99,7 +127,7 @@ def _row(library: GpuLibrary, layer: Layer, machine: Machine, rounds: int) -> Ro
         percent_bandwidth=100 * spec.bytes / seconds / bandwidth if bandwidth else 0.0,
         gflops=spec.flops / seconds / 1e9,
         gbytes=spec.bytes / seconds / 1e9,
-        source=kernel.entry.record or "default",
+        source=kernel.source,
         schedule=kernel.schedule,
         decisions=kernel.decisions,
     )

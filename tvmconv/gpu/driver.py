@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def driver_name(library: ctypes.CDLL) -> str:
     except OSError:  # not on every Jetson
         own = "of unknown release"
     return f"driver {own}, CUDA {release}"
+
+
+def uuid_of(library: ctypes.CDLL, index: int) -> str | None:
+    """What tells a GPU, or a part of one, from all others in every process; None from a driver without it."""
+    handle, made = ctypes.c_int(), ctypes.create_string_buffer(16)
+    if not hasattr(library, "cuDeviceGetUuid_v2"):
+        return None
+    _check(library, "cuDeviceGet", library.cuDeviceGet(ctypes.byref(handle), index))
+    status = library.cuDeviceGetUuid_v2(made, handle)
+    return str(uuid.UUID(bytes=made.raw)) if status == 0 else None
 
 
 def devices() -> list[Device]:

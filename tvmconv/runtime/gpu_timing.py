@@ -2,16 +2,20 @@
 
 A launch takes the host longer than a small kernel takes the GPU; replayed from a graph, kernels follow each
 other without the host.
+
+NOT YET RUN on a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from tvmconv.errors import DeviceError
 from tvmconv.runtime.gpu_device import Gpu
 
 _NON_BLOCKING = ctypes.c_uint(1)  # cudaStreamNonBlocking
@@ -19,6 +23,10 @@ _THREAD_LOCAL = ctypes.c_int(
     1
 )  # cudaStreamCaptureModeThreadLocal: other threads may allocate meanwhile
 _NO_FLAGS = ctypes.c_ulonglong(0)
+
+# A graph holds turns for about so long, this many at most.
+_GRAPH_MS, _TURNS = 1.0, 32
+_FLUSHES = 8  # in a graph: a quarter of a millisecond on an H100
 
 Launch = Callable[[int], None]
 
@@ -65,7 +73,7 @@ class Graph:
         self._gpu.call("cudaStreamDestroy", self._stream)
 
     def seconds(self, replays: int) -> float:
-        """The mean time of one launch over so many replays."""
+        """The mean time of one call of ``launch`` over so many replays."""
         call = self._gpu.call
         call("cudaEventRecord", self._begin, self._stream)
         for _ in range(replays):
@@ -77,21 +85,82 @@ class Graph:
         return milliseconds.value / 1e3 / (replays * self._launches)
 
 
-def seconds(
-    gpu: Gpu, launch: Launch, repeats: int = 3, least_ms: float = 2.0, launches: int = 20
-) -> list[float]:
-    """Return the mean time of one launch, in seconds, of each of ``repeats`` runs of ``least_ms`` or more.
+GraphOf = Callable[[Gpu, Launch, int], Graph]
 
-    Data stays in L2 between launches where it fits. Raises DeviceError where CUDA refuses.
+
+class Flush:
+    """Fills a buffer, after which L2 holds nothing else; its own time is known."""
+
+    def __init__(self, gpu: Gpu, count: int, graph: GraphOf = Graph) -> None:
+        """``count`` in bytes."""
+        self._gpu, self._bytes = gpu, count
+        self._buffer = gpu.empty((count,), "uint8")
+        self._replayed = graph(gpu, self.put, _FLUSHES)
+
+    def put(self, stream: int) -> None:
+        """Fill it in the order of the stream."""
+        self._gpu.fill(int(self._buffer.data_ptr()), 0, self._bytes, stream)
+
+    def seconds(self, milliseconds: float) -> float:
+        """The mean time of one filling, measured for about so long."""
+        return _run(self._replayed, _FLUSHES, milliseconds)
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._replayed.__exit__(None, None, None)
+
+
+class Clock:
+    """Tells the seconds of one launch; use it in a ``with`` statement.
+
+    A turn is all of ``launches``, one after the other, and before them the flush, whose time is subtracted.
+    One launch alone is repeated, and finds in L2 what it left there.
     """
-    with Graph(gpu, launch, launches) as graph:
-        graph.seconds(1)
-        replays = max(1, math.ceil(least_ms / 1e3 / (graph.seconds(1) * launches)))
-        return [graph.seconds(replays) for _ in range(repeats)]
+
+    def __init__(
+        self, gpu: Gpu, launches: Sequence[Launch], flush: Flush | None, graph: GraphOf = Graph
+    ) -> None:
+        self._flush, self._launches = flush, len(launches)
+
+        def turn(stream: int) -> None:
+            if flush is not None:
+                flush.put(stream)
+            for launch in launches:
+                launch(stream)
+
+        def once() -> float:
+            begin = time.perf_counter()
+            turn(0)
+            gpu.synchronize(0)
+            return time.perf_counter() - begin
+
+        self._turn = turn  # holds packed filters, for example, which replays read
+        once()  # allocates workspaces
+        self._turns = min(_TURNS, max(1, int(_GRAPH_MS / 1e3 / once())))
+        self._replayed = graph(gpu, turn, self._turns)
+
+    def __enter__(self) -> Clock:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._replayed.__exit__(None, None, None)
+
+    def seconds(self, milliseconds: float) -> float:
+        """The mean of as many launches as fill a time; DeviceError where the flush's time makes no sense."""
+        if self._flush is None:
+            return _run(self._replayed, self._turns, milliseconds) / self._launches
+        flushing = self._flush.seconds(milliseconds / 4)
+        seconds = _run(self._replayed, self._turns, milliseconds) - flushing
+        if seconds <= 0:
+            raise DeviceError(
+                f"flushing L2 takes {flushing * 1e6:.1f} us, and no less with kernels after it: something "
+                "else uses this GPU. Measure when it is idle"
+            )
+        return seconds / self._launches
 
 
-def launcher(layer: Any, data: Any, residual: Any, out: Any) -> Launch:
-    """Return what launches a `BoundGpuKernel` on ``tvm_ffi`` tensors, which must outlive it."""
-    source, target = int(data.data_ptr()), int(out.data_ptr())
-    addend = 0 if residual is None else int(residual.data_ptr())
-    return lambda stream: layer.run_at(source, addend, target, stream)
+def _run(graph: Graph, turns: int, milliseconds: float) -> float:
+    """Replay for about so long, after one replay that says how often that is, and may be enough."""
+    first = graph.seconds(1)
+    replays = milliseconds / 1e3 / max(first * turns, 1e-7)
+    return first if replays <= 1 else graph.seconds(math.ceil(replays))

@@ -22,8 +22,9 @@ from tvmconv.tuning import gpus
 from tvmconv.tuning import results as files
 from tvmconv.tuning.batch import Batch, Kernel, LayerKernels
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
+from tvmconv.tuning.gpus import Here
 from tvmconv.tuning.results import Book, Final, Header, Results, Timed
-from tvmconv.tuning.running import Conditions, Runner, time_each
+from tvmconv.tuning.running import Conditions, Libraries, Runner, time_each
 
 # A layer's first kernel, for which the oracle computes what must come out: minutes on a slow core.
 _FIRST_SECONDS = 600.0
@@ -76,23 +77,17 @@ def _require_same(header: Header, batch: Batch, output: Path) -> None:
             f"{output} has results of batch {header.batch}, this one is {batch.name}: give another "
             "--output"
         )
-    name, features, driver = _here(batch)
-    if (header.cpu, header.features, header.driver) != (name, features, driver):
-        ours, theirs = (
-            ", ".join(filter(None, p)) for p in ((name, driver), (header.cpu, header.driver))
-        )
+    ours, theirs = gpus.here(batch.machine), Here(header.cpu, header.driver)
+    if (theirs, header.features) != (ours, _features(batch)):
         raise BatchError(
             f"{output} was measured on {theirs}, this is {ours}: times of two machines do not compare. Give "
             "another --output."
         )
 
 
-def _here(batch: Batch) -> tuple[str, tuple[str, ...], str | None]:
-    """What this batch is measured on: the CPU's name and features, or the GPU's name and its driver."""
-    if batch.machine.gpu is None:
-        return host.cpu_name(), tuple(sorted(host.cpu_features())), None
-    found = gpus.find(batch.machine)
-    return found.device.name, (), found.driver
+def _features(batch: Batch) -> tuple[str, ...]:
+    """Of the CPU, where it is what this batch is measured on."""
+    return () if batch.machine.gpu else tuple(sorted(host.cpu_features()))
 
 
 class _Measuring:
@@ -103,13 +98,13 @@ class _Measuring:
     ) -> None:
         self._batch, self._folder, self._book = batch, folder, book
         self._report, self._timeout = report, timeout
-        self._runner = Runner(
-            batch.machine,
+        libraries = Libraries(
             folder / batch.runtime,
-            str(folder / (batch.roof or "")),
-            Conditions(batch.threads, batch.cache),
-            cuda_runtime=folder / batch.cuda_runtime if batch.cuda_runtime else None,
+            folder / batch.roof if batch.roof else None,
+            folder / batch.cuda_runtime if batch.cuda_runtime else None,
         )
+        conditions = Conditions(batch.threads, batch.cache)
+        self._runner = Runner(batch.machine, libraries, conditions)
 
     def all_layers(self) -> None:
         try:
@@ -128,7 +123,8 @@ class _Measuring:
         else:
             dtypes = {ConvSpec.from_key(layer.key).dtype for layer in batch.layers}
             peak = gpu_roof.peak(batch.machine, dtypes)
-        return Header(batch.name, batch.machine.name, *_here(batch), peak, __version__)
+        name, features, here = batch.machine.name, _features(batch), gpus.here(batch.machine)
+        return Header(batch.name, name, here.name, features, here.driver, peak, __version__)
 
     def _layer(self, layer: LayerKernels) -> None:
         if self._failed(layer, 0):

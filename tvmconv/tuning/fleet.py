@@ -22,8 +22,9 @@ from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
+from tvmconv.tuning.gpus import Here
 from tvmconv.tuning.pool import Pool, Question
-from tvmconv.tuning.running import Conditions
+from tvmconv.tuning.running import Conditions, Libraries
 from tvmconv.tuning.worker import Worker
 
 _WAIT_SECONDS = 20.0  # for an answer of the tracker
@@ -56,24 +57,26 @@ class Fleet:
     """Boards of one key; use `close` when done."""
 
     def __init__(
-        self, boards: Boards, machine: Machine, roof_library: str, conditions: Conditions
+        self, boards: Boards, machine: Machine, libraries: Libraries, conditions: Conditions
     ) -> None:
+        """``libraries`` go to each board before candidates do."""
         self._boards = boards
         self._limits: dict[str, float] = {}
         count = len(_addresses(boards))
         if not count:
             raise _no_board(boards, 0.0)
-        arguments = (boards, machine, roof_library, conditions)
+        arguments = (boards, machine, libraries, conditions)
         workers = [Worker(_Link, arguments) for _ in range(count)]
         self._pool = Pool(workers, _FIRST_SECONDS)
-        self._cpu = ""
+        self._here: Here | None = None
 
     @property
-    def cpu(self) -> str:
-        """The boards' CPU, as they call it."""
-        if not self._cpu:
-            self._one({"verb": "cpu"}, {})
-        return self._cpu
+    def here(self) -> Here:
+        """What measures on the boards, all of which are alike."""
+        if self._here is None:
+            self._one({"verb": "here"}, {})
+        assert self._here is not None  # noqa: S101 - for the type checker
+        return self._here
 
     def roof(self) -> Roof:
         """What a board can do at most."""
@@ -180,16 +183,16 @@ class Fleet:
                     return
                 answer = {"error": f"{_LOSSES} boards were lost over it: {answer.text}"}
             del waiting[place]
-            self._require_alike(answer.get("cpu", self._cpu))
+            self._require_alike(answer.get("here", self._here))
             told(place, answer)
 
         self._pool.ask([_question(*waiting[place]) for place in places], answered)
 
-    def _require_alike(self, cpu: str) -> None:
-        self._cpu = self._cpu or cpu
-        if cpu != self._cpu:
+    def _require_alike(self, here: Here | None) -> None:
+        self._here = self._here or here
+        if here != self._here:
             raise TuningError(
-                f"boards under the key {self._boards.key} differ: {self._cpu} and {cpu}. Times of two "
+                f"boards under the key {self._boards.key} differ: {self._here} and {here}. Times of two "
                 "kinds do not compare; give each kind a key of its own. Trials made are kept."
             )
 
@@ -244,15 +247,15 @@ class _Link:
     """A process with a connection to one board, or looking for one."""
 
     def __init__(
-        self, boards: Boards, machine: Machine, roof_library: str, conditions: Conditions
+        self, boards: Boards, machine: Machine, libraries: Libraries, conditions: Conditions
     ) -> None:
         from tvm.rpc import client
 
         self._client = client
         self._boards, self._machine = boards, machine
-        self._roof, self._conditions = Path(roof_library), conditions
+        self._libraries, self._conditions = libraries.files(), conditions
         self._session: Any = None
-        self._cpu = ""
+        self._here: Here | None = None
         self._there: dict[str, None] = {}  # names of files on the board, oldest first
 
     def ask(self, question: dict[str, Any], files: dict[str, Any]) -> dict[str, Any] | Lost:
@@ -261,11 +264,11 @@ class _Link:
         try:
             if self._session is None:
                 self._connect()
-            if question["verb"] == "cpu":
-                return {"value": self._cpu, "cpu": self._cpu}
+            if question["verb"] == "here":
+                return {"here": self._here}
             built = {name: self._send(kernel) for name, kernel in files.items()}
             asked = True
-            return {**self._call({**question, **built}), "cpu": self._cpu}
+            return {**self._call({**question, **built}), "here": self._here}
         except TuningError:
             raise
         except Exception as error:  # whatever TVM makes of a connection that ends
@@ -283,17 +286,19 @@ class _Link:
         self._there = {}
         self._put = self._session.get_function("tvmconv.put")
         self._ask = self._session.get_function("tvmconv.ask")
-        self._upload(self._roof)
+        for file in self._libraries.values():
+            self._put(file.name, file.read_bytes())
         begin = self._call(
             {
                 "verb": "begin",
                 "machine": dataclasses.asdict(self._machine),
                 "threads": self._conditions.threads,
                 "cache": self._conditions.cache,
-                "roof": self._roof.name,
+                **{name: file.name for name, file in self._libraries.items()},
             }
         )
-        self._cpu = str(_value(begin)["cpu"])
+        about = _value(begin)
+        self._here = Here(about["cpu"], about.get("driver"))
 
     def _call(self, question: dict[str, Any]) -> dict[str, Any]:
         answer = json.loads(str(self._ask(json.dumps(question))))
@@ -317,6 +322,6 @@ class _Link:
         self._there.pop(file.name, None)
         self._there[file.name] = None
         while len(self._there) > _FILES_KEPT:
-            oldest = next(name for name in self._there if name != self._roof.name)
+            oldest = next(iter(self._there))
             del self._there[oldest]
             self._put(oldest, b"")

@@ -9,43 +9,39 @@ NOT YET RUN on a GPU.
 from __future__ import annotations
 
 import contextlib
-import math
 import statistics
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tvmconv import bundle, oracle
-from tvmconv.errors import BuildError, DeviceError, TuningError
+from tvmconv.errors import BuildError, TuningError
 from tvmconv.gpu import check as gpu_check
+from tvmconv.gpu import copies
 from tvmconv.gpu import driver as cuda_driver
-from tvmconv.gpu.check import GUARD, Problem
+from tvmconv.gpu.check import Problem
+from tvmconv.gpu.copies import Copies, Tensors
 from tvmconv.hardware import Machine
 from tvmconv.runtime import GpuKernel, engine, gpu_timing
 from tvmconv.runtime.gpu_device import Gpu
-from tvmconv.runtime.gpu_timing import Graph, Launch
+from tvmconv.runtime.gpu_timing import Clock, Flush, GraphOf, Launch
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built
 from tvmconv.tuning.worker import SpoiltError
 
-# Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches
-# most of a run is flushing.
+# Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches a
+# turn through all copies of a small layer takes half a millisecond.
 _REPEATS, _YARDSTICK_REPEATS = 3, 9
-_LEAST_MS = {"warm": 3.0, "cold": 20.0}
-_LOOK_MS = {"warm": 1.0, "cold": 7.0}
+_LEAST_MS = {"warm": 3.0, "cold": 6.0}
+_LOOK_MS = {"warm": 1.0, "cold": 2.0}
 # A first look that takes this many times the best is not timed more closely.
 _HOPELESS = 2.0
 # Before the first time that counts in a process or of a layer: an idle card's clocks are low.
 _WARM_UP_MS = 200.0
-# A graph holds launches for about so long, this many at most.
-_GRAPH_MS, _LAUNCHES = 1.0, 32
 _LAYERS_KEPT = 4  # whose tensors stay on the GPU
-
-GraphOf = Callable[[Gpu, Launch, int], Any]
 
 
 def start(machine: Machine, runtime: str, cuda_runtime: str, cache: str) -> Stand:
@@ -69,7 +65,7 @@ class Stand:
         self, gpu: Gpu, machine: Machine, cache: str, graph: GraphOf = gpu_timing.Graph
     ) -> None:
         self._gpu, self._machine, self._cache, self._graph = gpu, machine, cache, graph
-        self._flush = _Flush(gpu, machine.l2_bytes, graph) if cache == "cold" else None
+        self._flush: Flush | None = None
         self._layers: OrderedDict[str, _Layer] = OrderedDict()
 
     def measure(
@@ -124,23 +120,29 @@ class Stand:
         if layer is not None and layer.yardstick is not None:
             layer.yardstick[1].__exit__(None, None, None)
 
-    def _yardstick(self, key: str, built: Built) -> _Clock:
+    def _yardstick(self, key: str, built: Built) -> Clock:
         layer = self._layer(key)
         place = (built.library, built.symbol)
         if layer.yardstick is None or layer.yardstick[0] != place:
             layer.yardstick = place, self._clock(key, built)
         return layer.yardstick[1]
 
-    def _clock(self, key: str, built: Built) -> _Clock:
+    def _clock(self, key: str, built: Built) -> Clock:
         """Check a kernel, and return what times it."""
         layer = self._layer(key)
-        launch = layer.launcher(_kernel(layer.spec, built, self._machine.name, self._gpu))
-        layer.check(launch)
-        return _Clock(self._gpu, launch, self._flush, self._graph)
+        kernel = _kernel(layer.spec, built, self._machine.name, self._gpu)
+        launches = layer.tensors.launches(kernel)
+        layer.check(launches[0])
+        if layer.copies.flush and self._flush is None:
+            self._flush = Flush(self._gpu, layer.copies.flush, self._graph)
+        flush = self._flush if layer.copies.flush else None
+        return Clock(self._gpu, launches, flush, self._graph)
 
     def _layer(self, key: str) -> _Layer:
         if key not in self._layers:
-            self._layers[key] = _Layer.of(ConvSpec.from_key(key), self._gpu)
+            spec = ConvSpec.from_key(key)
+            found = copies.copies(spec, self._machine.l2_bytes, self._cache)
+            self._layers[key] = _Layer.of(spec, self._gpu, found)
             while len(self._layers) > _LAYERS_KEPT:
                 self._forget(next(iter(self._layers)))
         self._layers.move_to_end(key)
@@ -168,7 +170,7 @@ def _load(library: str) -> Any:
 
 @dataclass
 class _Layer:
-    """Arguments of one spec on the GPU, room for the output, and what must come out.
+    """Arguments of one spec on the GPU, as often as the state of the caches asks, and what must come out.
 
     ``within`` are the lowest and the highest right values of the images that differ.
     """
@@ -176,35 +178,26 @@ class _Layer:
     spec: ConvSpec
     gpu: Gpu
     problem: Problem
-    here: dict[str, Any]
-    around: Any
+    copies: Copies
+    tensors: Tensors
     within: tuple[Any, Any]
-    yardstick: tuple[tuple[str, str], _Clock] | None = None
+    yardstick: tuple[tuple[str, str], Clock] | None = None
 
     @classmethod
-    def of(cls, spec: ConvSpec, gpu: Gpu) -> _Layer:
+    def of(cls, spec: ConvSpec, gpu: Gpu, copies: Copies) -> _Layer:
         problem = gpu_check.problem(spec)
         here = {name: gpu.upload(array) for name, array in problem.arguments.items()}
-        size = math.prod(spec.output_shape) * oracle.numpy_dtype(spec.out_dtype).itemsize
-        around = gpu.empty((size + 2 * GUARD,), "uint8")
         within = oracle.within(problem.spec, problem.expected)
-        return cls(spec, gpu, problem, here, around, within)
-
-    def launcher(self, kernel: GpuKernel) -> Launch:
-        layer = kernel.bind(self.here["filter"], self.here.get("bias"))
-        residual = self.here.get("residual")
-        source = int(self.here["data"].data_ptr())
-        addend = 0 if residual is None else int(residual.data_ptr())
-        target = int(self.around.data_ptr()) + GUARD
-        return lambda stream: layer.run_at(source, addend, target, stream)
+        return cls(spec, gpu, problem, copies, Tensors(gpu, spec, here, copies.count), within)
 
     def check(self, launch: Launch) -> None:
         """Run a kernel once; BuildError unless its output, and what lies around that, is right."""
         # NaN in every float format, -1 in int32: an element never written shows.
-        self.gpu.fill(int(self.around.data_ptr()), 0xFF, int(self.around.shape[0]), 0)
+        around = self.tensors.around
+        self.gpu.fill(int(around.data_ptr()), 0xFF, int(around.shape[0]), 0)
         launch(0)
         self.gpu.synchronize(0)
-        out = gpu_check.inside(self.spec, self.gpu.download(self.around))
+        out = gpu_check.inside(self.spec, self.gpu.download(around))
         low, high = self.within
         right = (
             bool(((low[at] <= image) & (image <= high[at])).all())
@@ -212,65 +205,3 @@ class _Layer:
         )
         if not all(right):
             gpu_check.compare(self.problem, self.spec, out)
-
-
-class _Flush:
-    """Fills a buffer of twice the size of L2, so that nothing else stays there; its time is known."""
-
-    def __init__(self, gpu: Gpu, l2_bytes: int, graph: GraphOf) -> None:
-        self._gpu, self._bytes = gpu, 2 * l2_bytes
-        self._buffer = gpu.empty((self._bytes,), "uint8")
-        self._replayed = graph(gpu, self.put, _LAUNCHES)
-
-    def put(self, stream: int) -> None:
-        self._gpu.fill(int(self._buffer.data_ptr()), 0, self._bytes, stream)
-
-    def seconds(self, milliseconds: float) -> float:
-        return _run(self._replayed, _LAUNCHES, milliseconds)
-
-
-class _Clock:
-    """Tells the seconds of one launch of a kernel; use it in a ``with`` statement.
-
-    With a flush before each launch the time of the flush, taken just before, is subtracted.
-    """
-
-    def __init__(self, gpu: Gpu, launch: Launch, flush: _Flush | None, graph: GraphOf) -> None:
-        self._flush = flush
-
-        def both(stream: int) -> None:
-            if flush is not None:
-                flush.put(stream)
-            launch(stream)
-
-        begin = time.perf_counter()
-        both(0)
-        gpu.synchronize(0)
-        rough = time.perf_counter() - begin
-        self._launches = min(_LAUNCHES, max(1, int(_GRAPH_MS / 1e3 / rough)))
-        self._replayed = graph(gpu, both, self._launches)
-
-    def __enter__(self) -> _Clock:
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        self._replayed.__exit__(*details)
-
-    def seconds(self, milliseconds: float) -> float:
-        """The mean of as many launches as fill a time."""
-        if self._flush is None:
-            return _run(self._replayed, self._launches, milliseconds)
-        flushing = self._flush.seconds(milliseconds / 2)
-        seconds = _run(self._replayed, self._launches, milliseconds) - flushing
-        if seconds <= 0:
-            raise DeviceError(
-                f"flushing L2 takes {flushing * 1e6:.1f} us, and no less with the kernel after it: something "
-                "else uses this GPU. Measure when it is idle"
-            )
-        return seconds
-
-
-def _run(graph: Graph, launches: int, milliseconds: float) -> float:
-    """Replay for about so long, after one replay that says how often that is."""
-    once = graph.seconds(1) * launches
-    return graph.seconds(max(1, math.ceil(milliseconds / 1e3 / max(once, 1e-7))))

@@ -10,10 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from tvmconv import host, toolchain
+from tvmconv import cross, toolchain
 from tvmconv.gpu import roof as gpu_roof
 from tvmconv.hardware import Machine
 from tvmconv.roof import Roof
@@ -22,7 +23,8 @@ from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.fleet import Boards, Fleet
-from tvmconv.tuning.running import Conditions, Runner, time_each
+from tvmconv.tuning.gpus import Here
+from tvmconv.tuning.running import Conditions, Libraries, Runner, time_each
 
 _SCRATCH = "tvmconv-tune-"  # then the tuner's process
 
@@ -74,17 +76,20 @@ class Measurer:
 
     @property
     def cpu(self) -> str:
-        """Of the machine that measures."""
-        if self.machine.gpu is not None:
-            return gpus.find(self.machine).device.name
-        return self._on_boards().cpu if self._boards else host.cpu_name()
+        """What measures: the name of a CPU or a card."""
+        return self.here.name
 
     @property
     def how(self) -> str:
         """The first words of a record's ``measured``."""
-        if self.machine.gpu is not None:
-            return f"here, {gpus.find(self.machine).driver}"
-        return f"over RPC, key {self._boards.key}" if self._boards else "here"
+        place = f"over RPC, key {self._boards.key}" if self._boards else "here"
+        driver = self.here.driver
+        return f"{place}, {driver}" if driver else place
+
+    @property
+    def here(self) -> Here:
+        """What measures, and its driver if it has one."""
+        return self._on_boards().here if self._boards else gpus.here(self.machine)
 
     def measure(
         self,
@@ -179,22 +184,29 @@ class Measurer:
     def _on_boards(self) -> Fleet:
         if self._fleet is None:
             assert self._boards is not None  # noqa: S101 - for the type checker
-            roof = self._compiling().roof(self.conditions.threads)
-            self._fleet = Fleet(self._boards, self.machine, roof, self.conditions)
+            libraries = self._libraries()
+            if self.machine.gpu is None:
+                libraries = replace(libraries, runtime=None)
+            self._fleet = Fleet(self._boards, self.machine, libraries, self.conditions)
         return self._fleet
 
     def _running(self) -> Runner:
         if self._runner is None:
-            on_gpu = self.machine.gpu is not None
             self._runner = Runner(
-                self.machine,
-                toolchain.runtime_library(),
-                "" if on_gpu else self._compiling().roof(self.conditions.threads),
-                self.conditions,
-                self._timeout_seconds,
-                toolchain.runtime_library("libtvm_runtime_cuda.so") if on_gpu else None,
+                self.machine, self._libraries(), self.conditions, self._timeout_seconds
             )
         return self._runner
+
+    def _libraries(self) -> Libraries:
+        machine = self.machine
+        if machine.gpu is None:
+            roof = self._compiling().roof(self.conditions.threads)
+            return Libraries(toolchain.runtime_library(), Path(roof))
+        runtime, cuda_runtime = (
+            cross.runtime_library(machine.architecture, name)
+            for name in ("libtvm_runtime.so", "libtvm_runtime_cuda.so")
+        )
+        return Libraries(runtime, cuda_runtime=cuda_runtime)
 
 
 def _remove_orphans() -> None:

@@ -151,21 +151,17 @@ def _require_here(machine: Machine) -> None:
 def _require_for_gpu(machine: Machine, conditions: Conditions, place: str) -> None:
     if conditions.threads != 1:
         raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
-    if place.startswith(RPC):
-        raise TuningError(
-            f"kernels for {machine.name}, a GPU, cannot be measured over RPC yet. {_OFFLINE_WAY}"
-        )
     if place == HERE:
         try:
             gpus.find(machine)
         except TvmconvError as error:
-            raise TuningError(f"{error}. {_OFFLINE_WAY}") from error
+            raise TuningError(f"{error}. {_OTHER_WAYS}") from error
     toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
 
 
-_OFFLINE_WAY = (
+_OTHER_WAYS = (
     "Give --export candidates.tar, run `tvmconv measure candidates.tar` on a machine with the GPU, and give "
-    "--import candidates.results here."
+    "--import candidates.results here; or run `tvmconv board` there, and give --rpc-tracker."
 )
 
 
@@ -198,15 +194,15 @@ def conditions_name(
     """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
     name = place
     if place == HERE:
-        name = _gpu_name(machine) if machine is not None and machine.gpu else host.cpu_name()
+        name = _name_here(machine) if machine else host.cpu_name()
     cpu = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     tvm = importlib.metadata.version("apache-tvm")
     return f"{cpu}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"
 
 
-def _gpu_name(machine: Machine) -> str:
-    """Of the GPU here, if there is one: a list of what is tuned needs none."""
+def _name_here(machine: Machine) -> str:
+    """Of what measures here; a list of what is tuned needs no GPU."""
     try:
-        return gpus.find(machine).device.name
+        return gpus.here(machine).name
     except TvmconvError:
         return "no-gpu"

@@ -1,7 +1,8 @@
 """Times the kernels of a workload on a board over TVM's RPC: what `bench` does here, done there.
 
-A board checks every kernel's values, and times it, as in the tuner's last comparison. The roof is measured
-before all layers and behind them, not beside each as `bench` does: a question to a board is one kernel's.
+A board checks every kernel's values, and times it, as in the tuner's last comparison. A CPU's roof is
+measured before all layers and behind them, not beside each as `bench` does: a question to a board is one
+kernel's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tvmconv import cross, hardware, toolchain
 from tvmconv.bench import Compiled, Report, Row, row
 from tvmconv.choice import choose
 from tvmconv.errors import TuningError
+from tvmconv.gpu import bench as gpu_bench
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.roof import Roof
 from tvmconv.tuning.candidate import Candidate
@@ -34,7 +36,8 @@ def bench(
     progress: Progress,
     directories: Sequence[Path] | None,
     winograd: bool,
-) -> Report:
+    cache: str = "warm",
+) -> Report | gpu_bench.Report:
     """Time every layer that is not empty, ``rounds`` runs of 3 ms each, one layer after the other.
 
     Raises TuningError when there is no tracker or no board, or a kernel fails on it; and what building for
@@ -45,15 +48,18 @@ def bench(
     cross.require(machine.architecture, machine.name)
     todo = [layer for layer in layers if not layer.spec.is_empty]
     timed: list[tuple[Layer, Compiled, list[float]]] = []
-    with Measurer(machine, Conditions(threads), boards=boards) as measurer:
+    with Measurer(machine, Conditions(threads, cache), boards=boards) as measurer:
         before = measurer.roof()
         for layer in todo:
             progress(f"{layer.name} on {measurer.cpu}", len(timed), len(todo))
             found = _times(layer, machine, pack, measurer, rounds, directories, winograd)
             timed.append((layer, *found))
+        if machine.gpu is not None:
+            on_gpu = tuple(gpu_bench.row(*each, machine) for each in timed)
+            return gpu_bench.Report(on_gpu, machine.name, str(measurer.here), rounds, cache)
         measured = _higher(before, measurer.roof())
         rows = tuple(_row(*each, measured) for each in timed)
-        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds)
+        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds, cache)
 
 
 def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> Row:

@@ -54,29 +54,53 @@ class Conditions:
     cache: str = "warm"
 
 
+@dataclass(frozen=True)
+class Libraries:
+    """What a measuring process opens besides candidates.
+
+    Attributes:
+        runtime: ``libtvm_runtime.so``; None for the one that a board has.
+        roof: the roof's loops; None for a GPU, whose roof follows from its facts.
+        cuda_runtime: ``libtvm_runtime_cuda.so`` of the same release; None for a CPU.
+    """
+
+    runtime: Path | None
+    roof: Path | None = None
+    cuda_runtime: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Those that there are, by their names here."""
+        named = {
+            "runtime": self.runtime,
+            "roof": self.roof,
+            "cuda_runtime": self.cuda_runtime,
+        }
+        return {name: file for name, file in named.items() if file is not None}
+
+
 class Runner:
     """A warm process that checks and times what `Compilers` made; use `close` when done."""
 
     def __init__(
         self,
         machine: Machine,
-        runtime: Path,
-        roof_library: str,
+        libraries: Libraries,
         conditions: Conditions,
         timeout_seconds: float = 30.0,
-        cuda_runtime: Path | None = None,
     ) -> None:
-        """``cuda_runtime`` is TVM's runtime for GPUs, where the machine is one."""
         self.timeout_seconds = timeout_seconds
         environment = {
             "TVM_NUM_THREADS": str(conditions.threads),
             "TVM_BIND_THREADS": os.environ.get("TVM_BIND_THREADS", "0"),
         }
+        runtime, roof, cuda_runtime = map(
+            str, (libraries.runtime, libraries.roof, libraries.cuda_runtime)
+        )
         if machine.gpu is None:
-            arguments: tuple[Any, ...] = (machine, str(runtime), roof_library, conditions)
+            arguments: tuple[Any, ...] = (machine, runtime, roof, conditions)
             self._worker = Worker(_Stand, arguments, environment)
         else:
-            arguments = (machine, str(runtime), str(cuda_runtime), conditions.cache)
+            arguments = (machine, runtime, cuda_runtime, conditions.cache)
             self._worker = Worker(gpu_stand.start, arguments, environment)
 
     def start(self) -> None:

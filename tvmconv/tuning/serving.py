@@ -27,11 +27,12 @@ from typing import Any
 
 from tvmconv import __version__, bundle, host
 from tvmconv.decoding import decode
-from tvmconv.errors import IncompatibleMachineError, TuningError
+from tvmconv.errors import IncompatibleMachineError, MissingToolError, TuningError
 from tvmconv.hardware import Machine
 from tvmconv.spec import ConvSpec
+from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Failure
-from tvmconv.tuning.running import Conditions, Runner, open_runtime
+from tvmconv.tuning.running import Conditions, Libraries, Runner, open_runtime
 from tvmconv.tuning.worker import die_with_parent
 
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
@@ -217,6 +218,7 @@ class Desk:
     def __init__(self, folder: Path, runtime: Path) -> None:
         self._folder, self._runtime = folder, runtime
         self._runner: Runner | None = None
+        self._claim = contextlib.ExitStack()
 
     def put(self, name: str, content: bytes) -> None:
         """Keep a file; empty content removes it."""
@@ -233,28 +235,37 @@ class Desk:
         begin = time.monotonic()
         try:
             value = getattr(self, f"_{verb}")(**question)
-        except (IncompatibleMachineError, TuningError, ValueError) as error:
+        except (IncompatibleMachineError, MissingToolError, TuningError, ValueError) as error:
             return json.dumps({"refused": str(error)})
+        except (AttributeError, TypeError) as error:
+            reason = f"its tvmconv {__version__} does not know this question ({error})"
+            return json.dumps({"refused": f"{reason}: install the same release on both sides"})
         took = time.monotonic() - begin
         if isinstance(value, Failure):
             return json.dumps({"error": value.text, "took": took})
         return json.dumps({"value": value, "took": took})
 
     def close(self) -> None:
-        """End the measuring process."""
+        """End the measuring process, and let its GPU go."""
         if self._runner is not None:
             self._runner.close()
+            self._runner = None
+        self._claim.close()
 
-    def _begin(self, machine: Any, threads: int, cache: str, roof: str) -> dict[str, str]:
+    def _begin(self, machine: Any, threads: int, cache: str, **files: str) -> dict[str, Any]:
+        """Get ready; ``files`` are those of `Libraries` that were put here before."""
         known: Machine = decode(Machine, machine, "machine")
         missing = sorted(set(known.features) - host.cpu_features())
         if known.architecture != host.architecture() or missing:
             lacks = known.architecture if not missing else ", ".join(missing)
             raise IncompatibleMachineError(f"{known.name} is not this board, which lacks {lacks}")
+        here = gpus.here(known)
         self.close()
-        conditions = Conditions(threads, cache)
-        self._runner = Runner(known, self._runtime, str(self._folder / roof), conditions)
-        return {"cpu": host.cpu_name(), "tvmconv": __version__}
+        self._claim.enter_context(gpus.claimed(known))
+        placed = {name: self._folder / file for name, file in files.items()}
+        libraries = Libraries(**{"runtime": self._runtime, **placed})
+        self._runner = Runner(known, libraries, Conditions(threads, cache))
+        return {"cpu": here.name, "driver": here.driver, "tvmconv": __version__}
 
     def _roof(self, limit: float) -> Any:
         return dataclasses.asdict(self._at(limit).roof())
