@@ -5,10 +5,10 @@ NOT YET RUN on a machine with a GPU.
 Ours computes the network's layer: convolution, bias, activation and residual. PyTorch's computes the
 convolution alone: what it would need for the rest is not counted, and where TensorFlow pads the two sides
 differently, its input is padded before the clock starts. ``cudnn`` is F.conv2d on channels_last tensors with
-cudnn.benchmark on and TF32 off; ``native``, for depthwise layers, is PyTorch's own kernel (cuDNN off) on the
-NCHW tensors that it is written for. Both sides are captured in CUDA graphs of several launches, whose replays
-are timed by events: data stays in L2 where it fits, and no launch is waited for. Rounds alternate; a time is
-the median of them.
+cudnn.benchmark on, and TF32 where the layer's spec allows it; ``native``, for depthwise layers, is PyTorch's
+own kernel (cuDNN off) on the NCHW tensors that it is written for. Both sides are captured in CUDA graphs of
+several launches, whose replays are timed by events: data stays in L2 where it fits, and no launch is waited
+for. Rounds alternate; a time is the median of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
 
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     rows, left_out, seen = [], [], set()
     for name, layers in sets:
         path = folder / f"{name}.tvmconv"
@@ -60,12 +58,14 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
 def row(torch: Any, network: str, layer: Any, kernel: Any, device: str) -> dict:
     """One layer: the times of all sides in microseconds, or why there are none."""
     spec = layer.spec
+    # Read when a call is captured.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = spec.tf32
     about = {
         "network": network,
         "layer": layer.name,
         "key": spec.key,
         "class": "depthwise" if spec.op == "depthwise_conv2d" else "dense",
-        "dtype": spec.dtype,
+        "dtype": spec.precision,
         "batch": spec.batch,
         "bytes": spec.bytes,
         "flops": spec.flops,
@@ -151,7 +151,7 @@ def compare(torch: Any, spec: Any, calls: dict) -> None:
         if theirs.shape != ours.shape:
             raise ValueError(f"{name} gives {tuple(theirs.shape)}, ours {tuple(ours.shape)}")
         error = (theirs - ours).abs().max().item()
-        allowed = 1e-2 if spec.dtype == "float16" else 1e-3
+        allowed = 1e-2 if spec.precision in ("float16", "tf32") else 1e-3
         if not error <= allowed:
             raise ValueError(f"{name} and ours differ by {error:.2g}: not the same problem")
 

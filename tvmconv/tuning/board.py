@@ -126,7 +126,7 @@ class _Measuring:
         if batch.machine.gpu is None:
             peak = self._runner.peak()
         else:
-            dtypes = {ConvSpec.from_key(layer.key).dtype for layer in batch.layers}
+            dtypes = {ConvSpec.from_key(layer.key).precision for layer in batch.layers}
             peak = gpu_roof.peak(batch.machine, dtypes)
         return Header(batch.name, batch.machine.name, *_here(batch), peak, __version__)
 
