@@ -1,11 +1,12 @@
 // One block of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
 //
 // Every thread runs until it waits for its warp or its block, in an order that the caller seeds; a thread that
-// waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner, and shared
-// memory holds no numbers before. The device functions below replace those of tvmconv/gpu/prelude.py and follow
-// the PTX ISA's tables of fragments; the originals' PTX itself is not run.
+// waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner. Shared memory
+// holds no numbers before, and ends where no memory is. The device functions below replace those of
+// tvmconv/gpu/prelude.py and follow the PTX ISA's tables of fragments; the originals' PTX itself is not run.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -31,7 +32,6 @@ static ucontext_t scheduler;
 static std::vector<Thread> threads;
 static int current;
 static std::function<void()> kernel;
-static unsigned char* shared;
 static size_t shared_bytes;
 
 static void pause(Wait why) {
@@ -48,7 +48,10 @@ static void body() {
 using std::max;
 using std::min;
 static uint3 threadIdx, blockIdx;
+static dim3 gridDim, blockDim;
+static unsigned char* tvmconv_dynamic_shared;
 #define __syncthreads() emulated::pause(emulated::BLOCK)
+#define __trap() abort()
 
 namespace emulated {
 static const size_t STACK = 128 << 10;
@@ -65,7 +68,7 @@ static int run_block(dim3 size, unsigned seed) {
   const size_t count = size.x * size.y * size.z;
   stacks.resize(count * STACK);
   threads.assign(count, Thread{});
-  memset(shared, 0xFF, shared_bytes);
+  memset(tvmconv_dynamic_shared, 0xFF, shared_bytes);
   std::vector<int> order(count);
   for (size_t t = 0; t < count; ++t) {
     Thread& thread = threads[t];
@@ -95,13 +98,31 @@ static int run_block(dim3 size, unsigned seed) {
   }
 }
 
-static int launch(dim3 grid, dim3 block, size_t bytes, unsigned seed, std::function<void()> f) {
+// Shared memory in front of as much that nobody may touch, aligned as on a GPU.
+static unsigned char* shared_memory(size_t bytes) {
+  static const size_t MOST = 256 << 10;
+  static char* begin = nullptr;
+  if (!begin) {
+    void* made = mmap(nullptr, 2 * MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED || mprotect(static_cast<char*>(made) + MOST, MOST, PROT_NONE)) abort();
+    begin = static_cast<char*>(made);
+  }
+  return reinterpret_cast<unsigned char*>(begin + MOST - (bytes + 127) / 128 * 128);
+}
+
+// Sizes are x, y, z.
+static int launch(const unsigned* grid, const unsigned* block, size_t bytes, unsigned seed, std::function<void()> f) {
   kernel = f;
   shared_bytes = bytes;
-  for (unsigned x = 0; x < grid.x; ++x) {
-    blockIdx = make_uint3(x, 0, 0);
-    if (run_block(block, seed + x)) return 1;
-  }
+  tvmconv_dynamic_shared = shared_memory(bytes);
+  gridDim = dim3(grid[0], grid[1], grid[2]);
+  blockDim = dim3(block[0], block[1], block[2]);
+  for (unsigned z = 0; z < grid[2]; ++z)
+    for (unsigned y = 0; y < grid[1]; ++y)
+      for (unsigned x = 0; x < grid[0]; ++x) {
+        blockIdx = make_uint3(x, y, z);
+        if (run_block(blockDim, seed + x)) return 1;
+      }
   return 0;
 }
 
@@ -163,7 +184,8 @@ static void tvmconv_wait() {
   auto& groups = emulated::me().groups;
   while (groups.size() > PENDING + 1) {
     for (auto& copy : groups.front()) {
-      if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes) abort();
+      if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes) __builtin_trap();
+      if (copy.there && reinterpret_cast<uintptr_t>(copy.from) % copy.bytes) __builtin_trap();
       if (copy.there) memcpy(copy.to, copy.from, copy.bytes);
       else memset(copy.to, 0, copy.bytes);
     }
@@ -175,7 +197,7 @@ static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }
 static void tvmconv_load(unsigned* words, const void* tile, int row_bytes, bool first) {
   const int lane = emulated::lane();
   const char* at = static_cast<const char*>(tile) + lane / 4 * row_bytes + lane % 4 * 4;
-  if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) abort();
+  if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) __builtin_trap();
   for (int i = 0; i < 4; ++i) {
     const int lower = first ? i % 2 : i / 2, right = first ? i / 2 : i % 2;
     memcpy(words + i, at + lower * 8 * row_bytes + right * 16, 4);
@@ -190,6 +212,7 @@ static void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes
 template <typename T>
 static void tvmconv_store(T* tile, int row_bytes, const T* sums) {
   const int lane = emulated::lane();
+  if (reinterpret_cast<uintptr_t>(tile) % 8 || row_bytes % 8) __builtin_trap();  // it stores pairs
   for (int i = 0; i < 8; ++i) {
     char* row = reinterpret_cast<char*>(tile) + (lane / 4 + i / 2 % 2 * 8) * row_bytes;
     reinterpret_cast<T*>(row)[lane % 4 * 2 + i % 2 + i / 4 * 8] = sums[i];
