@@ -6,6 +6,7 @@
 // tvmconv/gpu/prelude.py and follow the PTX ISA's tables of fragments; the originals' PTX itself is not run.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -22,13 +23,15 @@ namespace emulated {
 enum Wait { RUNS, WARP, BLOCK, DONE };
 struct Copy { void* to; const void* from; int bytes; bool there; };
 struct Thread {
-  ucontext_t context;
+  ucontext_t context;  // for its first run; jumps go on from there, which cost no call of the kernel
+  jmp_buf place;
+  bool started;
   uint3 index;
   Wait wait;
   std::vector<std::vector<Copy>> groups;  // the last one is open
   unsigned a[4], b[4];
 };
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::vector<Thread> threads;
 static int current;
 static std::function<void()> kernel;
@@ -37,7 +40,7 @@ static size_t shared_bytes;
 static void pause(Wait why) {
   Thread& me = threads[current];
   me.wait = why;
-  swapcontext(&me.context, &scheduler);
+  if (!_setjmp(me.place)) _longjmp(scheduler, 1);
 }
 static void body() {
   kernel();
@@ -60,6 +63,13 @@ static void wake(size_t first, size_t last, Wait from) {
   for (size_t t = first; t < last; ++t)
     if (threads[t].wait != from) return;
   for (size_t t = first; t < last; ++t) threads[t].wait = RUNS;
+}
+
+static void resume(Thread& thread) {
+  if (_setjmp(scheduler)) return;  // its pause
+  if (thread.started) _longjmp(thread.place, 1);
+  thread.started = true;
+  setcontext(&thread.context);
 }
 
 // 0, or 1 for a deadlock: some threads of a warp or block wait for others that never come.
@@ -87,7 +97,7 @@ static int run_block(dim3 size, unsigned seed) {
       if (threads[t].wait != RUNS) continue;
       current = t;
       threadIdx = threads[t].index;
-      swapcontext(&scheduler, &threads[t].context);
+      resume(threads[t]);
       ran = true;
     }
     for (size_t t = 0; t < count; ++t) done = done && threads[t].wait == DONE;

@@ -162,9 +162,13 @@ class Gpu:
         if before != self.index:
             self._cudart.cudaSetDevice(before)
 
+    def attempt(self, name: str, *arguments: Any) -> int:
+        """Call a function of CUDA's runtime library and return its status, 0 where it succeeds."""
+        return int(getattr(self._cudart, name)(*arguments))
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of CUDA's runtime library; DeviceError where it returns an error."""
-        status = getattr(self._cudart, name)(*arguments)
+        status = self.attempt(name, *arguments)
         if status != 0:
             text = self._cudart.cudaGetErrorString(status).decode(errors="replace")
             raise errors.DeviceError(f"{name} fails on {self.device}: {text}")
