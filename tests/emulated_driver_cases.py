@@ -158,7 +158,7 @@ def case_events_order_streams():
     need(runtime.cudaStreamWaitEvent(other, after, 0))
     assert read(at, SIZE, other) == SEVENS
     need(runtime.cudaEventElapsedTime(ctypes.byref(taken), before, after))
-    assert taken.value > 0
+    assert taken.value == 1  # milliseconds, for whatever a kernel does
 
 
 def case_freeing_waits():

@@ -1,7 +1,7 @@
 """Layers on a GPU for tests that need one, the emulated one of emulated_driver.py for example.
 
-`test_emulated_gpu.py` runs the tests that are marked `needs_gpu` there. On a machine with a GPU and nvcc plain
-pytest runs them.
+`test_emulated_gpu.py` runs the tests that are marked `needs_gpu` there. On a machine with a GPU and nvcc
+plain pytest runs them.
 """
 
 from __future__ import annotations

@@ -226,10 +226,16 @@ def test_what_a_graph_cannot_capture_is_told_by_the_first_error(gpu):
         if gpu.is_capturing(stream):
             gpu.empty((1 << 20,), "float32")
 
-    with pytest.raises(DeviceError, match="cannot be allocated.*capturing"):
+    with pytest.raises(DeviceError, match=r"cannot be allocated.*capturing"):
         gpu_layers.graph_of(gpu, launch)
     gpu.synchronize(0)
     assert gpu.empty((4,), "float32") is not None
+
+
+def test_tensors_that_are_dropped_in_a_capture_do_not_spoil_it(gpu, kernel, tensors):
+    dropped = [kernel.bind(tensors["filter"], tensors["bias"]), gpu.empty((4,), "float32")]
+    with gpu_layers.capture(gpu):
+        dropped.clear()
 
 
 def test_threads_may_call_one_layer(gpu, layer, problem):

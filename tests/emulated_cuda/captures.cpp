@@ -12,13 +12,18 @@ std::set<Graph*> graphs, replayable;
 
 void invalidate(Capture* capture) { capture->invalid = true; }
 
+thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
+
 // cudaThreadExchangeStreamCaptureMode: a thread is prohibited from potentially unsafe calls by a capture of its
-// own that is not relaxed, and by one of any other thread that is global.
+// own that is not relaxed, and by one of any other thread that is global; in thread-local mode by its own alone,
+// in relaxed mode by none.
 cudaError_t unsafe_call() {
   cudaError_t status = cudaSuccess;
+  if (thread_mode == cudaStreamCaptureModeRelaxed) return status;
   for (Capture* each : captures) {
     const bool mine = each->thread == pthread_self() && each->mode != cudaStreamCaptureModeRelaxed;
-    if (!mine && each->mode != cudaStreamCaptureModeGlobal) continue;
+    const bool others = each->mode == cudaStreamCaptureModeGlobal && thread_mode == cudaStreamCaptureModeGlobal;
+    if (!mine && !others) continue;
     invalidate(each);
     status = cudaErrorStreamCaptureUnsupported;
   }

@@ -94,7 +94,8 @@ struct Device {
   Card card;
   size_t memory, used;
   bool started;
-  cudaError_t error;  // sticky
+  cudaError_t error;    // sticky
+  double milliseconds;  // that work has taken: one for every kernel, copy and fill, whatever it does
   uintptr_t arena, arena_end, next;
   std::map<uintptr_t, Allocation> allocations;
   Stream legacy;
@@ -145,6 +146,7 @@ cudaError_t wait_event(Stream* stream, Event* event);
 
 // Captures and graphs
 extern std::set<Capture*> captures;
+extern thread_local cudaStreamCaptureMode thread_mode;  // what captures forbid this thread
 extern std::set<Graph*> graphs, replayable;
 cudaError_t unsafe_call();               // whether this thread may call what captures forbid
 void invalidate(Capture* capture);

@@ -1,5 +1,6 @@
 // Modules and launches: the code of an image is what g++ made of the same CUDA C++, found by the image's hash
-// in the folder EMULATED_KERNELS (tests/emulated_kernels.py puts it there).
+// in the folder EMULATED_KERNELS (tests/emulated_kernels.py puts it there). Kernels whose name contains
+// EMULATED_FAULT end with an illegal address; EMULATED_SEED orders the threads.
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -124,8 +125,11 @@ cudaError_t launch(Function& function, const CUlaunchConfig& config, void** para
   const char* seed = getenv("EMULATED_SEED");
   const unsigned order = seed ? atoi(seed) : 0;
   return put(stream, [&function, &device, config, held, order]() mutable {
+    const char* fault = getenv("EMULATED_FAULT");
+    if (fault && strstr(function.kernel.name, fault)) return cudaErrorIllegalAddress;
     std::vector<void*> places;
     for (uint64_t& each : held) places.push_back(&each);
+    device.milliseconds += 1;
     const cudaError_t status = run(function, places.data(), config, order);
     check_guards(device, function.kernel.name);
     return status;

@@ -165,6 +165,7 @@ static cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind
   auto held = std::make_shared<std::vector<char>>();  // the driver's staging buffer
   if (staged) held->assign(begin, begin + bytes);
   const cudaError_t status = put(stream, [=] {
+    stream->device->milliseconds += 1;
     Access first(target ? *target : *stream->device), second(source ? *source : *stream->device);
     memmove(to, staged ? held->data() : from, bytes);
     return cudaSuccess;
@@ -192,6 +193,7 @@ API CUDART cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t handl
   Device* owner;
   if (!place(to, bytes, &owner) || (bytes && !owner)) return said(cudaErrorInvalidValue);
   return said(put(stream, [=] {
+    owner->milliseconds += 1;
     Access access(*owner);
     memset(to, value, bytes);
     return cudaSuccess;
@@ -285,6 +287,13 @@ API CUDART cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mod
   DEVICE;
   STREAM(handle);
   return said(begin_capture(stream, mode));
+}
+API CUDART cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  LOCKED;
+  if (*mode < cudaStreamCaptureModeGlobal || *mode > cudaStreamCaptureModeRelaxed)
+    return said(cudaErrorInvalidValue);
+  std::swap(*mode, thread_mode);
+  return cudaSuccess;
 }
 API CUDART cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* out) {
   DEVICE;

@@ -1,6 +1,5 @@
 // Streams are lazy: work runs when something waits for it, and not before, so that a missing wait shows.
 #include <algorithm>
-#include <chrono>
 
 #include "core.h"
 
@@ -113,9 +112,9 @@ cudaError_t record(Event* event, Stream* stream) {
     return cudaSuccess;
   }
   auto time = std::make_shared<double>(0);
-  const cudaError_t status = put(stream, [time] {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    *time = std::chrono::duration<double, std::milli>(now).count();
+  Device& device = *stream->device;
+  const cudaError_t status = put(stream, [time, &device] {
+    *time = device.milliseconds;
     return cudaSuccess;
   });
   if (status != cudaSuccess) return status;
