@@ -19,6 +19,7 @@ from tvmconv import builder, hardware, oracle
 from tvmconv.choice import Choice
 from tvmconv.gpu import driver as cuda_driver
 from tvmconv.gpu import tools as cuda_tools
+from tvmconv.runtime import arrays as arrays_of
 from tvmconv.runtime import gpu_timing
 from tvmconv.schedules.cuda import PACK
 from tvmconv.spec import ConvSpec
@@ -167,3 +168,8 @@ class Foreign:
 def numbers(gpu, count):
     """Room for so many float32 on a GPU."""
     return gpu.upload(np.zeros(count, np.float32))
+
+
+def struct_at(pointer):
+    """The DLTensor that a kernel is given the address of."""
+    return arrays_of.DLTensor.from_address(pointer.value)
