@@ -1,6 +1,6 @@
-// One block of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
+// One block or cluster of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
 //
-// Every thread runs until it waits for its warp or its block, in an order that the caller seeds; a thread that
+// Every thread runs until it waits for its warp, block or cluster, in an order that the caller seeds; a thread that
 // waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner. Shared memory
 // holds no numbers before, and ends where no memory is. The device functions below replace those of
 // tvmconv/gpu/prelude.py and follow the PTX ISA's tables of fragments; the originals' PTX itself is not run.
@@ -20,13 +20,14 @@
 #include <vector>
 
 namespace emulated {
-enum Wait { RUNS, WARP, BLOCK, DONE };
+enum Wait { RUNS, WARP, BLOCK, CLUSTER, DONE };
 struct Copy { void* to; const void* from; int bytes; bool there; };
 struct Thread {
   ucontext_t context;  // for its first run; jumps go on from there, which cost no call of the kernel
   jmp_buf place;
   bool started;
   uint3 index;
+  unsigned block;
   Wait wait;
   std::vector<std::vector<Copy>> groups;  // the last one is open
   unsigned a[4], b[4];
@@ -35,6 +36,7 @@ static jmp_buf scheduler;
 static std::vector<Thread> threads;
 static int current;
 static std::function<void()> kernel;
+static unsigned char* shared;
 static size_t shared_bytes;
 
 static void pause(Wait why) {
@@ -57,7 +59,7 @@ static unsigned char* tvmconv_dynamic_shared;
 #define __trap() abort()
 
 namespace emulated {
-static const size_t STACK = 128 << 10;
+static const size_t STACK = 128 << 10, SHARED = 256 << 10;
 
 static void wake(size_t first, size_t last, Wait from) {
   for (size_t t = first; t < last; ++t)
@@ -72,23 +74,30 @@ static void resume(Thread& thread) {
   setcontext(&thread.context);
 }
 
-// 0, or 1 for a deadlock: some threads of a warp or block wait for others that never come.
-static int run_block(dim3 size, unsigned seed) {
+static void begin_thread(Thread& thread, size_t number, dim3 size, char* stack) {
+  thread.index = make_uint3(number % size.x, number / size.x % size.y, number / size.x / size.y);
+  thread.groups.resize(1);
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = stack;
+  thread.context.uc_stack.ss_size = STACK;
+  makecontext(&thread.context, body, 0);
+}
+
+static unsigned char* shared_of(unsigned block) { return shared + (2 * block + 1) * SHARED - shared_bytes; }
+
+// Blocks that run at the same time, from the first on, each with shared memory of its own. 0, or 1 for a
+// deadlock: some threads wait for others that never come.
+static int run_blocks(uint3 first, unsigned blocks, dim3 size, unsigned seed) {
   static std::vector<char> stacks;
-  const size_t count = size.x * size.y * size.z;
+  const size_t each = size.x * size.y * size.z, count = each * blocks;
   stacks.resize(count * STACK);
   threads.assign(count, Thread{});
-  memset(tvmconv_dynamic_shared, 0xFF, shared_bytes);
+  for (unsigned b = 0; b < blocks; ++b) memset(shared_of(b), 0xFF, shared_bytes);
   std::vector<int> order(count);
   for (size_t t = 0; t < count; ++t) {
-    Thread& thread = threads[t];
     order[t] = t;
-    thread.index = make_uint3(t % size.x, t / size.x % size.y, t / size.x / size.y);
-    thread.groups.resize(1);
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = &stacks[t * STACK];
-    thread.context.uc_stack.ss_size = STACK;
-    makecontext(&thread.context, body, 0);
+    threads[t].block = t / each;
+    begin_thread(threads[t], t % each, size, &stacks[t * STACK]);
   }
   std::shuffle(order.begin(), order.end(), std::mt19937(seed));
   for (;;) {
@@ -97,46 +106,55 @@ static int run_block(dim3 size, unsigned seed) {
       if (threads[t].wait != RUNS) continue;
       current = t;
       threadIdx = threads[t].index;
+      blockIdx = make_uint3(first.x + threads[t].block, first.y, first.z);
+      tvmconv_dynamic_shared = shared_of(threads[t].block);
       resume(threads[t]);
       ran = true;
     }
     for (size_t t = 0; t < count; ++t) done = done && threads[t].wait == DONE;
     if (done) return 0;
     if (!ran) return 1;
-    for (size_t w = 0; w < count; w += 32) wake(w, std::min(w + 32, count), WARP);
-    wake(0, count, BLOCK);
+    for (size_t b = 0; b < count; b += each) {
+      for (size_t w = b; w < b + each; w += 32) wake(w, std::min(w + 32, b + each), WARP);
+      wake(b, b + each, BLOCK);
+    }
+    wake(0, count, CLUSTER);
   }
 }
 
-// Shared memory in front of as much that nobody may touch, aligned as on a GPU.
-static unsigned char* shared_memory(size_t bytes) {
-  static const size_t MOST = 256 << 10;
-  static char* begin = nullptr;
-  if (!begin) {
-    void* made = mmap(nullptr, 2 * MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (made == MAP_FAILED || mprotect(static_cast<char*>(made) + MOST, MOST, PROT_NONE)) abort();
-    begin = static_cast<char*>(made);
+// Shared memory of a cluster's blocks, each in front of as much that nobody may touch.
+static unsigned char* shared_memory(unsigned blocks) {
+  static unsigned char* begin = nullptr;
+  static unsigned held = 0;
+  if (blocks > held) {
+    void* made = mmap(nullptr, 2 * SHARED * blocks, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED) abort();
+    begin = static_cast<unsigned char*>(made);
+    held = blocks;
+    for (unsigned block = 0; block < blocks; ++block)
+      if (mprotect(begin + 2 * SHARED * block, SHARED, PROT_READ | PROT_WRITE)) abort();
   }
-  return reinterpret_cast<unsigned char*>(begin + MOST - (bytes + 127) / 128 * 128);
+  return begin;
 }
 
-// Sizes are x, y, z.
-static int launch(const unsigned* grid, const unsigned* block, size_t bytes, unsigned seed, std::function<void()> f) {
+// Sizes are x, y, z; clusters lie along x.
+static int launch(const unsigned* grid, const unsigned* block, unsigned cluster, size_t bytes, unsigned seed,
+                  std::function<void()> f) {
   kernel = f;
-  shared_bytes = bytes;
-  tvmconv_dynamic_shared = shared_memory(bytes);
+  shared = shared_memory(cluster);
+  shared_bytes = (bytes + 127) / 128 * 128;  // aligned as on a GPU
   gridDim = dim3(grid[0], grid[1], grid[2]);
   blockDim = dim3(block[0], block[1], block[2]);
+  if (grid[0] % cluster) return 2;
   for (unsigned z = 0; z < grid[2]; ++z)
     for (unsigned y = 0; y < grid[1]; ++y)
-      for (unsigned x = 0; x < grid[0]; ++x) {
-        blockIdx = make_uint3(x, y, z);
-        if (run_block(blockDim, seed + x)) return 1;
-      }
+      for (unsigned x = 0; x < grid[0]; x += cluster)
+        if (run_blocks(make_uint3(x, y, z), cluster, blockDim, seed + x)) return 1;
   return 0;
 }
 
 static Thread& me() { return threads[current]; }
+// Blocks are whole warps where warps work together.
 static Thread& neighbour(int lane) { return threads[current / 32 * 32 + lane]; }
 static int lane() { return current % 32; }
 template <typename T>
@@ -201,6 +219,10 @@ static void tvmconv_wait() {
     }
     groups.erase(groups.begin());
   }
+}
+template <int BLOCKS>
+static void tvmconv_meet() {
+  emulated::pause(emulated::CLUSTER);
 }
 template <typename T>
 static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }

@@ -21,26 +21,31 @@ HEADER = Path(__file__).with_name("emulated_gpu.h")
 # An access of an address that its type does not allow stops the kernel, as on a GPU.
 _OPTIONS = ["-O1", "-w", "-std=c++17", "-fPIC", "-fsanitize=alignment"]
 _OPTIONS += ["-fsanitize-undefined-trap-on-error"]
-_KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)\) (\w+)\(([^)]*)\) \{')
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__cluster_dims__\((\d+), 1, 1\) )?__launch_bounds__\((\d+)\) (\w+)'
+    r"\(([^)]*)\) \{"
+)
+_BOUNDS = ("__launch_bounds__", "__cluster_dims__")
 _SHARED = re.compile(r"extern __shared__[^;]*;")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a source: (type, name) of its parameters, and the most threads of a block."""
+    """A kernel: (type, name) of its parameters, most threads of a block, blocks of a cluster."""
 
     name: str
     parameters: tuple[tuple[str, str], ...]
     threads: int
+    cluster: int
 
 
 def kernels(source: str) -> list[Kernel]:
     """The kernels that are defined in a source."""
     found = []
-    for threads, name, text in _KERNEL.findall(source):
+    for cluster, threads, name, text in _KERNEL.findall(source):
         parts = (part.replace("__restrict__", "").rsplit(None, 1) for part in text.split(","))
         parameters = tuple((kind.strip(), parameter) for kind, parameter in parts)
-        found.append(Kernel(name, parameters, int(threads)))
+        found.append(Kernel(name, parameters, int(threads), int(cluster or 1)))
     return found
 
 
@@ -67,7 +72,7 @@ def compile_source(source: str, library: Path) -> list[Kernel]:
     found = kernels(source)
     text = _SHARED.sub("", source)
     assert "__shared__" not in text, "only dynamic shared memory is emulated"
-    code = "#undef __launch_bounds__\n#define __launch_bounds__(n)\n" + text
+    code = "".join(f"#undef {each}\n#define {each}(...)\n" for each in _BOUNDS) + text
     code += "".join(map(_wrapper, found)) + _table(found) + _RUN
     path = library.with_name(f"{library.stem}-{os.getpid()}.cpp")
     made = path.with_suffix(".so.tmp")
@@ -112,10 +117,13 @@ def _wrapper(kernel: Kernel) -> str:
 
 
 def _table(found: list[Kernel]) -> str:
-    rows = [f'{{"{each.name}", {len(each.parameters)}, {each.threads}}}' for each in found]
+    rows = [
+        f'{{"{each.name}", {len(each.parameters)}, {each.threads}, {each.cluster}}}'
+        for each in found
+    ]
     runs = ", ".join(f"run_{kernel.name}" for kernel in found)
     return (
-        "struct EmulatedKernel { const char* name; int parameters, max_threads; };\n"
+        "struct EmulatedKernel { const char* name; int parameters, max_threads, cluster; };\n"
         f'extern "C" const EmulatedKernel emulated_kernels[] = {{{", ".join([*rows, "{}"])}}};\n'
         f"static void (*const runs[])(void**) = {{{runs}}};\n"
     )
@@ -124,7 +132,8 @@ def _table(found: list[Kernel]) -> str:
 _RUN = """
 extern "C" int emulated_run(int which, void** values, const unsigned* grid, const unsigned* block,
                             size_t shared, unsigned seed) {
-  return emulated::launch(grid, block, shared, seed, [=] { runs[which](values); });
+  const int cluster = emulated_kernels[which].cluster;
+  return emulated::launch(grid, block, cluster, shared, seed, [=] { runs[which](values); });
 }
 """
 

@@ -29,14 +29,15 @@ needs_gpu = pytest.mark.skipif(
     reason="no NVIDIA driver here, or no nvcc",
 )
 
-# Sums in two parts, in a workspace; one whose blocks take more than 48 KiB; one without either; no outputs.
+# Sums in two parts, added by a kernel of their own; by the blocks of a cluster, where the GPU has them, which
+# take more than 48 KiB of shared memory; one without either; no outputs.
 SPEC = ConvSpec.conv2d((2, 6, 5, 8), (3, 3, 8, 12), bias=True, activation="relu", residual=True)
 LARGE = ConvSpec.conv2d((1, 9, 7, 64), (3, 3, 64, 40), bias=True, dtype="float16")
 PLAIN = ConvSpec.depthwise_conv2d((1, 8, 9, 16), (3, 3, 16, 1))
 EMPTY = ConvSpec.conv2d((0, 5, 5, 3), (3, 3, 3, 8))
 SPECS = (SPEC, LARGE, PLAIN, EMPTY)
 DECISIONS = {
-    SPEC: {"rows": 64, "columns": 64, "inner": 16, "stages": 2, "splits": 2},
+    SPEC: {"rows": 64, "columns": 64, "inner": 16, "stages": 2, "splits": 2, "adding": "kernel"},
     LARGE: {
         "rows": 64,
         "columns": 64,
@@ -44,15 +45,16 @@ DECISIONS = {
         "slabs": 4,
         "stages": 4,
         "splits": 2,
+        "adding": "cluster",
     },
 }
-LARGE_SHARED = (64 + 64) * (32 * 4 + 16) * 4  # bytes of a block
 
 
 def choice(spec, machine, decisions=None):
     """The first schedule that takes it, with these decisions or its default ones."""
     schedule = next(each for each in PACK.schedules if each.accepts(spec, machine))
-    if decisions is not None:
+    if decisions is not None and not schedule.legal(spec, machine, decisions):
+        decisions = {**decisions, "adding": "kernel"}
         assert schedule.legal(spec, machine, decisions), (schedule.name, decisions)
     return Choice(spec, schedule, decisions or schedule.default(spec, machine), None)
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from runtime_bundle import manifest
 
-from tvmconv import bundle, errors
+from tvmconv import bundle, errors, publishing, variants
 
 
 def variant(machine="haswell", features=("avx2", "fma"), architecture="x86_64", **changes):
@@ -167,9 +167,9 @@ def test_writing_checks_what_reading_would_refuse(tmp_path):
 def test_the_first_variant_that_fits_is_chosen():
     best = variant("icelake", ("avx2", "avx512f"))
     choices = manifest(best, variant(), variant("generic", ()))
-    assert bundle.choose_variant(choices, "x86_64", {"avx2", "fma", "avx512f"}) is best
-    assert bundle.choose_variant(choices, "x86_64", {"avx2", "fma"}).machine == "haswell"
-    assert bundle.choose_variant(choices, "x86_64", {"sse2"}).machine == "generic"
+    assert variants.choose(choices, "x86_64", {"avx2", "fma", "avx512f"}) is best
+    assert variants.choose(choices, "x86_64", {"avx2", "fma"}).machine == "haswell"
+    assert variants.choose(choices, "x86_64", {"sse2"}).machine == "generic"
 
 
 def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
@@ -177,7 +177,7 @@ def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
         variant("icelake", ("avx2", "avx512f")), variant("pi4", (), "aarch64"), variant()
     )
     with pytest.raises(errors.IncompatibleMachineError) as caught:
-        bundle.choose_variant(choices, "x86_64", {"avx2", "sse2"})
+        variants.choose(choices, "x86_64", {"avx2", "sse2"})
     text = str(caught.value)
     assert "icelake needs avx512f, which" in text
     assert "pi4 is for aarch64 linux, this process is x86_64 linux" in text
@@ -193,33 +193,31 @@ def test_no_variant_lists_what_is_missing_and_how_to_rebuild():
 def test_a_variant_needs_its_glibc_or_a_newer_one(needed, here, fits):
     choices = manifest(variant("pi4", (), "aarch64", glibc=needed))
     if fits:
-        assert bundle.choose_variant(choices, "aarch64", (), glibc=here).machine == "pi4"
+        assert variants.choose(choices, "aarch64", (), glibc=here).machine == "pi4"
         return
     has = f"glibc {here}" if here else "another C library"
     message = f"pi4 needs glibc {needed} or newer, this system has {has}"
     with pytest.raises(errors.IncompatibleMachineError, match=message):
-        bundle.choose_variant(choices, "aarch64", (), glibc=here)
+        variants.choose(choices, "aarch64", (), glibc=here)
 
 
 def test_a_variant_asked_for_must_exist_and_fit():
     choices = manifest(variant("icelake", ("avx512f",)), variant())
     features = {"avx2", "fma"}
-    assert (
-        bundle.choose_variant(choices, "x86_64", features, machine="haswell").machine == "haswell"
-    )
+    assert variants.choose(choices, "x86_64", features, machine="haswell").machine == "haswell"
     with pytest.raises(errors.IncompatibleMachineError, match="icelake needs avx512f"):
-        bundle.choose_variant(choices, "x86_64", features, machine="icelake")
+        variants.choose(choices, "x86_64", features, machine="icelake")
     with pytest.raises(errors.UnknownNameError, match="it has icelake, haswell"):
-        bundle.choose_variant(choices, "x86_64", features, machine="zen4")
+        variants.choose(choices, "x86_64", features, machine="zen4")
 
 
 def test_a_variant_is_found_by_a_board_that_has_the_machine():
     core = dataclasses.replace(variant("a72", ()), also=("rpi4", "rk3399"))
     choices = manifest(variant("icelake", ()), core)
     for name in ("a72", "rpi4", "rk3399"):
-        assert bundle.choose_variant(choices, "x86_64", (), machine=name) is core
+        assert variants.choose(choices, "x86_64", (), machine=name) is core
     with pytest.raises(errors.UnknownNameError, match=r"it has icelake, a72 \(rpi4, rk3399\)"):
-        bundle.choose_variant(choices, "x86_64", (), machine="rpi5")
+        variants.choose(choices, "x86_64", (), machine="rpi5")
 
 
 def test_publish_moves_replaces_and_leaves_nothing_behind(tmp_path):
@@ -228,7 +226,7 @@ def test_publish_moves_replaces_and_leaves_nothing_behind(tmp_path):
         staging.mkdir()
         bundle.write_manifest(staging, manifest(variant(), created=created))
         (staging / "haswell.so").write_text(created)
-        published = bundle.publish(staging, tmp_path / "deep" / "kernels")
+        published = publishing.publish(staging, tmp_path / "deep" / "kernels")
         assert bundle.read_manifest(published).created == created
         assert (published / "haswell.so").read_text() == created
     assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["kernels"]
@@ -243,7 +241,7 @@ def test_publish_mends_a_damaged_bundle(tmp_path, written):
     staging = tmp_path / "staging"
     staging.mkdir()
     (staging / bundle.MANIFEST_NAME).write_bytes(data)
-    bundle.publish(staging, output)
+    publishing.publish(staging, output)
     assert bundle.read_manifest(output) == bundle.read_manifest(written)
 
 
@@ -258,7 +256,7 @@ def test_publish_does_not_overwrite_what_is_no_bundle(tmp_path, written, preciou
     staging.mkdir()
     bundle.write_manifest(staging, manifest(variant()))
     with pytest.raises(errors.BundleError, match="not overwritten"):
-        bundle.publish(staging, output)
+        publishing.publish(staging, output)
     assert (output / precious).read_text() == '{"name": "somebody else\'s"}'
     assert bundle.read_manifest(staging)
 
@@ -277,7 +275,7 @@ def test_publish_keeps_the_old_bundle_when_the_move_fails(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(errors.BundleError, match="different file systems"):
-        bundle.publish(staging, output)
+        publishing.publish(staging, output)
     assert bundle.read_manifest(output).created == "old"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["output", "staging"]
 
@@ -289,6 +287,6 @@ def test_publish_replaces_the_target_of_a_link(tmp_path):
     staging = tmp_path / "staging"
     staging.mkdir()
     bundle.write_manifest(staging, manifest(variant(), created="new"))
-    bundle.publish(staging, tmp_path / "current")
+    publishing.publish(staging, tmp_path / "current")
     assert (tmp_path / "current").is_symlink()
     assert bundle.read_manifest(tmp_path / "v1").created == "new"

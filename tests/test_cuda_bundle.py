@@ -11,7 +11,7 @@ import pytest
 from gpu_bundles import A100, B200, EMPTY, H100, H200, PLAIN, RTX_3090, SPLIT, T4, V100
 
 import tvmconv
-from tvmconv import builder, bundle, cross, elf, host
+from tvmconv import builder, bundle, cross, elf, host, variants
 from tvmconv.cli import main
 from tvmconv.errors import BuildError, BundleError, IncompatibleMachineError, UnknownNameError
 from tvmconv.gpu import driver as cuda_driver
@@ -43,7 +43,7 @@ def test_a_gpu_variant_has_machine_code_for_its_architecture_and_the_cuda_runtim
         assert variant.cuda_runtime.file == f"libtvm_runtime_cuda-{host.architecture()}.so"
         assert (variant.architecture, variant.features) == (host.architecture(), ())
         needed = elf.needs(built / variant.cuda_runtime.file)
-        assert bundle.has_glibc(needed.glibc, variant.glibc)
+        assert variants.has_glibc(needed.glibc, variant.glibc)
     assert manifest.variants[0].cuda_runtime is None
 
 
@@ -78,9 +78,9 @@ def test_a_cpu_never_takes_a_gpu_variant(manifest):
     with pytest.raises(
         IncompatibleMachineError, match=r'toy-90 is for GPUs of sm_90.*device="cuda"'
     ):
-        bundle.choose_variant(alone, *cpu, glibc=host.glibc())
+        variants.choose(alone, *cpu, glibc=host.glibc())
     with pytest.raises(IncompatibleMachineError, match=r'device="cuda"'):
-        bundle.choose_variant(manifest, *cpu, machine="toy-75", glibc=host.glibc())
+        variants.choose(manifest, *cpu, machine="toy-75", glibc=host.glibc())
 
 
 @gpu_bundles.needs_compiler

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from tvmconv import contract, hardware
+from tvmconv import contract, hardware, pack_facts
 from tvmconv.errors import HardwarePackError, UnknownNameError
 
 PACK = hardware.load_pack("cuda")
@@ -16,7 +16,7 @@ all_machines = pytest.mark.parametrize("machine", PACK.machines, ids=lambda mach
 @all_machines
 def test_facts_hang_together(machine):
     gpu = machine.gpu
-    contract._check_facts(machine)
+    pack_facts.check_facts(machine)
 
     assert gpu.shared_bytes_per_multiprocessor < machine.l1_bytes  # one memory for both
     assert gpu.l2_bytes == machine.l2_bytes
@@ -93,7 +93,7 @@ def test_facts_that_contradict_each_other_are_refused(fault):
     )
 
     with pytest.raises(HardwarePackError, match=message):
-        contract._check_facts(wrong)
+        pack_facts.check_facts(wrong)
 
 
 def test_a_gpu_target_needs_a_host():
@@ -101,7 +101,7 @@ def test_a_gpu_target_needs_a_host():
     alone = dataclasses.replace(machine, target={"kind": "cuda", "arch": "sm_90"})
 
     with pytest.raises(HardwarePackError, match="no host of kind llvm"):
-        contract._check_facts(alone)
+        pack_facts.check_facts(alone)
 
 
 def test_this_host_never_runs_a_gpus_kernels_on_its_arrays():

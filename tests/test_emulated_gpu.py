@@ -24,7 +24,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", ["test_gpu_kernel.py", "test_gpu_check.py", "test_gpu_stand.py"])
+@pytest.mark.parametrize("name", ["test_gpu_kernel.py", "test_gpu_check.py"])
 def test_on_the_emulated_gpu(name):
     options = ["-q", "-rs", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = emulated_driver.run("-m", "pytest", *options, str(TESTS / name))

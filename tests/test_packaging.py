@@ -120,8 +120,10 @@ MAY_IMPORT = {
     "workloads": "errors rules spec edge_cases",
     "oracle": "errors rules spec",
     "bundle": "errors decoding spec",
+    "variants": "errors bundle",
+    "publishing": "errors bundle",
     "gpu": "",
-    "gpu.variants": "errors bundle gpu.driver",
+    "gpu.variants": "errors bundle variants gpu.driver",
     "toolchain": "errors",
     "cache": "errors toolchain",
     "cross": "errors host toolchain cache",
@@ -140,24 +142,27 @@ MAY_IMPORT = {
     "gpu.nvrtc": "errors toolchain gpu.tools",
     "gpu.compiler": "errors toolchain gpu.tools gpu.stub gpu.nvrtc gpu.prelude",
     "gpu.tiles": "errors gpu.prelude",
+    "gpu.clusters": "errors",
     "gpu.pipelines": "errors",
-    "gpu.lowering": "gpu.tiles gpu.pipelines",
+    "gpu.lowering": "gpu.tiles gpu.clusters gpu.pipelines",
     "unbinding": "",
     "lowering": "errors prefetching dot_words matrix_tiles unbinding gpu.lowering gpu.compiler",
     "compute": "arguments rules spec",
     "nests": "arguments rules spec hardware compute lowering prefetching dot_words",
     "schedules": (
         "errors arguments rules spec host hardware compute lowering prefetching dot_words matrix_tiles "
-        "nests gpu.tiles gpu.pipelines"
+        "nests gpu.tiles gpu.clusters gpu.pipelines"
     ),
     "tuning_logs": "",
     "tuning": "",
     "tuning.log": "errors toolchain spec",
     "tuning.records": "errors spec hardware choice tuning.log",
-    "runtime": "errors rules spec bundle gpu.driver gpu.variants host",
+    "runtime": "errors rules spec bundle variants gpu.driver gpu.variants host",
     "gpu.check": "errors oracle runtime spec",
     "choice": "errors spec hardware tuning.log",
-    "builder": ". errors spec bundle hardware toolchain cross gpu.tools gpu.fatbin elf choice lowering",
+    "builder": (
+        ". errors spec bundle publishing hardware toolchain cross gpu.tools gpu.fatbin elf choice lowering"
+    ),
     # The tuner, from what it passes around to what it does all day.
     "tuning.candidate": "",
     "tuning.worker": "errors tuning.candidate",
@@ -213,7 +218,7 @@ MAY_IMPORT = {
         "tuning.priors tuning.conclude tuning.journal tuning.plan tuning.progress tuning.simulated"
     ),
     # For machines out of reach; the first three are all that such a machine uses.
-    "tuning.batch": "errors decoding bundle host hardware tuning.candidate tuning.gpus",
+    "tuning.batch": "errors decoding bundle variants host hardware tuning.candidate tuning.gpus",
     "tuning.results": "errors decoding",
     "tuning.board": (
         ". errors spec host gpu.roof tuning.batch tuning.results tuning.candidate tuning.gpus "
@@ -228,7 +233,9 @@ MAY_IMPORT = {
     "tuning.metaschedule": (
         "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.running"
     ),
-    "contract": "errors rules spec host hardware oracle lowering runtime workloads",
+    "pack_facts": "errors rules spec hardware",
+    "guarded": "errors spec hardware lowering runtime",
+    "contract": "errors spec host hardware oracle workloads pack_facts guarded",
     "simulate": "errors spec hardware lowering oracle toolchain cache",
     "roof": "hardware timing runtime",
     "gpu.roof": "hardware roof",
@@ -257,13 +264,11 @@ MAY_IMPORT = {
     ),
     # Users' side: may import everything but schedules, which are found by entry point only.
     "commands": (
-        ". errors spec bundle gpu.driver gpu.tools gpu.variants gpu.check gpu.bench hardware host tables "
-        "timing toolchain cross workloads oracle runtime choice builder roof bench comparison peers.race "
-        "peers.stand simulate "
-        "tuning.log tuning.records tuning.running tuning.search "
-        "tuning.journal tuning.plan tuning.progress tuning.session tuning.status "
-        "tuning.results tuning.board tuning.offline tuning.fleet tuning.serving tuning.remote_bench "
-        "tuning.simulated"
+        ". errors spec bundle variants gpu.driver gpu.tools gpu.variants gpu.check gpu.bench hardware host "
+        "tables timing toolchain cross workloads oracle runtime choice builder roof bench comparison "
+        "peers.race peers.stand simulate tuning.log tuning.records tuning.running tuning.search "
+        "tuning.journal tuning.plan tuning.progress tuning.session tuning.status tuning.results "
+        "tuning.board tuning.offline tuning.fleet tuning.serving tuning.remote_bench tuning.simulated"
     ),
     "cli": ". errors commands",
     ".": "",

@@ -11,7 +11,7 @@ import runtime_bundle
 from runtime_bundle import PACKED, SPECS, TINY, assert_right, operands
 from runtime_helpers import in_new_process, shared_bundle
 
-from tvmconv import bundle, errors
+from tvmconv import bundle, errors, publishing
 from tvmconv.runtime import Library, engine, load
 from tvmconv.spec import ConvSpec
 
@@ -172,7 +172,7 @@ def test_a_rebuilt_bundle_replaces_the_old_one_in_the_same_process(path, tmp_pat
     layer = old[PACKED].bind(w, bias)
     rebuilt = ConvSpec.conv2d(PACKED.input_shape, PACKED.filter_shape, bias=True)  # no activation
     staging = runtime_bundle.build(tmp_path / "staging", [rebuilt])
-    bundle.publish(staging, output)
+    publishing.publish(staging, output)
     new = load(output)
     assert list(new) == [rebuilt.key]
     assert_right(rebuilt, new[rebuilt](x, w, bias), x, w, bias)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import __version__, bundle, cross, hardware, toolchain
+from tvmconv import __version__, bundle, cross, hardware, publishing, toolchain
 from tvmconv.choice import Choice, choose
 from tvmconv.errors import BuildError
 from tvmconv.gpu import fatbin
@@ -113,7 +113,7 @@ def build_requests(
         staging.mkdir(mode=0o755)
         variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
         bundle.write_manifest(staging, _manifest(specs, variants))
-        return bundle.publish(staging, target)
+        return publishing.publish(staging, target)
 
 
 def _ordered(requests: Sequence[Request]) -> list[Request]:

@@ -15,16 +15,14 @@ Build and runtime share this module; it knows nothing of TVM and uses the standa
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tvmconv import errors
 from tvmconv.decoding import decode
@@ -34,7 +32,7 @@ MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 _CHECKSUM = "checksum"
 _GPU_ARCH = re.compile(r"sm_[1-9][0-9]+")
-_REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
+REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,18 +177,18 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     file = directory / MANIFEST_NAME
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
-        raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {_REBUILD}")
+        raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {REBUILD}")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise errors.BundleError(
-            f"{directory} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {_REBUILD}"
+            f"{directory} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {REBUILD}"
         ) from None
     except OSError as error:
         raise errors.BundleError(f"{file} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise errors.BundleError(
-            f"{file} is truncated or damaged ({error}); copy the bundle again, or: {_REBUILD}"
+            f"{file} is truncated or damaged ({error}); copy the bundle again, or: {REBUILD}"
         ) from error
     return _parse(body, file)
 
@@ -207,158 +205,13 @@ def verify_files(directory: str | os.PathLike[str], variant: Variant) -> None:
         except OSError as error:
             raise errors.BundleError(
                 f"{file}, which the manifest names, cannot be read ({error.strerror or error}); "
-                f"copy the whole directory again, or: {_REBUILD}"
+                f"copy the whole directory again, or: {REBUILD}"
             ) from error
         if found != expected:
             raise errors.BundleError(
                 f"{file} is truncated or altered: its SHA-256 is {found}, the manifest says "
-                f"{expected}; copy the bundle again, or: {_REBUILD}"
+                f"{expected}; copy the bundle again, or: {REBUILD}"
             )
-
-
-def choose_variant(
-    manifest: Manifest,
-    architecture: str,
-    features: Collection[str],
-    operating_system: str = "linux",
-    machine: str | None = None,
-    glibc: str | None = None,
-) -> Variant:
-    """Return the first variant that runs on a CPU where every one of its features is in ``features``.
-
-    Variants for GPUs are never taken: `tvmconv.gpu.variants` chooses among those.
-    ``machine`` restricts the choice to the variant of that name, or of a board's; UnknownNameError if
-    there is none.
-    ``glibc`` is the release of this process's C library, None where it is another one.
-    Raises IncompatibleMachineError, which lists what each variant lacks.
-    """
-    if machine is not None and not any(each.is_called(machine) for each in manifest.variants):
-        names = (
-            f"{each.machine} ({', '.join(each.also)})" if each.also else each.machine
-            for each in manifest.variants
-        )
-        raise errors.UnknownNameError(
-            f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
-        )
-    reasons = []
-    for variant in manifest.variants:
-        if machine is not None and not variant.is_called(machine):
-            continue
-        reason = (
-            f'is for GPUs of {variant.gpu}: tvmconv.load(..., device="cuda")'
-            if variant.gpu
-            else obstacle(variant, architecture, features, operating_system, glibc)
-        )
-        if reason is None:
-            return variant
-        reasons.append(f"{variant.machine} {reason}")
-    raise errors.IncompatibleMachineError(
-        "no variant of this bundle runs on this machine:\n  "
-        + "\n  ".join(reasons)
-        + f"\nBuild one for it, on this machine: {_REBUILD}\n"
-        "or elsewhere, with the machine's name in place of host (tvmconv machines lists them)"
-    )
-
-
-class Needs(Protocol):
-    """What compiled code needs of the machine that it runs on."""
-
-    @property
-    def architecture(self) -> str: ...  # noqa: D102 - as in Variant
-    @property
-    def os(self) -> str: ...  # noqa: D102
-    @property
-    def features(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def glibc(self) -> str | None: ...  # noqa: D102
-
-
-def obstacle(
-    needs: Needs,
-    architecture: str,
-    features: Collection[str],
-    operating_system: str,
-    glibc: str | None,
-) -> str | None:
-    """Say why code does not run here: what it needs, and what there is; None where it runs."""
-    if (needs.architecture, needs.os) != (architecture, operating_system):
-        return (
-            f"is for {needs.architecture} {needs.os}, this process is {architecture} "
-            f"{operating_system}"
-        )
-    missing = [name for name in needs.features if name not in features]
-    if missing:
-        return f"needs {', '.join(missing)}, which this CPU lacks"
-    if not has_glibc(needs.glibc, glibc):
-        here = f"glibc {glibc}" if glibc else "another C library"
-        return f"needs glibc {needs.glibc} or newer, this system has {here}"
-    return None
-
-
-def has_glibc(needed: str | None, found: str | None) -> bool:
-    """Tell whether a system with glibc ``found`` (None for another C library) is new enough."""
-    if needed is None or found is None:
-        return needed is None
-    return _numbers(found) >= _numbers(needed)
-
-
-def _numbers(release: str) -> list[int]:
-    return [int(part) for part in release.split(".")]
-
-
-def publish(staging: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
-    """Move the finished bundle ``staging`` to ``output``, replacing a bundle that is there.
-
-    A reader finds the old bundle or the new one, never a mixture; libraries that a process has open
-    stay valid. ``staging`` must be on the same file system, best a sibling of ``output``.
-    Raises BundleError, and changes nothing, when ``output`` exists and is not a bundle.
-    """
-    # Behind a symbolic link such as "current", its target is replaced and the link stays.
-    target = Path(os.path.realpath(output))
-    read_manifest(staging)
-    if os.path.lexists(target) and not _replaceable(target):
-        raise errors.BundleError(
-            f"{target} exists and is not only a bundle, so it is not overwritten; "
-            "remove it or give another --output"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
-    old = aside / "bundle"
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(staging, target)
-    except OSError as error:
-        if old.exists():
-            os.replace(old, target)
-        aside.rmdir()
-        if error.errno != errno.EXDEV:
-            raise
-        raise errors.BundleError(
-            f"{staging} and {target} are on different file systems; stage the bundle in "
-            f"{target.parent}"
-        ) from error
-    shutil.rmtree(aside, ignore_errors=True)
-    return target
-
-
-def _replaceable(target: Path) -> bool:
-    """Tell whether ``target`` holds a bundle, or nothing, and no file of the user's own.
-
-    A damaged bundle passes too, since building it again is how one mends it.
-    """
-    if not target.is_dir():
-        return False
-    names = [entry.name for entry in target.iterdir()]
-    if not names:
-        return True
-    if any(name != MANIFEST_NAME and not name.endswith(LIBRARY_SUFFIX) for name in names):
-        return False
-    try:
-        with open(target / MANIFEST_NAME, "rb") as file:
-            return b'"tvmconv"' in file.read(1024)  # one of the first fields in the file
-    except OSError:
-        return False
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -370,7 +223,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def _parse(body: object, file: Path) -> Manifest:
     """Turn decoded JSON into a Manifest, or raise BundleError; ``file`` is for the messages."""
     if not isinstance(body, dict) or type(body.get("format")) is not int:
-        raise errors.BundleError(f"{file} is no tvmconv manifest; make a bundle with: {_REBUILD}")
+        raise errors.BundleError(f"{file} is no tvmconv manifest; make a bundle with: {REBUILD}")
     if body["format"] != FORMAT:
         writer = body.get("tvmconv", "?")
         raise errors.BundleError(
@@ -379,20 +232,20 @@ def _parse(body: object, file: Path) -> Manifest:
             + (
                 f"Run: pip install 'tvmconv>={writer}'"
                 if body["format"] > FORMAT
-                else f"Make the bundle again: {_REBUILD}"
+                else f"Make the bundle again: {REBUILD}"
             )
         )
     if body.get(_CHECKSUM) != _checksum(body):
         raise errors.BundleError(
             f"{file} was altered after it was built: its contents do not match its checksum; "
-            f"copy the bundle again, or: {_REBUILD}"
+            f"copy the bundle again, or: {REBUILD}"
         )
     rest = {name: value for name, value in body.items() if name != _CHECKSUM}
     try:
         manifest: Manifest = decode(Manifest, rest, "manifest")
         _check(manifest)
     except ValueError as error:
-        raise errors.BundleError(f"{file}: {error}; make the bundle again: {_REBUILD}") from error
+        raise errors.BundleError(f"{file}: {error}; make the bundle again: {REBUILD}") from error
     return manifest
 
 

@@ -36,6 +36,7 @@ class Gpu:
         tensor_core_dtypes: inputs of tensor cores; float32 stands for TF32.
         async_copy: whether it copies to shared memory past the registers (cp.async).
         registers_per_multiprocessor: of 32 bits.
+        cluster_blocks: how many blocks can wait for each other, on every card of the architecture.
     """
 
     arch: str
@@ -50,6 +51,7 @@ class Gpu:
     tensor_core_dtypes: tuple[str, ...]
     async_copy: bool
     registers_per_multiprocessor: int = 65536
+    cluster_blocks: int = 1
 
     @property
     def capability(self) -> tuple[int, int]:

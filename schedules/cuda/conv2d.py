@@ -22,6 +22,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d, gathered_conv2d
 from tvmconv.compute.gathered_conv2d import Product
+from tvmconv.gpu.clusters import MEETING
 from tvmconv.gpu.pipelines import PIPELINE
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func
@@ -31,7 +32,6 @@ from tvmconv.spec import ConvSpec
 _THREADS = 256
 _WARPS = _THREADS // threads.WARP
 _EXTENTS = (64, 128, 32, 16)
-_SPLITS = (1, 2, 4, 8, 16)
 _PIECE = 4  # floats of a 16-byte load: steps of the sum of data, channels of the filter
 
 
@@ -52,8 +52,8 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("rows", _EXTENTS),
         Knob("columns", _EXTENTS),
         Knob("inner", (16, 32)),
-        Knob("stages", (3, 2) if ahead else (2, 1)),
-        Knob("splits", _SPLITS),
+        Knob("stages", (3, 4, 6, 2) if ahead else (2, 1)),
+        *threads.split_knobs(machine),
     )
 
 
@@ -84,6 +84,7 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
         and machine.gpu is not None
         and shared <= machine.gpu.shared_bytes
         and (int(decisions["splits"]) == 1 or depth >= 2 * inner * int(decisions["splits"]))
+        and threads.can_add(machine, rows, decisions)
     )
 
 
@@ -100,21 +101,23 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     # A warp's load of one pixel takes a cycle, that of 4 x 32 channels four.
     loads = _WARPS * inner / _PIECE * (rows / _down(columns) + _PIECE * _PIECE)
     traffic = (rows + columns) * inner * 4 / threads.L2_BYTES_A_CYCLE
-    turn = max(together * max(work, loads, traffic), threads.L2_LATENCY / 2)
+    covered = max(1, together * (int(decisions["stages"]) - 1))
+    turn = max(together * max(work, loads, traffic), threads.L2_LATENCY / covered)
     waves = -(-blocks // (machine.gpu.multiprocessors * together))
     total: float = waves * (2 * threads.L2_LATENCY + p.depth // inner * turn)
-    if p.splits > 1:
-        across_card = machine.gpu.multiprocessors * threads.L2_BYTES_A_CYCLE
-        total += threads.LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
+    total += threads.adding_cycles(machine, p, decisions)
     return total
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The least `cycles` of the legal decisions, copying as far ahead as the machine does by itself."""
+    """The least `cycles` of the legal decisions."""
     names = [knob.name for knob in knobs(spec, machine)]
-    stages = knobs(spec, machine)[names.index("stages")].candidates[:1]
-    values = product(_EXTENTS, _EXTENTS, (16, 32), stages, _SPLITS)
-    candidates = [dict(zip(names, each, strict=True)) for each in values]
+    stages = (3, 4, 6) if machine.gpu is not None and machine.gpu.async_copy else (2,)
+    candidates = [
+        dict(zip(names, (*tile, *parts), strict=True))
+        for tile in product(_EXTENTS, _EXTENTS, (16, 32), stages)
+        for parts in threads.splits(machine)
+    ]
     fitting = [each for each in candidates if legal(spec, machine, each)]
     return min(fitting, key=lambda each: cycles(spec, machine, each))
 
@@ -123,7 +126,10 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.gathered_conv2d.implicit_gemm`; raises nothing for legal decisions."""
     p, (rows, columns, inner) = _product(spec, decisions), _tile(decisions)
     sch = Loops(prim_func(gathered_conv2d.implicit_gemm(spec, p, columns_first=False)))
-    if p.splits > 1:
+    meeting, by_columns = decisions["adding"] == "cluster", p.padded_columns > p.padded_rows
+    if meeting:
+        threads.add_up_in_clusters(sch, spec, _WARPS, (rows, columns, by_columns), p.splits)
+    elif p.splits > 1:
         threads.add_up(sch, spec)
     conv, gathered = sch.get_sblock("conv"), sch.get_sblock("gathered")
     stored = sch.cache_write(conv, 0, "local") if p.splits > 1 else None
@@ -134,10 +140,13 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     mo, y, mi = sch.split(m, [None, down, rows // down])
     no, x, ni = sch.split(n, [None, columns // _PIECE, _PIECE])
     ko, kt, ki = sch.split(k, [None, inner // _PIECE, _PIECE])
-    outer = (no, mo) if p.padded_columns > p.padded_rows else (mo, no)
-    sch.reorder(part, *outer, y, x, ko, kt, ki, mi, ni)
-    block = sch.fuse(part, *outer)
+    outer = (no, mo) if by_columns else (mo, no)
+    grid = (*outer, part) if meeting else (part, *outer)
+    sch.reorder(*grid, y, x, ko, kt, ki, mi, ni)
+    block = sch.fuse(*grid)
     sch.bind(block, "blockIdx.x")
+    if meeting:
+        sch.annotate(block, MEETING, p.splits)
     warp, lane = sch.split(sch.fuse(y, x), [_WARPS, threads.WARP])
     sch.bind(warp, "threadIdx.y")
     sch.bind(lane, "threadIdx.x")

@@ -95,6 +95,7 @@ def _ampere(
         clock=clock,
         tensor_core_dtypes=_AMPERE,
         async_copy=True,
+        cluster_blocks=8 if arch >= "sm_90" else 1,
     )
 
 

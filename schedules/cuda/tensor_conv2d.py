@@ -16,8 +16,15 @@ Copies run ``stages`` - 1 turns ahead of the multiplications (gpu_pipelines); wh
 than 4 bytes' worth they cannot be asynchronous. Padding is zeros that the copies write.
 
 SPLITS. 14x14 pixels x 256 channels are 4 x 4 tiles of 64 x 64, and an H100 has 132 multiprocessors. With
-``splits`` the inner extent is cut into parts, each a block's; they write their sums to a workspace, and a
-second kernel adds them up: splits x rows x columns x 8 bytes of traffic, most of it in L2, and one launch.
+``splits`` the inner extent is cut into parts, each a block's; they write their sums to a workspace, splits x
+rows x columns x 8 bytes of traffic there and back, most of it in L2. ``adding`` says who adds them up:
+
+    kernel   a second kernel, behind a launch
+    cluster  from compute capability 9.0 on, the blocks of one tile: they are a cluster (gpu.clusters), wait
+             for each other, and finish rows / splits each
+
+Adding by whichever block of a tile ends last needs no cluster, but then 16 multiprocessors read what 128 have
+written, which takes as long as the launch: not built.
 
 Not measured on a GPU: the default decisions weigh these by the machine's facts alone.
 """
@@ -31,6 +38,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import gathered_conv2d
 from tvmconv.compute.gathered_conv2d import Product
+from tvmconv.gpu.clusters import MEETING
 from tvmconv.gpu.pipelines import PIPELINE
 from tvmconv.gpu.tiles import (
     FRAGMENT,
@@ -52,16 +60,20 @@ from tvmconv.spec import ConvSpec
 _ROWS = (64, 128, 32, 16)
 _COLUMNS = (64, 128, 32, 16)
 _WARPS = ("2x2", "2x1", "1x2", "4x1", "1x4", "2x4", "4x2", "1x1")
-_SPLITS = (1, 2, 4, 8, 16)
 # Sums of one thread: with as many again for operands and addresses they stay below 255 registers.
 _MOST_SUMS = 128
 _PAD_BYTES = 16
-# Instructions of a warp for each 16 bytes that a thread copies, most of them for the address.
-_COPY_INSTRUCTIONS = 25
+# Instructions of a warp in a turn beside its products and their operands, and for each 16 bytes that a thread
+# copies: 30 and 4 to 9 in ptxas's code for sm_90 (CUDA 13.0).
+_TURN_INSTRUCTIONS, _COPY_INSTRUCTIONS = 30, 7
 # Multiply-adds of bytes that a multiprocessor's tensor cores do in a cycle; of half precisions half. mma.sync
 # on Hopper reaches two thirds of what wgmma does.
 _TENSOR_RATE = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2700}
 _OTHER_RATE = 1024
+# Cycles that a block waits in every turn, however little it computes: for a barrier and its first operands,
+# and for every slab's product, because the next one adds to the same sums. Of the order that arXiv 2402.13499
+# reports.
+_BARRIER, _PRODUCT = 60, 33
 
 
 def _gpu(machine: Machine) -> Gpu:
@@ -84,14 +96,14 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, its warps, what is on its way, and the parts of the sum."""
-    stages = (3, 4, 2) if _gpu(machine).async_copy else (2, 1)
+    stages = (3, 4, 6, 8, 2) if _gpu(machine).async_copy else (2, 1)
     return (
         Knob("rows", _ROWS),
         Knob("columns", _COLUMNS),
         Knob("warps", _WARPS),
         Knob("slabs", (2, 4)),
         Knob("stages", stages),
-        Knob("splits", _SPLITS),
+        *threads.split_knobs(machine),
     )
 
 
@@ -132,14 +144,15 @@ def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
         and rows * columns // block <= _MOST_SUMS
         and _shared_bytes(decisions) <= _gpu(machine).shared_bytes
         and (int(decisions["splits"]) == 1 or depth >= 2 * inner * int(decisions["splits"]))
+        and threads.can_add(machine, rows, decisions)
     )
 
 
 def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     """A rough model of the time, in cycles: waves of blocks, each a latency and its turns.
 
-    A turn takes as long as its multiplications or its bytes from L2, whichever is longer, of all blocks that
-    share a multiprocessor.
+    A turn takes as long as its multiplications, its bytes from L2 or those to and from shared memory,
+    whichever is longest, of all blocks that share a multiprocessor; and no less than a block alone waits.
     """
     gpu, p, (rows, columns, inner) = (
         _gpu(machine),
@@ -158,34 +171,32 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     work = rows * columns * inner / rate
     moved = (rows + columns) * int(decisions["slabs"]) * SLAB_BYTES
     traffic = moved / threads.L2_BYTES_A_CYCLE
+    # Written once; every warp reads its rows and its columns.
+    read = (rows * across + columns * down) * int(decisions["slabs"]) * SLAB_BYTES
+    shared = (moved + read) / threads.SHARED_BYTES_A_CYCLE
     # Four schedulers; a warp alone issues every other cycle at best.
-    issued = moved / 16 / threads.WARP * _COPY_INSTRUCTIONS
-    issue = issued * together / min(4, together * warps / 2)
+    copies = moved / 16 / (warps * threads.WARP)
+    issued = _TURN_INSTRUCTIONS + copies * _COPY_INSTRUCTIONS
+    issue = issued * max(2, together * warps / 4)
     covered = max(1, together * (int(decisions["stages"]) - 1))
-    turn = max(together * max(work, traffic), issue, threads.L2_LATENCY / covered)
+    chain = _BARRIER + _PRODUCT * int(decisions["slabs"])
+    turn = max(together * max(work, traffic, shared), issue, threads.L2_LATENCY / covered, chain)
     waves = -(-blocks // (gpu.multiprocessors * together))
     total: float = waves * (2 * threads.L2_LATENCY + p.depth // inner * turn)
-    if p.splits > 1:
-        across_card = gpu.multiprocessors * threads.L2_BYTES_A_CYCLE
-        total += threads.LAUNCH + 2 * 4 * p.splits * p.padded_rows * p.padded_columns / across_card
+    total += threads.adding_cycles(machine, p, decisions)
     return total
 
 
 def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The least `cycles` of the legal decisions with four warps, or fewer for a small tile."""
-    candidates: list[dict[str, Choice]] = [
-        {
-            "rows": rows,
-            "columns": columns,
-            "warps": warps,
-            "slabs": slabs,
-            "stages": stages,
-            "splits": splits,
-        }
-        for rows, columns, warps, slabs, splits in product(
-            _ROWS, _COLUMNS, ("2x2", "1x4", "4x1", "2x1", "1x2", "1x1"), (2, 4), _SPLITS
-        )
-        for stages in ((3,) if _gpu(machine).async_copy else (2,))
+    stages = (3, 4, 6) if _gpu(machine).async_copy else (2,)
+    warps = ("2x2", "1x4", "4x1", "2x1", "1x2", "1x1")
+    names = [knob.name for knob in knobs(spec, machine)]
+    candidates = [
+        dict(zip(names, (*tile, stage, *parts), strict=True))
+        for tile in product(_ROWS, _COLUMNS, warps, (2, 4))
+        for stage in stages
+        for parts in threads.splits(machine)
     ]
     fitting = [each for each in candidates if legal(spec, machine, each)]
     return min(fitting, key=lambda each: cycles(spec, machine, each))
@@ -195,7 +206,12 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.gathered_conv2d.implicit_gemm`; raises nothing for legal decisions."""
     p = _product(spec, decisions)
     sch = Loops(prim_func(gathered_conv2d.implicit_gemm(spec, p)))
-    if p.splits > 1:
+    if decisions["adding"] == "cluster":
+        rows, columns, _ = _tile(spec, decisions)
+        down, across = _warps(decisions)
+        by_columns = p.padded_columns > p.padded_rows
+        threads.add_up_in_clusters(sch, spec, down * across, (rows, columns, by_columns), p.splits)
+    elif p.splits > 1:
         threads.add_up(sch, spec)
     _multiply(sch, spec, decisions, p)
     made: Function = threads.function(
@@ -218,9 +234,13 @@ def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> N
     ko, kt, ki = sch.split(k, [None, inner // slab, slab])
     # Blocks that run at the same time share what is larger.
     outer = (no, mo) if p.padded_columns > p.padded_rows else (mo, no)
-    sch.reorder(part, *outer, mw, nw, ko, kt, mt, nt, mi, ni, ki)
-    block = sch.fuse(part, *outer)
+    meeting = decisions["adding"] == "cluster"
+    grid = (*outer, part) if meeting else (part, *outer)
+    sch.reorder(*grid, mw, nw, ko, kt, mt, nt, mi, ni, ki)
+    block = sch.fuse(*grid)
     sch.bind(block, "blockIdx.x")
+    if meeting:
+        sch.annotate(block, MEETING, p.splits)
     warp = sch.fuse(mw, nw)
     sch.bind(warp, "threadIdx.y")
     sch.set_scope(gathered, 0, "shared.dyn")

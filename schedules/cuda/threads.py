@@ -9,8 +9,10 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
+from tvmconv.compute.gathered_conv2d import Product
+from tvmconv.gpu.clusters import MEETING
 from tvmconv.gpu.pipelines import UNIFORM
-from tvmconv.hardware import Decisions, Function, Machine, Schedule
+from tvmconv.hardware import Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering import prim_func, with_interface
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.spec import ConvSpec
@@ -19,10 +21,48 @@ WARP = 32  # threads
 # Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the
 # H100, 2208.11174 for the A100), cycles from asking to having, and those of another launch.
 L2_BYTES_A_CYCLE, L2_LATENCY, LAUNCH = 48, 700, 4000
+SHARED_BYTES_A_CYCLE = 128  # of a multiprocessor
+# Of blocks that meet: the last stores reach L2, the barrier of a cluster, and the first loads come back.
+MEETING_CYCLES = 2 * L2_LATENCY + 400
+_SPLITS = (1, 2, 4, 8, 16)
 _BLOCK = 256  # threads of kernels that go over an array once
 _VECTOR_BYTES = 16  # the widest load of a thread
 # TVM 0.27 makes no vectors of eight floats: an epilogue, in the sums' 32 bits, has four lanes at most.
 _SUM_LANES = 4
+
+
+def split_knobs(machine: Machine) -> tuple[Knob, Knob]:
+    """Parts of the sum, and who adds them up: a second kernel, or a cluster's blocks when all are done."""
+    return Knob("splits", _SPLITS), Knob("adding", _ways(machine))
+
+
+def splits(machine: Machine) -> list[tuple[int, str]]:
+    """Values of both that make sense together."""
+    return [(n, way) for way in _ways(machine) for n in _SPLITS if n > 1 or way == "kernel"]
+
+
+def _ways(machine: Machine) -> tuple[str, ...]:
+    clusters = machine.gpu is not None and machine.gpu.cluster_blocks > 1
+    return ("kernel", "cluster") if clusters else ("kernel",)
+
+
+def can_add(machine: Machine, rows: int, decisions: Decisions) -> bool:
+    """A cluster has as many blocks as there are parts, and all of them add up as many rows."""
+    splits = int(decisions["splits"])
+    if decisions["adding"] == "kernel":
+        return True
+    return (
+        machine.gpu is not None and 1 < splits <= machine.gpu.cluster_blocks and rows % splits == 0
+    )
+
+
+def adding_cycles(machine: Machine, p: Product, decisions: Decisions) -> float:
+    """What split sums cost: they go to L2 and come back, behind a launch or a meeting."""
+    if p.splits == 1 or machine.gpu is None:
+        return 0.0
+    across_card = machine.gpu.multiprocessors * L2_BYTES_A_CYCLE
+    moved = 2 * 4 * p.splits * p.padded_rows * p.padded_columns
+    return moved / across_card + (LAUNCH if decisions["adding"] == "kernel" else MEETING_CYCLES)
 
 
 def vector(extent: int, dtype: str) -> int:
@@ -71,6 +111,39 @@ def add_up(sch: Loops, spec: ConvSpec) -> None:
     thread = cover(sch, out, lanes)
     sch.set_scope(total, 0, "local")
     sch.compute_at(total, thread, preserve_unit_loops=True)
+    _add(sch, total, lanes)
+
+
+def add_up_in_clusters(
+    sch: Loops, spec: ConvSpec, warps: int, tile: tuple[int, int, int], parts: int
+) -> None:
+    """Schedule the adding of split sums behind `gpu.clusters.MEETING`: a cluster's blocks share its tile.
+
+    ``tile`` is (rows, columns) and whether tiles in one column follow each other.
+    """
+    total, out = sch.get_sblock("total"), sch.get_sblock("out")
+    rows, columns, by_columns = tile
+    lanes = sum_vector(spec.out_channels)
+    m, n = sch.get_loops(out)
+    mo, rank, mi = sch.split(m, [None, parts, rows // parts])
+    no, ni, lane = sch.split(n, [None, columns // lanes, lanes])
+    outer = (no, mo) if by_columns else (mo, no)
+    sch.reorder(*outer, rank, mi, ni, lane)
+    block = sch.fuse(*outer, rank)
+    sch.bind(block, "blockIdx.x")
+    sch.annotate(block, MEETING, parts)
+    _, y, thread = sch.split(sch.fuse(mi, ni), [None, warps, WARP])
+    sch.bind(y, "threadIdx.y")
+    sch.bind(thread, "threadIdx.x")
+    if lanes > 1:
+        sch.vectorize(lane)
+    sch.set_scope(total, 0, "local")
+    sch.compute_at(total, thread, preserve_unit_loops=True)
+    _add(sch, total, lanes)
+
+
+def _add(sch: Loops, total: Any, lanes: int) -> None:
+    """Unroll the sum over parts, of ``lanes`` channels at once."""
     *_, lane, part = sch.get_loops(total)
     sch.reorder(part, lane)
     if lanes > 1:

@@ -74,7 +74,7 @@ struct Event {
 
 struct Kernel {
   const char* name;
-  int parameters, max_threads;
+  int parameters, max_threads, cluster;
 };
 struct Module;
 struct Function {

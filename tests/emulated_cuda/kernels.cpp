@@ -106,6 +106,7 @@ static cudaError_t check(const Function& function, const CUlaunchConfig& c) {
   if (c.gridDimX > 2147483647u || c.gridDimY > 65535 || c.gridDimZ > 65535) return cudaErrorInvalidValue;
   if (x > 1024 || y > 1024 || z > 64 || x * y * z > 1024) return cudaErrorInvalidValue;
   if (x * y * z > uint64_t(function.kernel.max_threads)) return cudaErrorInvalidValue;
+  if (c.gridDimX % function.kernel.cluster) return cudaErrorInvalidValue;
   if (c.sharedMemBytes > unsigned(function.dynamic_shared)) return cudaErrorInvalidValue;
   for (unsigned i = 0; i < c.numAttrs; ++i)
     if (c.attrs[i].id != CU_LAUNCH_ATTRIBUTE_IGNORE) return cudaErrorNotSupported;

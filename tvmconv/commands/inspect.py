@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, host, tables
+from tvmconv import bundle, host, tables, variants
 from tvmconv.bundle import Manifest, Variant
 from tvmconv.errors import BundleError, IncompatibleMachineError, MissingToolError
 from tvmconv.gpu import driver as cuda_driver
@@ -50,7 +50,7 @@ def _missing(variant: Variant) -> list[str]:
         return [" ".join(there)]
     features = host.cpu_features()
     missing = [name for name in variant.features if name not in features]
-    if not bundle.has_glibc(variant.glibc, host.glibc()):
+    if not variants.has_glibc(variant.glibc, host.glibc()):
         missing.append(f"glibc {variant.glibc}")
     if variant.gpu is not None and not _devices_for(variant.gpu):
         missing.append(f"a GPU of {variant.gpu} or newer")
@@ -67,7 +67,7 @@ def _devices_for(arch: str) -> list[cuda_driver.Device]:
 def _taken(manifest: Manifest) -> str | None:
     """Return the variant that this machine would load."""
     try:
-        return bundle.choose_variant(
+        return variants.choose(
             manifest,
             host.architecture(),
             host.cpu_features(),

@@ -147,7 +147,7 @@ def compile_source(code: str, arch: str) -> Compiled:
 
     Raises BuildError with the first error lines, MissingToolError without a compiler.
     """
-    source = PRELUDE + _one_shared_array(code)
+    source = PRELUDE + _with_clusters(_one_shared_array(code))
     nvcc = cuda_tools.nvcc()
     if nvcc is not None:
         image, log = _run_nvcc(nvcc, source, arch)
@@ -170,6 +170,30 @@ def _one_shared_array(code: str) -> str:
     """
     shared = r"extern __shared__ \1 unsigned char tvmconv_dynamic_shared[]; "
     return _DYNAMIC_SHARED.sub(shared + r"\2* const \3 = (\2*)tvmconv_dynamic_shared;", code)
+
+
+_KERNEL = re.compile(r'extern "C" __global__ void (__launch_bounds__\(\d+\) )?(\w+)\(')
+_MEET = re.compile(r"\btvmconv_meet<(\d+)>")
+
+
+def _with_clusters(code: str) -> str:
+    """Have every kernel whose blocks meet (`gpu.clusters`) say the size of its clusters."""
+    sizes: dict[str, str] = {}
+    for kernel in re.split(r'(?=extern "C" __global__ )', code)[1:]:
+        name, meeting = _KERNEL.match(kernel), _MEET.search(kernel)
+        if name and meeting:
+            sizes[name.group(2)] = meeting.group(1)
+
+    def sized(found: re.Match[str]) -> str:
+        size = sizes.get(found.group(2))
+        whole = found.group(0)
+        return (
+            whole
+            if size is None
+            else whole.replace("void ", f"void __cluster_dims__({size}, 1, 1) ")
+        )
+
+    return _KERNEL.sub(sized, code)
 
 
 def _run_nvcc(nvcc: str, source: str, arch: str) -> tuple[bytes, str]:

@@ -8,6 +8,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvmconv.gpu.clusters import join_kernels
 from tvmconv.gpu.pipelines import pipeline_copies
 from tvmconv.gpu.tiles import call_warp_tiles
 
@@ -21,6 +22,7 @@ def passes() -> list[Any]:
     four times the shared memory.
     """
     return [
+        join_kernels,
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),

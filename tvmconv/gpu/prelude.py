@@ -53,6 +53,14 @@ TVMCONV void tvmconv_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory");
 #endif
 }
+// Until all blocks of a cluster of BLOCKS are here; what they wrote before, all of them read after.
+template <int BLOCKS>
+TVMCONV void tvmconv_meet() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
 template <typename T>
 TVMCONV void tvmconv_zero(T* sums) {
 #pragma unroll

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from tvmconv import bundle, errors
+from tvmconv import errors, variants
 from tvmconv.bundle import Manifest, Variant
 from tvmconv.gpu.driver import Device
 
@@ -56,7 +56,7 @@ def choose(
     for variant in manifest.variants:
         if machine not in (None, variant.machine):
             continue
-        reason = _obstacle(variant, device) or bundle.obstacle(
+        reason = _obstacle(variant, device) or variants.obstacle(
             variant, architecture, features, operating_system, glibc
         )
         if reason is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from tvmconv import bundle, errors, host
+from tvmconv import bundle, errors, host, variants
 from tvmconv.runtime import engine, gpu
 from tvmconv.runtime.gpu_device import Gpu
 from tvmconv.runtime.gpu_kernel import GpuKernel
@@ -212,7 +212,7 @@ def load(
         index = 0
     if index is not None:
         return _load_on_gpu(directory, manifest, machine, index)
-    variant = bundle.choose_variant(
+    variant = variants.choose(
         manifest,
         host.architecture(),
         host.cpu_features(),

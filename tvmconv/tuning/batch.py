@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, host
+from tvmconv import host, variants
 from tvmconv.decoding import decode
 from tvmconv.errors import BatchError, IncompatibleMachineError
 from tvmconv.hardware import Machine
@@ -115,7 +115,7 @@ class Batch:
         Or MissingToolError, where the GPU's driver is too old or CUDA's runtime library is not here.
         """
         found = host.architecture(), host.cpu_features(), host.operating_system(), host.glibc()
-        reason = bundle.obstacle(self, *found)
+        reason = variants.obstacle(self, *found)
         if reason is not None:
             raise IncompatibleMachineError(
                 f"this batch cannot be measured here: {self.machine.name} {reason}. Measure it on a "
