@@ -328,6 +328,14 @@ def case_launches_are_checked():
     assert driver.cuModuleGetFunction(ctypes.byref(gone), module(), name) == NOT_FOUND
 
 
+def case_clusters_divide_grids():
+    start()
+    at, pair = malloc(SIZE), kernel("pair")
+    assert launch(pair, at, grid=(3, 1, 1)) == INVALID_VALUE
+    need(launch(pair, at, grid=(4, 1, 1)))
+    assert read(at, SIZE) == SEVENS[: 4 * WORDS] + FRESH[4 * WORDS :]
+
+
 def case_shared_memory_beyond_48_kb_is_asked_for():
     start()
     at, shared = malloc(SIZE), kernel("shared")

@@ -38,6 +38,9 @@ KERNELS = "".join(
         ),
     )
 )
+CLUSTERS = _BOUNDS.replace("__launch", "__cluster_dims__(2, 1, 1) __launch").format(
+    32, "pair", "out[blockIdx.x] = 7;"
+)
 DIE = {
     "the_host_cannot_touch_device_memory": (signal.SIGSEGV, ""),
     "writing_behind_an_allocation_is_noticed": (
@@ -58,7 +61,8 @@ def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     with mock.patch.dict(os.environ, emulated_driver.building()):
         for arch in ("sm_80", "sm_90"):
-            (folder / arch).write_bytes(cuda_compiler.compile_source(KERNELS, arch).image)
+            code = KERNELS + (CLUSTERS if arch == "sm_90" else "")
+            (folder / arch).write_bytes(cuda_compiler.compile_source(code, arch).image)
     return folder
 
 

@@ -45,3 +45,15 @@ def test_a_bundle_where(bundle, case):
     done = emulated_driver.run(str(CASES), f"case_{case}", **settings)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_verify_blames_the_kernel_that_failed_alone(bundle):
+    code = "import sys; from tvmconv.cli import main; sys.exit(main())"
+    fault = {"EMULATED_FAULT": f"{gpu_layers.LARGE.key}_kernel"}
+    done = emulated_driver.run("-c", code, "verify", str(bundle), **fault)
+
+    assert done.returncode == 1, done.stderr
+    lines = [line.partition(" (")[0] for line in done.stdout.splitlines()]
+    assert lines[:3] == ["WRONG", "NOT CHECKED", "NOT CHECKED"], done.stdout
+    assert f"since {gpu_layers.LARGE.key} failed" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 of 4 kernels for sm_90 are right")
