@@ -58,6 +58,16 @@ def case_after_an_illegal_address_everything_is_refused_and_the_process_ends_as_
     del here, layer  # TVM's own tensors would end the process here
 
 
+def case_what_is_alive_at_the_end_of_the_process_does_no_harm():
+    import builtins
+
+    library = load()
+    layer, here, _ = bound(library)
+    builtins.kept = [layer, here, layer(here["data"], here["residual"])]
+    builtins.kept.append(builtins.kept)
+    globals()["also_kept"] = library.gpu.empty((4,), "float32")
+
+
 def case_memory_that_runs_out_is_an_error_and_the_rest_goes_on():  # 2 MiB
     library = load()
     gpu = library.gpu

@@ -35,9 +35,11 @@ class Rehearsal(Gpu):
         self._find_functions()
         self._place = tvm_ffi.device("cpu:0")
         self._several = False
+        self.allocated = []
         self.launches = []
 
     def empty(self, shape, dtype):
+        self.allocated.append((shape, dtype))
         allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         return allocate(tvm_ffi.Shape(shape), tvm_ffi.dtype(dtype), self._place, None)
 

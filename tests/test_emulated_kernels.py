@@ -19,7 +19,7 @@ from tvmconv.schedules.cuda import PACK
 pytestmark = [pytest.mark.slow, emulated_driver.needs_emulation]
 TENSOR_CORES = "cuda.conv2d.tensor"
 PLACES = [("sm_90", each.name) for each in PACK.schedules]
-PLACES += [("sm_80", TENSOR_CORES), ("sm_75", TENSOR_CORES)]  # others compile to the same
+PLACES += [("sm_80", TENSOR_CORES), ("sm_75", TENSOR_CORES), ("sm_75", "cuda.conv2d.tiled")]
 CHECK = """
 import hashlib, sys, tvmconv
 from tvmconv.gpu import check
