@@ -1,11 +1,13 @@
 // One block or cluster of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
 //
 // Every thread runs until it waits for its warp, block or cluster, in an order that the caller seeds; a thread that
-// waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner, and shared
-// memory holds no numbers before. The device functions below replace those of tvmconv/gpu/prelude.py and follow
-// the PTX ISA's tables of fragments; the originals' PTX itself is not run.
+// waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner. Shared memory
+// holds no numbers before, and ends where no memory is. The device functions below replace those of
+// tvmconv/gpu/prelude.py and follow the PTX ISA's tables of fragments; the originals' PTX itself is not run.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <setjmp.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -21,23 +23,26 @@ namespace emulated {
 enum Wait { RUNS, WARP, BLOCK, CLUSTER, DONE };
 struct Copy { void* to; const void* from; int bytes; bool there; };
 struct Thread {
-  ucontext_t context;
+  ucontext_t context;  // for its first run; jumps go on from there, which cost no call of the kernel
+  jmp_buf place;
+  bool started;
   uint3 index;
   unsigned block;
   Wait wait;
   std::vector<std::vector<Copy>> groups;  // the last one is open
   unsigned a[4], b[4];
 };
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::vector<Thread> threads;
 static int current;
 static std::function<void()> kernel;
 static unsigned char* shared;
+static size_t shared_bytes;
 
 static void pause(Wait why) {
   Thread& me = threads[current];
   me.wait = why;
-  swapcontext(&me.context, &scheduler);
+  if (!_setjmp(me.place)) _longjmp(scheduler, 1);
 }
 static void body() {
   kernel();
@@ -48,8 +53,10 @@ static void body() {
 using std::max;
 using std::min;
 static uint3 threadIdx, blockIdx;
+static dim3 gridDim, blockDim;
 static unsigned char* tvmconv_dynamic_shared;
 #define __syncthreads() emulated::pause(emulated::BLOCK)
+#define __trap() abort()
 
 namespace emulated {
 static const size_t STACK = 128 << 10, SHARED = 256 << 10;
@@ -58,6 +65,13 @@ static void wake(size_t first, size_t last, Wait from) {
   for (size_t t = first; t < last; ++t)
     if (threads[t].wait != from) return;
   for (size_t t = first; t < last; ++t) threads[t].wait = RUNS;
+}
+
+static void resume(Thread& thread) {
+  if (_setjmp(scheduler)) return;  // its pause
+  if (thread.started) _longjmp(thread.place, 1);
+  thread.started = true;
+  setcontext(&thread.context);
 }
 
 static void begin_thread(Thread& thread, size_t number, dim3 size, char* stack) {
@@ -69,14 +83,16 @@ static void begin_thread(Thread& thread, size_t number, dim3 size, char* stack) 
   makecontext(&thread.context, body, 0);
 }
 
+static unsigned char* shared_of(unsigned block) { return shared + (2 * block + 1) * SHARED - shared_bytes; }
+
 // Blocks that run at the same time, from the first on, each with shared memory of its own. 0, or 1 for a
 // deadlock: some threads wait for others that never come.
-static int run_blocks(unsigned first, unsigned blocks, dim3 size, unsigned seed) {
+static int run_blocks(uint3 first, unsigned blocks, dim3 size, unsigned seed) {
   static std::vector<char> stacks;
   const size_t each = size.x * size.y * size.z, count = each * blocks;
   stacks.resize(count * STACK);
   threads.assign(count, Thread{});
-  memset(shared, 0xFF, blocks * SHARED);
+  for (unsigned b = 0; b < blocks; ++b) memset(shared_of(b), 0xFF, shared_bytes);
   std::vector<int> order(count);
   for (size_t t = 0; t < count; ++t) {
     order[t] = t;
@@ -90,9 +106,9 @@ static int run_blocks(unsigned first, unsigned blocks, dim3 size, unsigned seed)
       if (threads[t].wait != RUNS) continue;
       current = t;
       threadIdx = threads[t].index;
-      blockIdx = make_uint3(first + threads[t].block, 0, 0);
-      tvmconv_dynamic_shared = shared + threads[t].block * SHARED;
-      swapcontext(&scheduler, &threads[t].context);
+      blockIdx = make_uint3(first.x + threads[t].block, first.y, first.z);
+      tvmconv_dynamic_shared = shared_of(threads[t].block);
+      resume(threads[t]);
       ran = true;
     }
     for (size_t t = 0; t < count; ++t) done = done && threads[t].wait == DONE;
@@ -106,14 +122,34 @@ static int run_blocks(unsigned first, unsigned blocks, dim3 size, unsigned seed)
   }
 }
 
-static int launch(dim3 grid, dim3 block, unsigned cluster, unsigned seed, std::function<void()> f) {
+// Shared memory of a cluster's blocks, each in front of as much that nobody may touch.
+static unsigned char* shared_memory(unsigned blocks) {
+  static unsigned char* begin = nullptr;
+  static unsigned held = 0;
+  if (blocks > held) {
+    void* made = mmap(nullptr, 2 * SHARED * blocks, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED) abort();
+    begin = static_cast<unsigned char*>(made);
+    held = blocks;
+    for (unsigned block = 0; block < blocks; ++block)
+      if (mprotect(begin + 2 * SHARED * block, SHARED, PROT_READ | PROT_WRITE)) abort();
+  }
+  return begin;
+}
+
+// Sizes are x, y, z; clusters lie along x.
+static int launch(const unsigned* grid, const unsigned* block, unsigned cluster, size_t bytes, unsigned seed,
+                  std::function<void()> f) {
   kernel = f;
-  static std::vector<unsigned char> memory;
-  memory.resize(cluster * SHARED + 128);
-  shared = &memory[0] + (128 - reinterpret_cast<uintptr_t>(&memory[0]) % 128);
-  if (grid.x % cluster) return 2;
-  for (unsigned x = 0; x < grid.x; x += cluster)
-    if (run_blocks(x, cluster, block, seed + x)) return 1;
+  shared = shared_memory(cluster);
+  shared_bytes = (bytes + 127) / 128 * 128;  // aligned as on a GPU
+  gridDim = dim3(grid[0], grid[1], grid[2]);
+  blockDim = dim3(block[0], block[1], block[2]);
+  if (grid[0] % cluster) return 2;
+  for (unsigned z = 0; z < grid[2]; ++z)
+    for (unsigned y = 0; y < grid[1]; ++y)
+      for (unsigned x = 0; x < grid[0]; x += cluster)
+        if (run_blocks(make_uint3(x, y, z), cluster, blockDim, seed + x)) return 1;
   return 0;
 }
 
@@ -193,7 +229,8 @@ static void tvmconv_wait() {
   auto& groups = emulated::me().groups;
   while (groups.size() > PENDING + 1) {
     for (auto& copy : groups.front()) {
-      if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes) abort();
+      if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes) __builtin_trap();
+      if (copy.there && reinterpret_cast<uintptr_t>(copy.from) % copy.bytes) __builtin_trap();
       if (copy.there) memcpy(copy.to, copy.from, copy.bytes);
       else memset(copy.to, 0, copy.bytes);
     }
@@ -209,7 +246,7 @@ static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }
 static void tvmconv_load(unsigned* words, const void* tile, int row_bytes, bool first) {
   const int lane = emulated::lane();
   const char* at = static_cast<const char*>(tile) + lane / 4 * row_bytes + lane % 4 * 4;
-  if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) abort();
+  if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) __builtin_trap();
   for (int i = 0; i < 4; ++i) {
     const int lower = first ? i % 2 : i / 2, right = first ? i / 2 : i % 2;
     memcpy(words + i, at + lower * 8 * row_bytes + right * 16, 4);
@@ -233,6 +270,7 @@ static void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes
 template <typename T>
 static void tvmconv_store(T* tile, int row_bytes, const T* sums) {
   const int lane = emulated::lane();
+  if (reinterpret_cast<uintptr_t>(tile) % 8 || row_bytes % 8) __builtin_trap();  // it stores pairs
   for (int i = 0; i < 8; ++i) {
     char* row = reinterpret_cast<char*>(tile) + (lane / 4 + i / 2 % 2 * 8) * row_bytes;
     reinterpret_cast<T*>(row)[lane % 4 * 2 + i % 2 + i / 4 * 8] = sums[i];

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import emulated_kernels
 import numpy as np
 import tvm
 import tvm_ffi
@@ -19,17 +18,9 @@ from tvm import tirx
 from tvmconv import lowering, oracle
 from tvmconv.gpu import compiler as cuda_compiler
 from tvmconv.gpu import lowering as gpu_lowering
-from tvmconv.gpu import tools as cuda_tools
 from tvmconv.gpu.prelude import PRELUDE
 from tvmconv.hardware import Function, Machine
 from tvmconv.runtime import arrays
-
-HEADER = Path(__file__).with_name("emulated_gpu.h")
-_KERNEL = re.compile(
-    r'extern "C" __global__ void (?:__cluster_dims__\((\d+), 1, 1\) )?__launch_bounds__\(\d+\) (\w+)'
-    r"\(([^)]*)\) \{"
-)
-_SHARED = re.compile(r"extern __shared__[^;]*;")
 
 
 @dataclass(frozen=True)
@@ -86,9 +77,11 @@ class EmulatedGpu:
             lowering.compile_functions(flat(functions), machine.target)
         self.modules = session.modules
         source = "".join(module.source.removeprefix(PRELUDE) for module in session.modules)
-        self.parameters = _parameters(source)
         self.launches = list(launches(flat(functions), machine))
-        self.library = _compile(source, self.parameters, self.launches, folder)
+        path = folder / "kernels.so"
+        self.kernels = {each.name: each for each in emulated_kernels.compile_source(source, path)}
+        self.numbers = {name: number for number, name in enumerate(self.kernels)}
+        self.library = ctypes.CDLL(str(path))
 
     def call(self, name: str, given: Mapping[str, np.ndarray], seed: int) -> None:
         """Run one function's kernels, one after the other; threads that wait forever are an error."""
@@ -96,9 +89,17 @@ class EmulatedGpu:
             kernel = launch.kernel
             if kernel.rpartition("_kernel")[0] != name:
                 continue
-            named = (given[name.removesuffix("_ptr")] for _, name in self.parameters[kernel])
-            pointers = [ctypes.c_void_p(arrays.data_address(array)) for array in named]
-            stuck = getattr(self.library, f"run_{kernel}")(ctypes.c_uint(seed), *pointers)
+            names = (name.removesuffix("_ptr") for _, name in self.kernels[kernel].parameters)
+            addresses = [ctypes.c_void_p(arrays.data_address(given[name])) for name in names]
+            values = (ctypes.c_void_p * len(addresses))(*map(ctypes.addressof, addresses))
+            stuck = self.library.emulated_run(
+                self.numbers[kernel],
+                values,
+                (ctypes.c_uint * 3)(launch.blocks, 1, 1),
+                (ctypes.c_uint * 3)(*launch.threads),
+                ctypes.c_size_t(launch.shared_bytes),
+                ctypes.c_uint(seed),
+            )
             assert not stuck, f"threads of {kernel} wait for others that never come"
 
     def run(self, name: str, spec, arguments: Mapping[str, np.ndarray], seed: int = 0):
@@ -135,52 +136,4 @@ def _nothing(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def available() -> bool:
     """Whether a C++ compiler, nvcc and CUDA's headers are here."""
-    return shutil.which("g++") is not None and _headers() is not None
-
-
-def _headers() -> Path | None:
-    nvcc = cuda_tools.nvcc()
-    roots = [] if nvcc is None else [*Path(nvcc).resolve().parents]
-    roots += [Path("/usr/local/cuda")]
-    return next((r / "include" for r in roots if (r / "include" / "cuda_fp16.h").exists()), None)
-
-
-def _parameters(source: str) -> dict[str, list[tuple[str, str]]]:
-    """(type, name) of each kernel's parameters."""
-    found = {}
-    for _, kernel, text in _KERNEL.findall(source):
-        parts = (part.replace("__restrict__", "").rsplit(None, 1) for part in text.split(","))
-        found[kernel] = [(kind.strip(), name) for kind, name in parts]
-    return found
-
-
-def _compile(
-    source: str,
-    parameters: Mapping[str, list[tuple[str, str]]],
-    kernels: list[Launch],
-    folder: Path,
-) -> ctypes.CDLL:
-    units = []
-    clusters = {kernel: int(size or 1) for size, kernel, _ in _KERNEL.findall(source)}
-    for launch in kernels:
-        named = parameters[launch.kernel]
-        void = "".join(f", void* {name}" for _, name in named)
-        given = ", ".join(f"({kind}){name}" for kind, name in named)
-        block = ", ".join(map(str, launch.threads))
-        units.append(
-            f'extern "C" int run_{launch.kernel}(unsigned seed{void}) {{\n'
-            f"  return emulated::launch(dim3({launch.blocks}), dim3({block}), "
-            f"{clusters[launch.kernel]}, seed, [=] {{ {launch.kernel}({given}); }});\n}}\n"
-        )
-    text = _SHARED.sub("", source)
-    path, library = folder / "kernels.cpp", folder / "kernels.so"
-    path.write_text(
-        f'#include "{HEADER}"\n#undef __launch_bounds__\n#define __launch_bounds__(n)\n'
-        f"#undef __cluster_dims__\n#define __cluster_dims__(...)\n{text}\n" + "".join(units)
-    )
-    options = ["-O1", "-w", "-std=c++17", "-shared", "-fPIC", f"-I{_headers()}"]
-    done = subprocess.run(
-        ["g++", *options, "-o", library, path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[:3000]
-    return ctypes.CDLL(str(library))
+    return shutil.which("g++") is not None and emulated_kernels.headers() is not None

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import gpu_rehearsal
 import numpy as np
-from gpu_rehearsal import BLOCK, SPEC, Rehearsal
-from test_gpu_check import OnGpu
+from gpu_rehearsal import BLOCK, SPEC, OnGpu, Rehearsal
 
 from tvmconv import lowering, toolchain
 from tvmconv.compute import conv2d

@@ -1,89 +1,77 @@
-"""The check of a GPU's kernels against the oracle, rehearsed on main memory."""
+"""The check of a GPU's kernels against the oracle: of problems here, of kernels on a GPU."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 
-import gpu_rehearsal
+import gpu_layers
 import numpy as np
 import pytest
-from gpu_rehearsal import SPEC, Rehearsal
+from gpu_layers import SPEC
 
 from tvmconv import oracle
 from tvmconv.errors import BuildError
 from tvmconv.gpu import check as gpu_check
-from tvmconv.runtime import arrays
-from tvmconv.runtime.gpu_device import Gpu
 
 
-@pytest.fixture
-def kernel(monkeypatch):
-    # Where `check` hands over TVM's own tensors, which here say that they are in main memory.
-    monkeypatch.setattr(gpu_rehearsal.Rehearsal, "upload", as_if_on_gpu)
-    return gpu_rehearsal.kernel(Rehearsal())
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    return gpu_layers.load(tmp_path_factory.mktemp("layers"))[SPEC]
 
 
-class OnGpu(gpu_rehearsal.Tensor):
-    def data_ptr(self):
-        return arrays.data_address(self.array)
-
-    @property
-    def shape(self):
-        return self.array.shape
-
-    @property
-    def dtype(self):
-        return self.array.dtype.name
-
-
-def as_if_on_gpu(_gpu, array):
-    return OnGpu(array)
-
-
-@pytest.fixture(autouse=True)
-def _download(monkeypatch):
-    def download(_gpu, tensor):
-        return tensor.array.copy() if isinstance(tensor, OnGpu) else np.from_dlpack(tensor).copy()
-
-    monkeypatch.setattr(gpu_rehearsal.Rehearsal, "download", download)
-
-
+@gpu_layers.needs_gpu
 def test_a_right_kernel_passes_and_says_how_far_off_it_is(kernel):
     difference = gpu_check.check(kernel)
 
     assert 0 < difference.error <= difference.allowed
 
 
-def broken(kernel, harm):
-    """The kernel, whose function does harm to its output afterwards."""
+@pytest.fixture
+def harm(kernel, monkeypatch):
+    """Have each call write 1.0 at a distance from its output afterwards, from the given call on."""
 
-    def function(*pointers):
-        kernel.function(*pointers)
-        harm(arrays.DLTensor.from_address(pointers[-1].value).data)
+    def install(offset, call):
+        gpu, calls, launch = kernel.gpu, [], kernel.gpu.launch
+        one = gpu.upload(np.ones(1, np.float32))
 
-    return dataclasses.replace(kernel, function=function)
+        def harmful(function, pointers, stream):
+            launch(function, pointers, stream)
+            if function is kernel.function:
+                calls.append(stream)
+                if len(calls) >= call:
+                    out = gpu_layers.struct_at(pointers[-1])
+                    gpu.copy(out.data + offset, int(one.data_ptr()), 4, stream)
+
+        monkeypatch.setattr(gpu, "launch", harmful, raising=False)
+
+    return install
 
 
-def test_one_wrong_value_is_found(kernel):
-    def harm(address):
-        ctypes.c_float.from_address(address + 4 * 100).value += 1
-
+@gpu_layers.needs_gpu
+def test_one_wrong_value_is_found(kernel, harm):
+    harm(4 * 100, 1)
     with pytest.raises(BuildError, match="1 of 720 values are wrong"):
-        gpu_check.check(broken(kernel, harm))
+        gpu_check.check(kernel)
 
 
+@gpu_layers.needs_gpu
 @pytest.mark.parametrize("where", [-4, 720 * 4])
-def test_a_write_beyond_the_output_is_found(kernel, where):
-    calls = []
-
-    def harm(address):
-        calls.append(address)
-        if len(calls) == 2:  # the call between guards
-            ctypes.c_float.from_address(address + where).value = 1
-
+def test_a_write_beyond_the_output_is_found(kernel, harm, where):
+    harm(where, 2)  # the call between guards
     with pytest.raises(BuildError, match="beyond its output"):
-        gpu_check.check(broken(kernel, harm))
+        gpu_check.check(kernel)
+
+
+@gpu_layers.needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_values_go_there_and_back(kernel, dtype):
+    for shape in ((3, 4), (0, 4)):
+        array = np.arange(np.prod(shape)).reshape(shape).astype(oracle.numpy_dtype(dtype))
+        there = kernel.gpu.upload(array)
+        back = kernel.gpu.download(there)
+        assert str(there.dtype) == dtype
+        assert (back.dtype, back.shape) == (array.dtype, shape)
+        assert back.tobytes() == array.tobytes()
 
 
 LARGE = dataclasses.replace(SPEC, input_shape=(8, *SPEC.input_shape[1:]))
@@ -117,15 +105,3 @@ def test_images_that_round_differently_are_still_right():
     out[7] = np.nextafter(out[7], np.float32(9))
 
     gpu_check.compare(found, LARGE, out)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
-def test_values_go_there_and_back(dtype):
-    gpu = Rehearsal()
-    for shape in ((3, 4), (0, 4)):
-        array = np.arange(np.prod(shape)).reshape(shape).astype(oracle.numpy_dtype(dtype))
-        there = Gpu.upload(gpu, array)
-        back = Gpu.download(gpu, there)
-        assert str(there.dtype) == dtype
-        assert (back.dtype, back.shape) == (array.dtype, shape)
-        assert back.tobytes() == array.tobytes()

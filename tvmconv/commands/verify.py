@@ -12,20 +12,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvmconv import bundle, tables
-from tvmconv.errors import MissingToolError, TvmconvError
+from tvmconv.errors import DeviceError, MissingToolError, TvmconvError
 from tvmconv.gpu import driver as cuda_driver
 from tvmconv.gpu import variants as gpu_variants
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What came of one kernel: its worst error beside what is allowed there, or why it failed."""
+    """What came of one kernel: its worst error beside what is allowed there, or why it failed.
+
+    ``checked`` is False where an earlier kernel left the GPU unusable for this process.
+    """
 
     key: str
     schedule: str
     error: float | None
     allowed: float | None
     failure: str | None
+    checked: bool = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +88,33 @@ def _no_gpu(manifest: bundle.Manifest) -> str | None:
 
 
 def _results(library: Any, quiet: bool) -> list[Result]:
-    results = []
+    results: list[Result] = []
     with tables.progress(quiet=quiet) as report:
         for number, key in enumerate(library):
             report(key, number + 1, len(library))
-            results.append(check(library[key]))
+            if results and _spoilt(library, results[-1]):
+                results.append(_unchecked(library[key], results[-1]))
+            else:
+                results.append(check(library[key]))
     return results
+
+
+def _spoilt(library: Any, before: Result) -> bool:
+    """Whether a GPU refuses everything since the kernel before, as after an illegal address."""
+    if before.failure is None or not library.variant.gpu:
+        return False
+    try:
+        library.gpu.synchronize(0)
+    except DeviceError:
+        return True
+    return False
+
+
+def _unchecked(kernel: Any, before: Result) -> Result:
+    why = before.failure
+    if before.checked:
+        why = f"CUDA refuses everything in this process since {before.key} failed"
+    return Result(kernel.spec.key, kernel.schedule, None, None, why, checked=False)
 
 
 def _report(checked: Sequence[tuple[Any, list[Result]]], verbose: bool) -> None:
@@ -161,7 +186,8 @@ def _show(machine: str, results: list[Result]) -> None:
         )
     for result in results:
         if result.failure:
-            print(f"WRONG ({result.schedule}, {machine}): {result.failure}")
+            word = "WRONG" if result.checked else "NOT CHECKED"
+            print(f"{word} ({result.schedule}, {machine}): {result.failure}")
 
 
 def _as_json(checked: Sequence[tuple[Any, list[Result]]], unchecked: str | None) -> dict[str, Any]:

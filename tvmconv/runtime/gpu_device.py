@@ -12,11 +12,12 @@ import tvm_ffi
 
 from tvmconv import errors
 from tvmconv.gpu import driver as cuda_driver
-from tvmconv.runtime import arrays, tensors
+from tvmconv.runtime import arrays, gpu_memory, tensors
 
 CUDA = 2  # DLPack's device type
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}  # DLPack's type codes
 _DEVICE_TO_DEVICE, _NOT_CAPTURING = 3, 0
+_CAPTURE_IMPLICIT = 906  # cudaErrorStreamCaptureImplicit
 _handle, _pointer, _int = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 
 
@@ -55,7 +56,6 @@ class Gpu:
 
     def _find_functions(self) -> None:
         """Of TVM's runtime, which waits for the default stream when it copies to or from main memory."""
-        self._allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
 
@@ -88,23 +88,28 @@ class Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate a ``tvm_ffi.Tensor``, aligned to 256 bytes; DeviceError where memory is short."""
-        before = self._current()
+        before, count, address = self._current(), size(shape, dtype), ctypes.c_void_p()
         try:
-            return self._allocate(tvm_ffi.Shape(shape), tvm_ffi.dtype(dtype), self._place, None)
-        except RuntimeError as error:
-            raise errors.DeviceError(
-                f"{size(shape, dtype)} bytes cannot be allocated on {self.device}: {_reason(error)}. "
-                "`nvidia-smi` tells what else uses its memory"
-            ) from error
+            self.call("cudaSetDevice", self.index)
+            room = ctypes.byref(address)
+            status = self.attempt("cudaMalloc", room, ctypes.c_size_t(count)) if count else 0
         finally:
             self._return_to(before)
+        if status != 0:
+            self.attempt("cudaGetLastError")  # so that nobody else takes it for theirs
+            raise errors.DeviceError(
+                f"{count} bytes cannot be allocated on {self.device}: {self._text(status)}. "
+                "`nvidia-smi` tells what else uses its memory"
+            )
+        struct = self.tensor(shape, dtype, address.value or 0)
+        return gpu_memory.tensor(self._cudart, struct)
 
     def upload(self, array: arrays.Array) -> Any:
         """Return a ``tvm_ffi.Tensor`` with the values of an array, once they are there."""
         made = self.empty(array.shape, array.dtype.name)
         source = np.ascontiguousarray(array)
         if source.nbytes:
-            self._from_bytes(made, ctypes.c_void_p(arrays.data_address(source)), source.nbytes)
+            self._transfer(self._from_bytes, made, source)
         return made
 
     def download(self, tensor: Any) -> arrays.Array:
@@ -112,8 +117,19 @@ class Gpu:
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
         array = arrays.empty_aligned(shape, tensors.numpy_dtype(dtype))
         if array.nbytes:
-            self._to_bytes(tensor, ctypes.c_void_p(arrays.data_address(array)), array.nbytes)
+            self._transfer(self._to_bytes, tensor, array)
         return array
+
+    def _transfer(self, function: Callable[..., Any], tensor: Any, array: arrays.Array) -> None:
+        before = self._current()
+        try:
+            function(tensor, ctypes.c_void_p(arrays.data_address(array)), array.nbytes)
+        except RuntimeError as error:
+            raise errors.DeviceError(
+                f"values cannot be copied to or from {self.device}: {_reason(error)}"
+            ) from error
+        finally:
+            self._return_to(before)
 
     def copy(self, target: int, source: int, count: int, stream: int) -> None:
         """Copy bytes from one address of the GPU to another, in the order of the stream."""
@@ -130,10 +146,11 @@ class Gpu:
     def is_capturing(self, stream: int) -> bool:
         """Whether what is put into the stream becomes part of a CUDA graph, and does not run now."""
         state = ctypes.c_int()
-        status = self._cudart.cudaStreamIsCapturing(stream, ctypes.byref(state))
-        if status != 0:  # the default stream, while another one captures
-            self._cudart.cudaGetLastError()
+        status = self.attempt("cudaStreamIsCapturing", stream, ctypes.byref(state))
+        if status == _CAPTURE_IMPLICIT:  # the default stream, while another one captures
+            self.attempt("cudaGetLastError")
             return True
+        self._require("cudaStreamIsCapturing", status)
         return state.value != _NOT_CAPTURING
 
     def launch(
@@ -162,12 +179,20 @@ class Gpu:
         if before != self.index:
             self._cudart.cudaSetDevice(before)
 
+    def attempt(self, name: str, *arguments: Any) -> int:
+        """Call a function of CUDA's runtime library and return its status, 0 where it succeeds."""
+        return int(getattr(self._cudart, name)(*arguments))
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of CUDA's runtime library; DeviceError where it returns an error."""
-        status = getattr(self._cudart, name)(*arguments)
+        self._require(name, self.attempt(name, *arguments))
+
+    def _require(self, name: str, status: int) -> None:
         if status != 0:
-            text = self._cudart.cudaGetErrorString(status).decode(errors="replace")
-            raise errors.DeviceError(f"{name} fails on {self.device}: {text}")
+            raise errors.DeviceError(f"{name} fails on {self.device}: {self._text(status)}")
+
+    def _text(self, status: int) -> str:
+        return str(self._cudart.cudaGetErrorString(status).decode(errors="replace"))
 
 
 def _reason(error: RuntimeError) -> str:

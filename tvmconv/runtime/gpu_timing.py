@@ -38,23 +38,34 @@ class Graph:
     """
 
     def __init__(self, gpu: Gpu, launch: Launch, launches: int) -> None:
-        self._gpu, self._launches = gpu, launches
+        # Kept as long as the graph: what ``launch`` holds, packed filters for example, is read in replays.
+        self._gpu, self._launch, self._launches = gpu, launch, launches
         self._stream, self._graph, self._replayed, self._begin, self._end = (
             ctypes.c_void_p() for _ in range(5)
         )
+        try:
+            self._capture()
+        except BaseException:
+            self._free()
+            raise
+
+    def _capture(self) -> None:
+        gpu = self._gpu
         gpu.call("cudaSetDevice", gpu.index)
         gpu.call("cudaStreamCreateWithFlags", ctypes.byref(self._stream), _NON_BLOCKING)
         for event in (self._begin, self._end):
             gpu.call("cudaEventCreate", ctypes.byref(event))
         handle = self._stream.value or 0
-        launch(handle)  # loads the code, which a capture must not do
+        self._launch(handle)  # loads the code, which a capture must not do
         gpu.synchronize(handle)
         gpu.call("cudaStreamBeginCapture", self._stream, _THREAD_LOCAL)
         try:
-            for _ in range(launches):
-                launch(handle)
-        finally:
-            gpu.call("cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))
+            for _ in range(self._launches):
+                self._launch(handle)
+        except BaseException:
+            gpu.attempt("cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))
+            raise
+        gpu.call("cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))
         gpu.call("cudaGraphInstantiate", ctypes.byref(self._replayed), self._graph, _NO_FLAGS)
 
     def __enter__(self) -> Graph:
@@ -66,11 +77,19 @@ class Graph:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for event in (self._begin, self._end):
-            self._gpu.call("cudaEventDestroy", event)
-        self._gpu.call("cudaGraphExecDestroy", self._replayed)
-        self._gpu.call("cudaGraphDestroy", self._graph)
-        self._gpu.call("cudaStreamDestroy", self._stream)
+        self._free()
+
+    def _free(self) -> None:
+        # After an illegal address these fail too, and would hide what failed first.
+        for name, handle in (
+            ("cudaEventDestroy", self._begin),
+            ("cudaEventDestroy", self._end),
+            ("cudaGraphExecDestroy", self._replayed),
+            ("cudaGraphDestroy", self._graph),
+            ("cudaStreamDestroy", self._stream),
+        ):
+            if handle.value:
+                self._gpu.attempt(name, handle)
 
     def seconds(self, replays: int) -> float:
         """The mean time of one call of ``launch`` over so many replays."""
