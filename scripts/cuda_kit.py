@@ -9,7 +9,8 @@ FOLDER holds bundles, and in ``site`` the few packages besides that the second c
 given by ``--python`` (default: the one that builds). Copy this repository and FOLDER to the machine.
 
 Checked are all kernels of edge_cases and of MobileNetV2, ResNet-50 and EfficientNet-B0 in float16 and float32
-at batch 1 and 32, each against the float64 oracle, in processes of their own: one that dies costs one kernel.
+at batch 1 and 32, and their dense layers in TF32, each against the float64 oracle, in processes of their
+own: one that dies costs one kernel.
 Timed are those of the networks that were right; `cuda_race.py` says how. Timing stops when ``--minutes`` are
 over, and what was left out is said. The exit code is 1 when a kernel is wrong.
 """
@@ -26,7 +27,7 @@ import time
 from pathlib import Path
 
 NETWORKS = ("mobilenet_v2", "resnet50", "efficientnet_b0")
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "tf32")
 BATCHES = (1, 32)
 # What the runtime imports besides NumPy; ml_dtypes is NumPy's bfloat16.
 PACKAGES = (
@@ -74,6 +75,8 @@ def network_layers(dtype: str, batch: int) -> list[tuple[str, object]]:
     found = []
     for network in NETWORKS:
         for layer in workloads.in_dtype(workloads.resolve(network), dtype).entries:
+            if layer.spec.precision != dtype:
+                continue  # depthwise layers of a network in TF32: those of float32
             shape = (batch, *layer.spec.input_shape[1:])
             spec = dataclasses.replace(layer.spec, input_shape=shape)
             found.append((network, dataclasses.replace(layer, spec=spec)))
@@ -226,11 +229,12 @@ def measure(folder: Path, device: str, output: Path, deadline: float) -> int:
 
 
 def layers() -> list[tuple[str, list[tuple[str, object]]]]:
-    """Bundle names with the (network, layer) that are timed from them, small ones first."""
+    """Bundle names with the (network, layer) that are timed from them: TF32 last, else small ones first."""
     return [
         (f"networks-{dtype}-{batch}", network_layers(dtype, batch))
+        for dtypes in (DTYPES[:2], DTYPES[2:])
         for batch in BATCHES
-        for dtype in DTYPES
+        for dtype in dtypes
     ]
 
 

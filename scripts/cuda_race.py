@@ -5,11 +5,11 @@ NOT YET RUN on a machine with a GPU.
 Ours computes the network's layer: convolution, bias, activation and residual. PyTorch's computes the
 convolution alone: what it would need for the rest is not counted, and where TensorFlow pads the two sides
 differently, its input is padded before the clock starts. ``cudnn`` is F.conv2d on channels_last tensors with
-cudnn.benchmark on and TF32 off; ``native``, for depthwise layers, is PyTorch's own kernel (cuDNN off) on the
-NCHW tensors that it is written for. All sides are captured in CUDA graphs of several launches, whose replays
-are timed by events: no launch is waited for. Rounds alternate; a time is the median of them. First all
-launches use the same tensors, which stay in L2 where they fit; then copies take turns, so many that none is
-in L2 any more (`cuda_graphs.py`), as long as there is time for both.
+cudnn.benchmark on, and TF32 where the layer's spec allows it; ``native``, for depthwise layers, is PyTorch's
+own kernel (cuDNN off) on the NCHW tensors that it is written for. All sides are captured in CUDA graphs of
+several launches, whose replays are timed by events: no launch is waited for. Rounds alternate; a time is the
+median of them. First all launches use the same tensors, which stay in L2 where they fit; then copies take
+turns, so many that none is in L2 any more (`cuda_graphs.py`), as long as there is time for both.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ def race(folder: Path, sets: list, right: set[str], device: str, deadline: float
 
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     rows, left_out, seen, warm = [], [], set(), []
     left = len({layer.spec.key for _, layers in sets for _, layer in layers} & right)
     cold = Cold.of(torch, device)
@@ -96,12 +94,14 @@ def row(
     """
     begin = time.monotonic()
     spec = layer.spec
+    # Read when a call is captured.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = spec.tf32
     about = {
         "network": network,
         "layer": layer.name,
         "key": spec.key,
         "class": "depthwise" if spec.op == "depthwise_conv2d" else "dense",
-        "dtype": spec.dtype,
+        "dtype": spec.precision,
         "batch": spec.batch,
         "bytes": spec.bytes,
         "flops": spec.flops,
@@ -226,7 +226,7 @@ def compare(torch: Any, spec: Any, calls: dict) -> None:
         if theirs.shape != ours.shape:
             raise ValueError(f"{name} gives {tuple(theirs.shape)}, ours {tuple(ours.shape)}")
         error = (theirs - ours).abs().max().item()
-        allowed = 1e-2 if spec.dtype == "float16" else 1e-3
+        allowed = 1e-2 if spec.precision in ("float16", "tf32") else 1e-3
         if not error <= allowed:
             raise ValueError(f"{name} and ours differ by {error:.2g}: not the same problem")
 

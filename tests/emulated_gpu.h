@@ -140,6 +140,23 @@ float number<uint8_t>(const unsigned* words, int at) {
   return reinterpret_cast<const uint8_t*>(words)[at];
 }
 
+// The tensor cores see the upper 19 bits of a word: what was not rounded before is cut off.
+struct tf32 { unsigned bits; };
+template <>
+float number<tf32>(const unsigned* words, int at) {
+  const unsigned seen = words[at] & 0xFFFFE000u;
+  float value;
+  memcpy(&value, &seen, 4);
+  return value;
+}
+// To 11 significant bits, the nearest, of two the one further from zero.
+static float rounded_to_tf32(float value) {
+  if (!std::isfinite(value)) return value;
+  int exponent;
+  const float fraction = std::frexp(value, &exponent);
+  return std::ldexp(std::round(std::ldexp(fraction, 11)), exponent - 11);
+}
+
 // Row r of an operand's 32 bytes, gathered from the lanes that hold it.
 static void row_of(bool first, int r, unsigned* row) {
   for (int word = 0; word < 8; ++word) {
@@ -201,6 +218,15 @@ static void tvmconv_load(unsigned* words, const void* tile, int row_bytes, bool 
 static void tvmconv_load_first(unsigned* words, const void* tile, int row_bytes) {
   tvmconv_load(words, tile, row_bytes, true);
 }
+static void tvmconv_load_first_tf32(unsigned* words, const void* tile, int row_bytes) {
+  tvmconv_load(words, tile, row_bytes, true);
+  for (int i = 0; i < 4; ++i) {
+    float value;
+    memcpy(&value, words + i, 4);
+    value = emulated::rounded_to_tf32(value);
+    memcpy(words + i, &value, 4);
+  }
+}
 static void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes) {
   tvmconv_load(words, tile, row_bytes, false);
 }
@@ -218,5 +244,6 @@ static void tvmconv_store(T* tile, int row_bytes, const T* sums) {
   }
 TVMCONV_MULTIPLY(f16_f16, half, half, float)
 TVMCONV_MULTIPLY(bf16_bf16, __nv_bfloat16, __nv_bfloat16, float)
+TVMCONV_MULTIPLY(tf32_tf32, emulated::tf32, emulated::tf32, float)
 TVMCONV_MULTIPLY(s8_s8, int8_t, int8_t, int)
 TVMCONV_MULTIPLY(u8_s8, uint8_t, int8_t, int)

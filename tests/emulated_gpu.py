@@ -115,6 +115,17 @@ class EmulatedGpu:
         return out
 
 
+def rounded_operands(arguments: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arguments of `oracle.conv` whose data and filter, normal numbers, are rounded to TF32."""
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        fraction, exponent = np.frexp(array.astype(np.float64))
+        scaled = np.abs(fraction) * 2.0**11  # 11 significant bits; ties go away from zero
+        return np.copysign(np.ldexp(np.floor(scaled + 0.5), exponent - 11), array).astype("float32")
+
+    return {n: rounded(a) if n in ("data", "filter") else a for n, a in arguments.items()}
+
+
 def _nothing(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An array of no numbers."""
     array = arrays.empty_aligned(shape, oracle.numpy_dtype(dtype))

@@ -30,6 +30,7 @@ class Call:
     bias: bool
     activation: str | None
     residual: bool
+    tf32: bool
 
     def padding_argument(self, data_format: str) -> str | list[tuple[int, int]]:
         if isinstance(self.padding, str):
@@ -44,6 +45,7 @@ class Call:
         if self.data_format == "NCHW":
             image = (self.channels, *self.size)
         make = ConvSpec.conv2d if self.op == "conv2d" else ConvSpec.depthwise_conv2d
+        permission = [self.tf32] if self.op == "conv2d" else []
         return make(
             (*self.leading, *image),
             self.filter_shape,
@@ -55,6 +57,7 @@ class Call:
             self.bias,
             self.activation,
             self.residual,
+            *permission,
         )
 
 
@@ -118,6 +121,7 @@ def legal_calls(
         bias=draw(st.booleans()),
         activation=draw(st.sampled_from((None, *activations))),
         residual=draw(st.booleans()),
+        tf32=op == "conv2d" and dtype == "float32" and draw(st.booleans()),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from emulated_gpu import EmulatedGpu, available
 from tvm import te
@@ -29,6 +31,7 @@ CASES = {
     "more outputs than threads": (TENSOR, HALVES, (128, 64, "2x2", 4, 3, 2)),
     "ragged": (TENSOR, RAGGED, (32, 32, "2x2", 2, 3, 2)),
     "bytes": (TENSOR, BYTES, (32, 32, "2x2", 2, 3, 4)),
+    "tf32": (TENSOR, replace(FLOATS, tf32=True), (32, 32, "2x2", 2, 3, 4)),
     "floats": (TILED, FLOATS, (64, 64, 16, 3, 8)),
     "floats of small tiles": (TILED, FLOATS, (32, 64, 32, 3, 2)),
 }  # fmt: skip

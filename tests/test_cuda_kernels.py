@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from emulated_gpu import EmulatedGpu, available, flat, launches
+from emulated_gpu import EmulatedGpu, available, flat, launches, rounded_operands
 
 from tvmconv import contract, hardware, lowering, oracle
 from tvmconv.errors import MissingToolError
@@ -67,6 +67,12 @@ def test_emulated_kernels_compute_the_oracles_values(arch, schedule, first, tmp_
         one, other = (gpu.run(name, case.spec, arguments, seed) for seed in (0, 1))
         assert one.tobytes() == other.tobytes(), f"{case}: {decisions}"
         oracle.assert_close(case.spec, expected, one)
+        if case.spec.tf32:
+            # On tensor cores float32's sum of what TF32 makes of the operands, elsewhere of these.
+            tensor = schedule.endswith(".tensor")
+            operands = rounded_operands(arguments) if tensor else arguments
+            expected = oracle.conv(case.spec, **operands)
+            oracle.assert_close(case.spec, expected, one, oracle.tolerance_of(case.spec.strict))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -119,8 +125,8 @@ def _check_instructions(arch, code, made):
     """Products are tensor cores', copies are asynchronous where the card can and 4 bytes are together."""
     for name, case, *_ in made:
         body = code[f"{name}_kernel"]
-        product = "HMMA" if case.spec.dtype in ("float16", "bfloat16") else "IMMA"
-        assert product in body, case
+        product = {"tf32": r"HMMA\.1688\.F32\.TF32", "int8": "IMMA", "uint8": "IMMA"}
+        assert re.search(product.get(case.spec.precision, "HMMA"), body), case
         assert "LDSM" in body, case
         if arch != "sm_75":
             assert "LDGSTS" in body, case

@@ -27,15 +27,15 @@ def kit():
     return module
 
 
-def test_edge_cases_and_every_network_in_both_dtypes_and_batches(kit):
+def test_edge_cases_and_every_network_in_all_dtypes_and_batches(kit):
     sets = kit.sets()
 
-    assert len(sets) == 5
+    assert len(sets) == 7
     for name, specs in sets.items():
         assert len(specs) == len({spec.key for spec in specs})
         if name != "edge_cases":
             _, dtype, batch = name.split("-")
-            assert {spec.dtype for spec in specs} == {dtype}
+            assert {spec.precision for spec in specs} == {dtype}
             assert {spec.batch for spec in specs} == {int(batch)}
     timed = {layer.spec for _, layers in kit.layers() for _, layer in layers}
     assert timed == {spec for name, specs in sets.items() if name != "edge_cases" for spec in specs}

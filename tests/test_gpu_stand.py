@@ -208,6 +208,9 @@ def test_peaks_are_those_of_the_data_sheets():
     assert tera("a100", "int8") == pytest.approx(624, rel=0.01)
     assert tera("t4", "float16") == pytest.approx(65, rel=0.01)
     assert tera("t4", "bfloat16") == tera("t4", "float32") == pytest.approx(8.1, rel=0.01)
+    assert tera("a100", "tf32") == pytest.approx(156, rel=0.01)
+    assert tera("h100", "tf32") == tera("h100", "float16") / 2
+    assert tera("t4", "tf32") == tera("t4", "float32")
     assert tera("h100", "float32") == pytest.approx(67, rel=0.01)
     roof = gpu_roof.roof(hardware.find_machine("h100")[0], {"float16"})
     assert roof.bandwidth(1) == roof.bandwidth(1 << 40) == 3350e9

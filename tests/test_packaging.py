@@ -207,7 +207,7 @@ MAY_IMPORT = {
     ),
     "tuning.journal": "errors spec tuning.candidate",
     "tuning.plan": (
-        "errors hardware host toolchain cross gpu.tools workloads tuning.gpus tuning.running "
+        "errors hardware choice host toolchain cross gpu.tools workloads tuning.gpus tuning.running "
         "tuning.fleet tuning.search tuning.simulated tuning.journal"
     ),
     "tuning.progress": "workloads tuning.search tuning.conclude tuning.journal tuning.plan",
@@ -231,7 +231,7 @@ MAY_IMPORT = {
         "tuning.conclude tuning.plan tuning.progress tuning.opening tuning.session tuning.batch "
         "tuning.results"
     ),
-    "tuning.status": "hardware choice workloads tuning.log tuning.journal",
+    "tuning.status": "hardware choice workloads tuning.log tuning.journal tuning.plan",
     "tuning.metaschedule": (
         "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.running"
     ),
@@ -240,7 +240,7 @@ MAY_IMPORT = {
     "contract": "errors spec host hardware oracle workloads pack_facts guarded",
     "simulate": "errors spec hardware lowering oracle toolchain cache",
     "roof": "hardware timing runtime",
-    "gpu.roof": "hardware roof",
+    "gpu.roof": "hardware roof rules",
     "roof_loops": "hardware lowering roof",
     "bench": "errors spec hardware host oracle timing workloads runtime roof roof_loops",
     "tuning.remote_bench": (

@@ -81,6 +81,9 @@ def test_altered_key_is_refused_or_is_another_spec(spec: ConvSpec, data):
         KEY.replace("1x56x56x64", "\u0661x56x56x64"),
         KEY.replace("1x56x56x64", "9" * 5000 + "x56x56x64"),
         KEY.replace("float32", "int16"),
+        KEY.replace("float32", "float32_tf32"),
+        KEY + "_tf32",
+        "depthwise_conv2d_1x9x9x4_3x3x4x1_s1x1_p1x1x1x1_d1x1_nhwc_tf32",
         KEY.replace("conv2d", "conv3d"),
         KEY.replace("p1x1x1x1", "p1x1"),
         # Spelled right, but illegal.
@@ -243,6 +246,7 @@ def test_same_gives_ceil_and_others_the_window_formula(call: Call):
         ("residual", None, TypeError, "residual"),
         ("activation", "gelu", ValueError, "activation='gelu'"),
         ("activation", ["relu"], ValueError, "activation"),
+        ("tf32", 1, TypeError, "tf32"),
     ],
 )
 def test_direct_construction_is_validated(field, value, error, names):
@@ -254,6 +258,32 @@ def test_direct_construction_is_validated(field, value, error, names):
 def test_int32_has_no_fractional_activation(activation):
     with pytest.raises(ValueError, match=f"int32.*activation='{activation}'"):
         ConvSpec.conv2d((1, 2, 2, 1), (1, 1, 1, 1), dtype="int32", activation=activation)
+
+
+def test_tf32_is_spelled_in_the_dtypes_place():
+    allowed = dataclasses.replace(CONV, tf32=True)
+    assert allowed.key == KEY.replace("float32", "tf32")
+    assert ConvSpec.from_key(allowed.key) == allowed
+    assert (allowed.precision, allowed.dtype, CONV.precision) == ("tf32", "float32", "float32")
+    assert allowed.core_key == CONV.core_key.replace("float32", "tf32")
+    # Records are found by what keys begin with.
+    assert not allowed.key.startswith(CONV.core_key)
+    assert allowed.strict == CONV
+    assert CONV.strict is CONV
+    assert allowed.bytes == CONV.bytes
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32", "int8", "uint8"])
+def test_tf32_is_of_float32_only(dtype):
+    with pytest.raises(ValueError, match=f"tf32.*conv2d of {dtype}"):
+        ConvSpec.conv2d((1, 2, 2, 1), (1, 1, 1, 1), dtype=dtype, tf32=True)
+
+
+def test_depthwise_has_no_tf32():
+    with pytest.raises(ValueError, match=r"tf32.*depthwise_conv2d of float32"):
+        dataclasses.replace(DEPTHWISE, tf32=True)
+    with pytest.raises(TypeError, match="tf32"):
+        ConvSpec.depthwise_conv2d((1, 2, 2, 1), (1, 1, 1, 1), tf32=True)
 
 
 def test_window_of_empty_input_fits_only_as_same():
@@ -276,6 +306,7 @@ def test_specs_are_values():
 def test_positional_order_is_that_of_the_contract(call: Call):
     spec = call.spec()  # positional
     make = ConvSpec.conv2d if call.op == "conv2d" else ConvSpec.depthwise_conv2d
+    permission = {"tf32": spec.tf32} if call.op == "conv2d" else {}
     assert spec == make(
         input_shape=spec.input_shape,
         filter_shape=spec.filter_shape,
@@ -287,6 +318,7 @@ def test_positional_order_is_that_of_the_contract(call: Call):
         bias=spec.bias,
         activation=spec.activation,
         residual=spec.residual,
+        **permission,
     )
 
 

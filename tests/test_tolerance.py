@@ -63,6 +63,42 @@ def test_tolerance_of_halves_is_one_rounding(dtype):
         assert_close(spec, expected, np.nextafter(once, numpy_dtype(dtype).type(np.inf)))
 
 
+def to_tf32(array: np.ndarray, half: int = 1 << 12) -> np.ndarray:
+    return ((array.view(np.uint32) + half) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "hard_swish", "silu", "relu6"])
+@pytest.mark.parametrize("shape", [LAYER.filter_shape, (1, 1, 256, 64), (1, 1, 1, 64)])
+def test_tolerance_of_tf32_admits_rounded_operands_with_room_but_not_much(shape, activation):
+    data = (*LAYER.input_shape[:3], shape[2])
+    spec = ConvSpec.conv2d(data, shape, activation=activation, tf32=True)
+    arguments = random_arguments(spec, seed=6)
+    operands = {name: to_tf32(array) for name, array in arguments.items()}
+    rounded = conv(spec, **operands).astype(np.float32)
+    worst = check(spec, arguments, rounded)
+    assert worst.allowed / 20 < worst.error < worst.allowed
+    if shape[2] > 1:
+        assert worst.error < worst.allowed / 1.5
+    with pytest.raises(BuildError):
+        check(spec.strict, arguments, rounded)
+
+
+def test_tolerance_of_tf32_refuses_a_lost_product_cut_bits_and_bfloat16():
+    spec = dataclasses.replace(LAYER, tf32=True)
+    arguments = random_arguments(spec, seed=6)
+    expected = conv(spec, **arguments)
+    lossy = {**arguments, "filter": arguments["filter"].copy()}
+    lossy["filter"][2, 2, 255, 63] = 0
+    with pytest.raises(BuildError, match=f"{spec.key}: .* values are wrong"):
+        assert_close(spec, expected, conv(spec, **lossy).astype(np.float32))
+    cut = {name: to_tf32(array, half=0) for name, array in arguments.items()}
+    with pytest.raises(BuildError):
+        assert_close(spec, expected, conv(spec, **cut).astype(np.float32))
+    halves = {name: array.astype(numpy_dtype("bfloat16")) for name, array in arguments.items()}
+    with pytest.raises(BuildError):
+        assert_close(spec, expected, conv(spec, **halves).astype(np.float32))
+
+
 def test_int32_tolerance_is_exact():
     assert tolerance("int32", 100) == (0.0, 0.0)
     spec = ConvSpec.conv2d((1, 3, 3, 2), (3, 3, 2, 2), dtype="int32")

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 import tensorflow_oracle
 
+from tvmconv import workloads
 from tvmconv.errors import UnknownNameError
 from tvmconv.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES
 from tvmconv.spec import ConvSpec
@@ -159,6 +160,22 @@ def test_edge_cases_reach_every_legal_kind():
     # Small, because tests compile and run them all.
     assert max(spec.macs for spec in specs) < 2_000_000
     assert max(spec.bytes for spec in specs) < 100_000
+
+
+def test_a_network_in_tf32_keeps_its_depthwise_layers_in_float32():
+    network, allowed = resolve("mobilenet_v2"), resolve("mobilenet_v2:tf32")
+    assert allowed.name == "mobilenet_v2:tf32"
+    assert [layer.name for layer in allowed.sequence] == [layer.name for layer in network.sequence]
+    assert [layer.spec.strict for layer in allowed.entries] == [
+        layer.spec for layer in network.entries
+    ]
+    for layer in allowed.entries:
+        assert layer.spec.tf32 == (layer.spec.op == "conv2d")
+    strict = workloads.in_dtype(allowed, "float32")
+    assert [layer.spec for layer in strict.entries] == [layer.spec for layer in network.entries]
+    # Operators' dtypes are another matter: the edge cases are turned whole.
+    halves = workloads.in_dtype(resolve("edge_cases"), "float16")
+    assert not any(layer.spec.tf32 for layer in halves.entries)
 
 
 def test_edge_cases_are_tagged():

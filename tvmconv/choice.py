@@ -33,7 +33,8 @@ class Choice:
         if self.entry is None:
             return "default"
         record = self.entry.record
-        other = " (other epilogue)" if record.key != self.spec.key else ""
+        own = record.key in (self.spec.key, self.spec.strict.key)
+        other = "" if own else " (other epilogue)"
         return self.entry.place + other + (" (simulated)" if record.simulated else "")
 
 
@@ -43,6 +44,19 @@ def default_choice(
     """The best schedule's own decisions, from the machine's facts alone."""
     schedule = hardware.schedules_for(spec, machine, pack, winograd)[0]
     return Choice(spec, schedule, schedule.default(spec, machine), None)
+
+
+def permitted(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> ConvSpec:
+    """``spec`` without a permission, as `ConvSpec.tf32`, that no schedule of the pack uses on the machine.
+
+    A schedule that uses it accepts no spec without it. With the rest the kernels of both are the same,
+    and so are their records: those stand under the key of what is returned.
+    """
+    strict = spec.strict
+    used = spec.tf32 and any(
+        each.accepts(spec, machine) and not each.accepts(strict, machine) for each in pack.schedules
+    )
+    return spec if used else strict
 
 
 def choose(
@@ -59,6 +73,7 @@ def choose(
     3. in the same order, a record of the same convolution with another epilogue,
     4. the default of the first schedule that accepts the spec.
 
+    For a spec that allows TF32, on a machine that has no use for it, records are those of strict float32.
     ``directories`` replaces those of 1 to 3. Without ``winograd``, records and schedules that use
     Winograd's algorithm are passed over. Raises RecordError for a record that is damaged, of another
     release of TVM, or no longer applies.
@@ -66,7 +81,8 @@ def choose(
     if directories is None:
         directories = log.default_directories()
     avoided = () if winograd else {each.name for each in pack.schedules if each.winograd}
-    entry = log.find(spec, machine.name, directories, lambda r: r.schedule not in avoided)
+    recorded = permitted(spec, machine, pack)
+    entry = log.find(recorded, machine.name, directories, lambda r: r.schedule not in avoided)
     if entry is None:
         return default_choice(spec, machine, pack, winograd)
     try:
@@ -78,8 +94,12 @@ def choose(
 
 def stale_reason(record: log.Record, machine: Machine, pack: HardwarePack) -> str | None:
     """Say why `choose` would refuse a record of ``machine`` for its own spec; None if it would not."""
+    spec = ConvSpec.from_key(record.key)
+    recorded = permitted(spec, machine, pack)
+    if recorded != spec:
+        return f"no schedule of {machine.name} uses TF32 here: the record of {recorded.key} counts"
     try:
-        _applicable(record, ConvSpec.from_key(record.key), machine, pack)
+        _applicable(record, spec, machine, pack)
     except _STALE as error:
         return str(error)
     return None

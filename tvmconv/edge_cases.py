@@ -275,6 +275,22 @@ _WORDS = (
     _conv("float16_1x1", "dtype", (2, 5, 9, 24), (1, 1, 24, 40), dtype="float16", bias=True),
 )
 
+# float32 that tensor cores may round to TF32; strict float32 where there are none.
+_TF32 = (
+    _conv(
+        "tf32_epilogue",
+        "dtype tf32 epilogue",
+        (1, 9, 11, 24),
+        (3, 3, 24, 40),
+        strides=2,
+        tf32=True,
+        bias=True,
+        residual=True,
+        activation="relu",
+    ),
+    _conv("tf32_stem", "dtype tf32", (2, 9, 11, 3), (7, 5, 3, 20), tf32=True, padding="VALID"),
+)
+
 _ACTIVATIONS = (
     *(
         _conv(
@@ -322,6 +338,7 @@ EDGE_CASES: Final[tuple[EdgeCase, ...]] = (
     *_DEPTHWISE,
     *_DTYPES,
     *_WORDS,
+    *_TF32,
     *_ACTIVATIONS,
     *_WINOGRAD,
 )

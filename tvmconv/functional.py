@@ -32,6 +32,8 @@ def conv2d(
     (``~/.cache/tvmconv`` on Linux). Calls use all cores that this process may use, and may be made
     from several threads and processes at once.
 
+    float32 is computed in float32: `ConvSpec.tf32` is for specs only.
+
     Args:
         input: array of rank >= 4, in ``data_format`` order: a NumPy array or a CPU tensor with
             DLPack. Lists are not converted.

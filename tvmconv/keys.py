@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tvmconv.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES
+from tvmconv.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES, TF32
 
 if TYPE_CHECKING:
     from tvmconv.spec import ConvSpec
 
 KEY_FORM: Final = (
     "OP_INPUT_FILTER_sHxW_pTOPxBOTTOMxLEFTxRIGHT_dHxW_FORMAT_DTYPE[_bias][_residual][_ACTIVATION], "
-    "for example conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6"
+    "for example conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6; "
+    f"DTYPE {TF32} is float32 with tf32=True"
 )
 
 # At most 18 digits: every such number fits in int64, and int() cannot refuse it as too long.
@@ -26,7 +27,7 @@ _KEY = re.compile(
     f"(?P<op>{'|'.join(OP_DTYPES)})"
     f"_(?P<input_shape>{_N}(?:x{_N}){{3,}})_(?P<filter_shape>{_N}(?:x{_N}){{3}})"
     f"_s(?P<strides>{_N}x{_N})_p(?P<pads>{_N}(?:x{_N}){{3}})_d(?P<dilations>{_N}x{_N})"
-    f"_(?P<data_format>nhwc|nchw)_(?P<dtype>{'|'.join(ITEM_BYTES)})"
+    f"_(?P<data_format>nhwc|nchw)_(?P<dtype>{'|'.join((*ITEM_BYTES, TF32))})"
     f"(?P<bias>_bias)?(?P<residual>_residual)?(?:_(?P<activation>{'|'.join(ACTIVATIONS)}))?"
 )
 _PREFIXES = {"input_shape": "", "filter_shape": "", "strides": "s", "pads": "p", "dilations": "d"}
@@ -40,7 +41,7 @@ def spell_key(spec: ConvSpec) -> str:
     epilogue = ["bias"] * spec.bias + ["residual"] * spec.residual
     if spec.activation is not None:
         epilogue.append(spec.activation)
-    return "_".join([spec.op, *parts, spec.data_format.lower(), spec.dtype, *epilogue])
+    return "_".join([spec.op, *parts, spec.data_format.lower(), spec.precision, *epilogue])
 
 
 def parse_key(key: str) -> dict[str, Any]:
@@ -57,4 +58,6 @@ def parse_key(key: str) -> dict[str, Any]:
     for field in ("bias", "residual"):
         fields[field] = fields[field] is not None
     fields["data_format"] = fields["data_format"].upper()
+    if fields["dtype"] == TF32:
+        fields |= {"dtype": "float32", "tf32": True}
     return fields

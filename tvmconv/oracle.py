@@ -28,6 +28,12 @@ _EPSILON: Final = {
 # terms (see `tolerance`). The rest covers the steepest epilogue, `random_arguments`' scale of 3, and
 # Winograd's tiles of 4 x 4, whose largest errors are up to 1.6 times a sum's.
 _SAFETY: Final = 12.0
+# Spacing of TF32's numbers just above 1, and the multiple of it that is allowed (see `tolerance_of`).
+_TF32_EPSILON: Final = 2.0**-10
+_TF32_SAFETY: Final = 3.0
+# Under an activation of `_SATURATING` the filter is three times as large; hard_swish is steepest, 1.5 at 3.
+_SATURATING_SCALE: Final = 3.0
+_STEEPEST: Final = 1.5
 _SATURATING: Final = ("relu6", "hard_swish", "sigmoid", "hard_sigmoid", "silu")
 
 
@@ -100,6 +106,25 @@ def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
     return summed + stored, summed
 
 
+def tolerance_of(spec: ConvSpec) -> tuple[float, float]:
+    """Return (rtol, atol) for a kernel of ``spec``, on `random_arguments`.
+
+    That of `tolerance`, and where products may be rounded to TF32 what this does to them. An operand
+    rounded to nearest is off by at most half of TF32's epsilon of 2**-10, relatively; with magnitudes spread
+    over [0.5, 1.5], or over this scaled by any factor, by a standard deviation of 0.2 to 0.25 epsilons. So a
+    product is off by 0.33 epsilons, of either sign, and one of n, of magnitude 1.08 / sqrt(n) (root of the
+    mean square), adds 0.36 * epsilon / sqrt(n) to the sum's error: the sum is off by a standard deviation of
+    0.36 epsilons, however long it is (0.31 to 0.34 where tried, and 1.5 at most in 65 536 sums). Three
+    epsilons are more than eight of these, and more than one product alone can be off, 2.25. Bits cut off
+    in place of rounded would shrink every product by 0.75 epsilons: outputs above 3 are then beyond that.
+    """
+    rtol, atol = tolerance(spec.out_dtype, spec.reduction_length)
+    if not spec.tf32:
+        return rtol, atol
+    steep = _SATURATING_SCALE * _STEEPEST if spec.activation in _SATURATING else 1.0
+    return rtol, atol + _TF32_SAFETY * _TF32_EPSILON * steep
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """Return the NumPy dtype called ``name``; bfloat16 is ml_dtypes'."""
     if name == "bfloat16":
@@ -120,7 +145,7 @@ def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str,
     ``wrap`` from the whole range too, so that sums overflow.
     """
     rng = np.random.default_rng(seed)
-    scale = 3.0 if spec.activation in _SATURATING else 1.0
+    scale = _SATURATING_SCALE if spec.activation in _SATURATING else 1.0
     shapes: dict[str, tuple[tuple[int, ...], float]] = {
         "data": (spec.input_shape, 1.0),
         "filter": (spec.filter_shape, scale / sqrt(spec.reduction_length)),
@@ -182,10 +207,10 @@ def max_error(
     where the other side has none counts as infinitely wrong.
 
     Args:
-        spec: the problem; its dtype and reduction length give the tolerance.
+        spec: the problem; it gives the tolerance.
         expected: what `conv` returned.
         out: what the kernel returned.
-        bound: (rtol, atol) in place of `tolerance`'s.
+        bound: (rtol, atol) in place of `tolerance_of`'s.
 
     Raises:
         BuildError: ``out`` has another shape or dtype than ``spec`` says.
@@ -196,7 +221,7 @@ def max_error(
             f"{spec.key}: the output is {out.dtype.name} of shape {out.shape}, expected "
             f"{spec.out_dtype} of shape {spec.output_shape}. The kernel or its wrapper is wrong."
         )
-    rtol, atol = bound or tolerance(spec.out_dtype, spec.reduction_length)
+    rtol, atol = bound or tolerance_of(spec)
     if out.size == 0:
         return Difference((), 0.0, 0.0, 0.0, atol, 0)
     got, wanted = out.astype(np.float64), expected.astype(np.float64)
@@ -243,7 +268,7 @@ def within(spec: ConvSpec, expected: Array) -> tuple[Array, Array]:
     """
     if spec.out_dtype == "int32":
         return expected, expected
-    rtol, atol = tolerance(spec.dtype, spec.reduction_length)
+    rtol, atol = tolerance_of(spec)
     allowed = atol + rtol * np.abs(expected)
     dtype = numpy_dtype(spec.dtype)
     low, high = (expected - allowed).astype(dtype), (expected + allowed).astype(dtype)

@@ -40,6 +40,8 @@ ITEM_BYTES: Final = {
     "int8": 1,
     "uint8": 1,
 }
+# How a key and a workload's name spell float32 whose products may be rounded to TF32.
+TF32: Final = "tf32"
 ACTIVATIONS: Final = ("relu", "relu6", "hard_swish", "silu", "sigmoid", "hard_sigmoid")
 INTEGER_ACTIVATIONS: Final = ("relu", "relu6")
 # Fits in int64 with room for sums, and in the 18 digits that a key has for it.
@@ -107,6 +109,7 @@ def check_fields(spec: ConvSpec) -> None:
     _check_channels(spec)
     _check_size(spec)
     _check_epilogue(spec)
+    _check_tf32(spec)
 
 
 def _check_int_tuple(field: str, value: Any, length: int | None) -> None:
@@ -199,4 +202,17 @@ def _check_epilogue(spec: ConvSpec) -> None:
         raise ValueError(
             f"activation of a {spec.dtype} {spec.op} must be None or one of {', '.join(allowed)}, "
             f"but got activation={spec.activation!r}."
+        )
+
+
+def _check_tf32(spec: ConvSpec) -> None:
+    if not isinstance(spec.tf32, bool):
+        raise TypeError(
+            "tf32 must be True or False, whether products may be rounded to TF32, but got "
+            f"{spec.tf32!r}."
+        )
+    if spec.tf32 and (spec.op != "conv2d" or spec.dtype != "float32"):
+        raise ValueError(
+            "tf32 must be False for anything but a conv2d of float32, but got tf32=True for a "
+            f"{spec.op} of {spec.dtype}."
         )

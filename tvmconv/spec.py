@@ -10,6 +10,7 @@ from tvmconv.keys import KEY_FORM, parse_key, spell_key
 from tvmconv.rules import (
     BYTE_DTYPES,
     ITEM_BYTES,
+    TF32,
     FilterShape,
     Pair,
     canonical_fields,
@@ -58,6 +59,10 @@ class ConvSpec:
         bias: whether a bias of `bias_shape` is added.
         activation: one of ``tvmconv.rules.ACTIVATIONS`` or None.
         residual: whether a residual of `output_shape` is added.
+        tf32: whether the products of a float32 conv2d may be those of operands rounded to TF32, to 10
+            bits behind the point (PyTorch's ``allow_tf32``); sums and epilogue stay in float32. Tensor
+            cores need it to take float32. It permits: where a kernel has no use for it, the result is
+            that of float32.
 
     Raises:
         ValueError: an illegal value, by the rules of TensorFlow's graph mode.
@@ -76,6 +81,7 @@ class ConvSpec:
     bias: bool = False
     activation: str | None = None
     residual: bool = False
+    tf32: bool = False
 
     @classmethod
     def conv2d(
@@ -90,6 +96,7 @@ class ConvSpec:
         bias: bool = False,
         activation: str | None = None,
         residual: bool = False,
+        tf32: bool = False,
     ) -> ConvSpec:
         """Describe ``tf.nn.conv2d(input, filters, strides, padding, ...)``.
 
@@ -104,12 +111,13 @@ class ConvSpec:
             bias: whether to add a bias.
             activation: one of ``ACTIVATIONS`` or None.
             residual: whether to add a residual.
+            tf32: whether operands of dtype float32 may be rounded to TF32.
 
         """
         fields = canonical_fields(
             "conv2d", input_shape, filter_shape, strides, padding, data_format, dilations, dtype
         )
-        return cls("conv2d", *fields, bias, activation, residual)
+        return cls("conv2d", *fields, bias, activation, residual, tf32)
 
     @classmethod
     def depthwise_conv2d(
@@ -128,8 +136,9 @@ class ConvSpec:
         """Describe ``tf.nn.depthwise_conv2d``, with the keywords and forms of `conv2d`.
 
         The differences: the input has rank 4, the filter is (height, width, in_channels,
-        multiplier), there is no int32 input, and a stride above 1 together with a dilation above 1 is a
-        ``ValueError`` (TensorFlow warns and computes something else).
+        multiplier), there is no int32 input and no ``tf32`` (a sum over one channel has no use for tensor
+        cores), and a stride above 1 together with a dilation above 1 is a ``ValueError`` (TensorFlow warns
+        and computes something else).
         """
         op = "depthwise_conv2d"
         fields = canonical_fields(
@@ -158,6 +167,16 @@ class ConvSpec:
         It is the test id, log key and kernel name; `from_key` reads it back.
         """
         return spell_key(self)
+
+    @property
+    def precision(self) -> str:
+        """The dtype as `key` spells it: ``tf32`` where products may be rounded so, else ``dtype``."""
+        return TF32 if self.tf32 else self.dtype
+
+    @property
+    def strict(self) -> ConvSpec:
+        """The same convolution without the permission `tf32`."""
+        return replace(self, tf32=False) if self.tf32 else self
 
     @property
     def core_key(self) -> str:

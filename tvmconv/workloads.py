@@ -16,9 +16,11 @@ from pathlib import Path
 
 from tvmconv.edge_cases import EDGE_CASES
 from tvmconv.errors import UnknownNameError
-from tvmconv.rules import OP_DTYPES
+from tvmconv.rules import OP_DTYPES, TF32
 from tvmconv.spec import ConvSpec
 
+# What may stand behind a workload's name.
+_PRECISIONS = (*OP_DTYPES["conv2d"], TF32)
 # An image on its way through a network: (height, width, channels).
 _Image = tuple[int, int, int]
 
@@ -71,7 +73,7 @@ def resolve(text: str) -> Workload:
 
     """
     name, colon, dtype = text.partition(":")
-    if name in _WORKLOADS and (not colon or dtype in OP_DTYPES["conv2d"]):
+    if name in _WORKLOADS and (not colon or dtype in _PRECISIONS):
         workload = _WORKLOADS[name]()
         return in_dtype(workload, dtype) if colon else workload
     # Not Path.is_file, which raises on a key longer than a file name may be.
@@ -85,25 +87,28 @@ def resolve(text: str) -> Workload:
     raise UnknownNameError(
         f"There is no workload {text!r}, nor a file of that name.{hint} "
         f"Known are {', '.join(names())}. Name one of these (with :DTYPE behind it for another of "
-        f"{', '.join(OP_DTYPES['conv2d'])}), a spec key, or a file of keys."
+        f"{', '.join(_PRECISIONS)}), a spec key, or a file of keys."
     )
 
 
 def in_dtype(workload: Workload, dtype: str) -> Workload:
     """Return the same layers in another dtype; layers whose operator does not have it are left out.
 
-    Integers keep the bias and lose activation and residual: those belong behind the scaling of sums to
-    the next layer's integers, which is not the convolution's.
+    ``tf32`` is float32 that allows dense layers to round products so. Integers keep the bias and lose
+    activation and residual: those belong behind the scaling of sums to the next layer's integers, which is
+    not the convolution's.
     """
+    wanted = "float32" if dtype == TF32 else dtype
 
     def turned(layer: Layer) -> Layer:
-        spec = (
-            replace(layer.spec, activation=None, residual=False) if "int" in dtype else layer.spec
-        )
-        return replace(layer, spec=replace(spec, dtype=dtype))
+        spec = layer.spec.strict
+        if "int" in dtype:
+            spec = replace(spec, activation=None, residual=False)
+        tf32 = dtype == TF32 and spec.op == "conv2d"
+        return replace(layer, spec=replace(spec, dtype=wanted, tf32=tf32))
 
-    kept = [layer for layer in workload.entries if dtype in OP_DTYPES[layer.spec.op]]
-    sequence = [layer for layer in workload.sequence if dtype in OP_DTYPES[layer.spec.op]]
+    kept = [layer for layer in workload.entries if wanted in OP_DTYPES[layer.spec.op]]
+    sequence = [layer for layer in workload.sequence if wanted in OP_DTYPES[layer.spec.op]]
     return Workload(
         f"{workload.name}:{dtype}",
         f"{workload.description}, {dtype}",

@@ -120,6 +120,29 @@ MACHINES = (
     _machine("h200", "NVIDIA H200, Hopper with faster memory", _H200, 128, 256),
 )
 
+# Multiply-adds that the tensor cores of a multiprocessor do in a cycle, dense, with sums in float32 or int32:
+# of bytes, half precisions and TF32. From the peaks in the same whitepapers and data sheets; GeForce cards
+# sum halves and TF32 in float32 at half the rate of others of their architecture. mma.sync on Hopper reaches
+# two thirds of what wgmma does.
+_TENSOR_RATES = {
+    "sm_75": (1024, 512, 0),
+    "sm_80": (2048, 1024, 512),
+    "sm_86": (1024, 256, 128),
+    "sm_87": (2048, 1024, 512),
+    "sm_89": (1024, 256, 128),
+    "l4": (1024, 512, 256),
+    "sm_90": (2700, 1350, 675),
+    "h200": (2700, 1350, 675),
+}
+
+
+def tensor_rate(machine: Machine, item_bytes: int) -> int:
+    """Multiply-adds a cycle of a multiprocessor's tensor cores, of operands of so many bytes."""
+    names = (machine.name, machine.gpu.arch if machine.gpu else "", "sm_89")
+    rates = next(_TENSOR_RATES[name] for name in names if name in _TENSOR_RATES)
+    return rates[item_bytes.bit_length() - 1]
+
+
 CARDS = {
     "t4": "sm_75",
     "a100": "sm_80",

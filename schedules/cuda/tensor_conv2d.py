@@ -12,6 +12,10 @@ THE TILE of a block is ``rows`` x ``columns`` sums; its ``warps`` (down x across
                     that ldmatrix reads at a time in different banks
     intensity       rows x columns / (rows + columns) multiply-adds for every element from L2: 32 at 64 x 64
 
+TF32. Tensor cores cut 13 of a float32's bits off, so operands are rounded to nearest before: the filter when
+it is packed, for nothing at run time, and data in registers behind ldmatrix, two instructions a word in every
+warp that loads it: 8 for each 16 rows x 8 values, which are 2 products for each 16 columns of the warp.
+
 Copies run ``stages`` - 1 turns ahead of the multiplications (gpu_pipelines); where input channels are fewer
 than 4 bytes' worth they cannot be asynchronous. Padding is zeros that the copies write.
 
@@ -55,6 +59,7 @@ from tvmconv.hardware import Choice, Decisions, Function, Gpu, Knob, Machine, Sc
 from tvmconv.lowering import prim_func
 from tvmconv.rules import ITEM_BYTES
 from tvmconv.schedules.cuda import threads
+from tvmconv.schedules.cuda.machines import tensor_rate
 from tvmconv.spec import ConvSpec
 
 _ROWS = (64, 128, 32, 16)
@@ -66,10 +71,8 @@ _PAD_BYTES = 16
 # Instructions of a warp in a turn beside its products and their operands, and for each 16 bytes that a thread
 # copies: 30 and 4 to 9 in ptxas's code for sm_90 (CUDA 13.0).
 _TURN_INSTRUCTIONS, _COPY_INSTRUCTIONS = 30, 7
-# Multiply-adds of bytes that a multiprocessor's tensor cores do in a cycle; of half precisions half. mma.sync
-# on Hopper reaches two thirds of what wgmma does.
-_TENSOR_RATE = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2700}
-_OTHER_RATE = 1024
+# Those that round a word of data to TF32.
+_ROUND_INSTRUCTIONS = 2
 # Cycles that a block waits in every turn, however little it computes: for a barrier and its first operands,
 # and for every slab's product, because the next one adds to the same sums. Of the order that arXiv 2402.13499
 # reports.
@@ -82,13 +85,13 @@ def _gpu(machine: Machine) -> Gpu:
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
-    """Dense conv2d in NHWC, of a dtype that the tensor cores take and no less exact than its sum."""
+    """Dense conv2d in NHWC, of a dtype that the tensor cores take; float32 only where TF32 is allowed."""
     gpu = machine.gpu
     kind = "int8" if spec.dtype == "uint8" else spec.dtype
     return (
         gpu is not None
         and kind in gpu.tensor_core_dtypes
-        and spec.dtype != "float32"
+        and (spec.tf32 or spec.dtype != "float32")
         and not spec.is_empty
         and gathered_conv2d.can_gather(spec)
     )
@@ -165,7 +168,7 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     room = gpu.shared_bytes_per_multiprocessor // (_shared_bytes(decisions) + 1024)
     resident = max(1, min(room, gpu.threads_per_multiprocessor // (2 * warps * threads.WARP)))
     together = min(resident, -(-blocks // gpu.multiprocessors))
-    rate = _TENSOR_RATE.get(gpu.arch, _OTHER_RATE) // ITEM_BYTES[spec.dtype]
+    rate = tensor_rate(machine, ITEM_BYTES[spec.dtype])
     # Fewer than four warps leave some of the four tensor cores idle.
     rate = rate * min(1.0, together * warps / 4)
     work = rows * columns * inner / rate
@@ -177,6 +180,8 @@ def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
     # Four schedulers; a warp alone issues every other cycle at best.
     copies = moved / 16 / (warps * threads.WARP)
     issued = _TURN_INSTRUCTIONS + copies * _COPY_INSTRUCTIONS
+    if spec.tf32:
+        issued += _ROUND_INSTRUCTIONS * rows // down * inner / threads.WARP
     issue = issued * max(2, together * warps / 4)
     covered = max(1, together * (int(decisions["stages"]) - 1))
     chain = _BARRIER + _PRODUCT * int(decisions["slabs"])
@@ -215,7 +220,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         threads.add_up(sch, spec)
     _multiply(sch, spec, decisions, p)
     made: Function = threads.function(
-        spec, sch.mod["main"], gathered_conv2d.pack(spec, p), workspace=p.workspace
+        spec, sch.mod["main"], gathered_conv2d.pack(spec, p, tf32=spec.tf32), workspace=p.workspace
     )
     return made
 

@@ -20,6 +20,10 @@ from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import reader
 from tvmconv.spec import ConvSpec
 
+# Of float32's 23 bits behind the point TF32 has ten.
+_TF32_CUT = 13
+_TF32_KEPT = 0xFFFFFFFF >> _TF32_CUT << _TF32_CUT
+
 
 @dataclass(frozen=True)
 class Product:
@@ -74,8 +78,13 @@ def product(spec: ConvSpec, tile: tuple[int, int, int], splits: int = 1) -> Prod
     )
 
 
-def pack(spec: ConvSpec, p: Product, columns_first: bool = True) -> list[te.Tensor]:
-    """Pad the filter with zeros to packed[n, k], or packed[k, n] unless ``columns_first``."""
+def pack(
+    spec: ConvSpec, p: Product, columns_first: bool = True, tf32: bool = False
+) -> list[te.Tensor]:
+    """Pad the filter with zeros to packed[n, k], or packed[k, n] unless ``columns_first``.
+
+    With ``tf32`` its values, float32, are rounded to TF32, as a product on tensor cores takes them.
+    """
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     width, channels = spec.kernel_width, spec.in_channels
 
@@ -83,10 +92,22 @@ def pack(spec: ConvSpec, p: Product, columns_first: bool = True) -> list[te.Tens
         n, k = at if columns_first else reversed(at)
         tap = k // channels
         read = source[tap // width, tap % width, k % channels, n]
+        read = _rounded_to_tf32(read) if tf32 else read
         inside = tirx.all(n < p.columns, k < p.inner)
         return te.if_then_else(inside, read, tirx.const(0, spec.filter_dtype))
 
     return [source, te.compute(_packed_shape(p, columns_first), value, name="packed")]
+
+
+def _rounded_to_tf32(value: Any) -> Any:
+    """To nearest, ties away from zero, as cvt.rna.tf32 does: half of the last bit is added, the rest cut.
+
+    The carry runs into the exponent as it should; infinities and NaNs, of the highest one, stay.
+    """
+    bits, exponent = tirx.reinterpret("uint32", value), tirx.const(0x7F800000, "uint32")
+    half, kept = tirx.const(1 << (_TF32_CUT - 1), "uint32"), tirx.const(_TF32_KEPT, "uint32")
+    rounded = tirx.reinterpret("float32", (bits + half) & kept)
+    return tirx.Select(bits & exponent == exponent, value, rounded)
 
 
 def _packed_shape(p: Product, columns_first: bool) -> tuple[int, int]:

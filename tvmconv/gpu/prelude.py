@@ -16,7 +16,13 @@ from __future__ import annotations
 
 # How a multiply function's name spells its operands' dtypes, and PTX's name for them.
 NUMBERS = {"float16": "f16", "bfloat16": "bf16", "float32": "tf32", "int8": "s8", "uint8": "u8"}
-_SHAPES = {"f16": "m16n8k16", "bf16": "m16n8k16", "s8": "m16n8k32", "u8": "m16n8k32"}
+_SHAPES = {
+    "f16": "m16n8k16",
+    "bf16": "m16n8k16",
+    "tf32": "m16n8k8",
+    "s8": "m16n8k32",
+    "u8": "m16n8k32",
+}
 
 _MEMORY = """
 #define TVMCONV static __device__ __forceinline__
@@ -76,6 +82,15 @@ TVMCONV void tvmconv_load_first(unsigned* words, const void* tile, int row_bytes
   const int lane = threadIdx.x & 31;
   const char* at = static_cast<const char*>(tile);
   tvmconv_matrices(words, at + (lane & 15) * row_bytes + (lane >> 4) * 16);
+}
+// The tensor cores cut what TF32 has no bits for off, which would shrink every product. cvt.rna rounds; ptxas
+// makes two instructions of it (half of the last bit is added, but not to infinities and NaNs).
+TVMCONV void tvmconv_load_first_tf32(unsigned* words, const void* tile, int row_bytes) {
+  tvmconv_load_first(words, tile, row_bytes);
+#if __CUDA_ARCH__ >= 800
+#pragma unroll
+  for (int i = 0; i < 4; ++i) asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(words[i]));
+#endif
 }
 TVMCONV void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes) {
   const int lane = threadIdx.x & 31, row = (lane & 7) + (lane >> 4) * 8;
@@ -144,5 +159,6 @@ def _multiply(a: str, b: str) -> str:
 
 
 PRELUDE = _MEMORY + "".join(
-    _multiply(*pair) for pair in (("f16", "f16"), ("bf16", "bf16"), ("s8", "s8"), ("u8", "s8"))
+    _multiply(*pair)
+    for pair in (("f16", "f16"), ("bf16", "bf16"), ("tf32", "tf32"), ("s8", "s8"), ("u8", "s8"))
 )

@@ -1,7 +1,7 @@
 """What a GPU can do at most, from its facts: nothing is measured here, unlike in `tvmconv.roof`.
 
 Multiply-adds of tensor cores: NVIDIA's whitepapers of Turing, GA100, GA102, Orin, Ada and Hopper, dense, with
-float16 inputs; each takes twice as many bytes.
+float16 inputs; each takes twice as many bytes, and half as many float32 as TF32.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from tvmconv.hardware import Machine
 from tvmconv.roof import Bandwidth, Roof
+from tvmconv.rules import ITEM_BYTES, TF32
 
 # float16 multiply-adds that the tensor cores of one multiprocessor do in a cycle.
 _TENSOR = {"sm_75": 512, "sm_80": 1024, "sm_86": 512, "sm_87": 1024, "sm_89": 512, "sm_90": 2048}
@@ -19,7 +20,7 @@ _FLOATS = 4  # in what `Machine` calls a vector register of a GPU
 def peak(machine: Machine, dtypes: Collection[str]) -> float:
     """Operations a second at the boost clock, two for each multiply-add, of the fastest of ``dtypes``.
 
-    float32 is what CUDA cores do with it: TF32 is another result.
+    ``dtypes`` are `ConvSpec.precision`: float32 is what CUDA cores do with it, "tf32" what tensor cores do.
     """
     gpu = machine.gpu
     if gpu is None:
@@ -43,7 +44,8 @@ def _cores(machine: Machine) -> int:
 
 def _lanes(machine: Machine, dtype: str) -> int:
     gpu = machine.gpu
-    signed = dtype.removeprefix("u")
-    if gpu is None or signed == "float32" or signed not in gpu.tensor_core_dtypes:
+    taken = {"uint8": "int8", "float32": "", TF32: "float32"}.get(dtype, dtype)
+    if gpu is None or taken not in gpu.tensor_core_dtypes:
         return _cores(machine)
-    return _TENSOR.get(gpu.arch, _cores(machine)) * (2 if signed == "int8" else 1)
+    # As many bytes a cycle of each.
+    return _TENSOR.get(gpu.arch, _cores(machine)) * 2 // ITEM_BYTES[taken]

@@ -111,6 +111,9 @@ def _call(loop: tirx.For, fragments: dict[Any, _Fragments]) -> tirx.Stmt:
         kind = f"{kind}_{NUMBERS[str(first.source.dtype)]}_{NUMBERS[str(second.source.dtype)]}"
     elif kind in (LOAD_FIRST, LOAD_SECOND):
         arguments = [tile(store), *_matrix(store.value.source, store.value.indices, variables)]
+        if kind == LOAD_FIRST and str(store.buffer.dtype) == "float32":
+            # Filters are rounded when they are packed.
+            kind = f"{kind}_{NUMBERS['float32']}"
     else:
         arguments = [*_matrix(store.buffer, store.indices, variables), tile(store.value)]
     return tirx.Evaluate(tirx.call_extern("void", f"tvmconv_{kind}", *arguments))

@@ -121,7 +121,7 @@ class _Measuring:
         if batch.machine.gpu is None:
             peak = self._runner.peak()
         else:
-            dtypes = {ConvSpec.from_key(layer.key).dtype for layer in batch.layers}
+            dtypes = {ConvSpec.from_key(layer.key).precision for layer in batch.layers}
             peak = gpu_roof.peak(batch.machine, dtypes)
         name, features, here = batch.machine.name, _features(batch), gpus.here(batch.machine)
         return Header(batch.name, name, here.name, features, here.driver, peak, __version__)

@@ -82,7 +82,7 @@ def _layer(spec: ConvSpec) -> list[float]:
         spec.residual,
         spec.activation is not None,
         spec.data_format == "NHWC",
-        zlib.crc32(spec.dtype.encode()) % _SCHEDULES,
+        zlib.crc32(spec.precision.encode()) % _SCHEDULES,
     )
     return [*(float(np.log2(max(size, 1))) for size in sizes), *map(float, kinds)]
 

@@ -71,7 +71,7 @@ class Measurer:
     def roof(self, specs: Sequence[ConvSpec] = ()) -> Roof:
         """What the machine can do at most, measured now; a GPU, by its facts, with these specs' dtypes."""
         if self.machine.gpu is not None:
-            return gpu_roof.roof(self.machine, {spec.dtype for spec in specs})
+            return gpu_roof.roof(self.machine, {spec.precision for spec in specs})
         return self._on_boards().roof() if self._boards else self._running().roof()
 
     @property

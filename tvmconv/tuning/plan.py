@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tvmconv import cross, hardware, host, toolchain
+from tvmconv import choice, cross, hardware, host, toolchain
 from tvmconv.errors import TuningError, TvmconvError
 from tvmconv.gpu import tools as cuda_tools
 from tvmconv.hardware import HardwarePack, Machine
@@ -119,10 +119,9 @@ def plan(
     elif place != HERE:
         cross.require(machine.architecture, machine.name)
     _require_writable(directory)
-    distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
     seconds = None if minutes is None else minutes * 60
     return Plan(
-        tuple(distinct.values()),
+        distinct(layers, machine, pack),
         machine,
         pack,
         trials,
@@ -134,6 +133,16 @@ def plan(
         place,
         boards,
     )
+
+
+def distinct(layers: Iterable[Layer], machine: Machine, pack: HardwarePack) -> tuple[Layer, ...]:
+    """Layers to search: each spec once, without what needs none, as the machine's schedules see them."""
+    seen = [
+        replace(layer, spec=choice.permitted(layer.spec, machine, pack))
+        for layer in layers
+        if not layer.spec.is_empty
+    ]
+    return tuple({layer.spec.key: layer for layer in seen}.values())
 
 
 def _require_here(machine: Machine) -> None:

@@ -108,6 +108,9 @@ def promote(
     """
     machine, pack = hardware.find_machine(machine_name)
     found = _offered(source, into, machine.name)
+    if keys is not None:
+        specs = [ConvSpec.from_key(key) for key in keys]
+        keys = {choice.permitted(spec, machine, pack).key for spec in specs}
     offered = [entry for entry in found if keys is None or entry.record.key in keys]
     if not offered:
         raise _none_of(keys or (), found, source, machine.name)

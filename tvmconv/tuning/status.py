@@ -10,6 +10,7 @@ from tvmconv import choice
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.tuning import log
 from tvmconv.tuning.journal import Journal
+from tvmconv.tuning.plan import distinct
 from tvmconv.workloads import Layer
 
 STATES = ("tuned", "default is best", "begun", "stale", "missing")
@@ -54,8 +55,8 @@ def status(
     ``journals`` are of all places where candidates were measured; where several searches ended, the
     first one's verdict counts.
     """
-    distinct = {layer.spec.key: layer for layer in layers if not layer.spec.is_empty}
-    return [_of(layer, machine, pack, directories, journals) for layer in distinct.values()]
+    wanted = distinct(layers, machine, pack)
+    return [_of(layer, machine, pack, directories, journals) for layer in wanted]
 
 
 def _of(
