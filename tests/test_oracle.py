@@ -46,6 +46,7 @@ def plain(call: Call) -> ConvSpec:
         bias=False,
         residual=False,
         activation=None,
+        tf32=False,
     )
     return bare.spec()
 
