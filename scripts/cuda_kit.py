@@ -229,11 +229,12 @@ def measure(folder: Path, device: str, output: Path, deadline: float) -> int:
 
 
 def layers() -> list[tuple[str, list[tuple[str, object]]]]:
-    """Bundle names with the (network, layer) that are timed from them, small ones first."""
+    """Bundle names with the (network, layer) that are timed from them: TF32 last, else small ones first."""
     return [
         (f"networks-{dtype}-{batch}", network_layers(dtype, batch))
+        for dtypes in (DTYPES[:2], DTYPES[2:])
         for batch in BATCHES
-        for dtype in DTYPES
+        for dtype in dtypes
     ]
 
 

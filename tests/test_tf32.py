@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from emulated_gpu import EmulatedGpu, available
+from emulated_gpu import EmulatedGpu, available, rounded_operands
 from log_helpers import CONV, MACHINE, PACK, record
 
-from tvmconv import choice, hardware, workloads
+from tvmconv import choice, contract, hardware, oracle, workloads
 from tvmconv.gpu import tools as cuda_tools
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import log, plan, records, status
@@ -120,9 +120,34 @@ SPECIAL = np.array(
 )  # fmt: skip
 
 
-@pytest.mark.skipif(
+needs_emulator = pytest.mark.skipif(
     not available() or cuda_tools.nvcc() is None, reason="the emulated GPU needs nvcc and g++"
 )
+
+
+@pytest.mark.slow
+@needs_emulator
+def test_ampere_sums_rounded_operands_in_float32(tmp_path):
+    machine, _ = hardware.find_machine("sm_80")  # test_cuda_kernels.py has Hopper
+    tensor = hardware.find_schedule("cuda.conv2d.tensor", CUDA)
+    cases = [contract.Case(machine, tensor, spec) for spec in contract.edge_cases() if spec.tf32]
+    made = {
+        f"k{number}_{turn}": (case.spec, tensor.apply(case.spec, machine, decisions))
+        for number, case in enumerate(cases)
+        for turn, decisions in enumerate([case.default(), *contract.random_decisions(case, 3)])
+    }
+    gpu = EmulatedGpu({name: function for name, (_, function) in made.items()}, machine, tmp_path)
+
+    assert len(made) == 8
+    for name, (spec, _) in made.items():
+        arguments = oracle.random_arguments(spec, seed=1)
+        out = gpu.run(name, spec, arguments)
+        oracle.check(spec, arguments, out)
+        expected = oracle.conv(spec, **rounded_operands(arguments))
+        oracle.assert_close(spec, expected, out, oracle.tolerance_of(spec.strict))
+
+
+@needs_emulator
 def test_packing_rounds_to_nearest_and_keeps_infinities_and_nans(tmp_path):
     many = np.random.default_rng(0).integers(0, 1 << 32, 32 * 64 - SPECIAL.size, np.uint32)
     values = np.concatenate([SPECIAL, many]).view(np.float32)
