@@ -21,6 +21,12 @@ NON_BLOCKING = 1
 TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3
 LEGACY = ctypes.c_void_p(0)
 
+IMAGES = Path(os.environ["EMULATED_IMAGES"])
+IMAGE = IMAGES.joinpath("sm_90").read_bytes()
+WORDS = 4  # bytes of an element
+SIZE = 32 * WORDS
+FRESH, SEVENS = b"\xff" * SIZE, b"\x07\x00\x00\x00" * 32
+
 
 class Config(ctypes.Structure):
     """CUlaunchConfig."""
@@ -97,3 +103,13 @@ def launch(
     config = Config((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared, where)
     values = (ctypes.c_void_p * len(pointers))(*map(ctypes.addressof, pointers))
     return int(driver.cuLaunchKernelEx(ctypes.byref(config), function, values, None))
+
+
+def start() -> None:
+    """Make the first device this thread's."""
+    need(runtime.cudaSetDevice(0))
+
+
+def sync(where: ctypes.c_void_p = LEGACY) -> int:
+    """Wait for a stream."""
+    return int(runtime.cudaStreamSynchronize(where))

@@ -14,7 +14,12 @@ import pytest
 from tvmconv.gpu import compiler as cuda_compiler
 
 pytestmark = emulated_driver.needs_emulation
-CASES = Path(__file__).with_name("emulated_driver_cases.py")
+CASES = {
+    name: file
+    for file in sorted(Path(__file__).parent.glob("emulated_*_cases.py"))
+    if file.stem != "emulated_gpu_cases"
+    for name in re.findall(r"^def case_(\w+)", file.read_text(), re.M)
+}
 
 _BOUNDS = 'extern "C" __global__ void __launch_bounds__({}) {}(int* __restrict__ out) {{ {} }}\n'
 KERNELS = "".join(
@@ -66,12 +71,12 @@ def images(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", re.findall(r"^def case_(\w+)", CASES.read_text(), re.M))
+@pytest.mark.parametrize("case", CASES)
 def test_the_emulated_driver(images, case):
     status, message = DIE.get(case, (0, ""))
     settings = {"EMULATED_IMAGES": str(images), **SETTINGS.get(case, {})}
 
-    done = emulated_driver.run(str(CASES), f"case_{case}", **settings)
+    done = emulated_driver.run(str(CASES[case]), f"case_{case}", **settings)
 
     assert done.returncode == -status, done.stderr
     assert message in done.stderr

@@ -67,5 +67,10 @@ def check_cudart() -> Check:
     except MissingToolError as error:
         found, _, _ = str(error).partition(" To mend")
         return Check("CUDA runtime", False, found, RUNTIME_NEEDED_FOR, cuda_driver.INSTALL_RUNTIME)
-    path = cuda_driver.cudart_path()
-    return Check("CUDA runtime", True, str(path or cuda_driver.CUDART), RUNTIME_NEEDED_FOR)
+    return Check("CUDA runtime", True, _opened(cuda_driver.CUDART), RUNTIME_NEEDED_FOR)
+
+
+def _opened(name: str) -> str:
+    """The file that a library of this process came from; the library path may have another than pip's."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next((line.split(maxsplit=5)[-1] for line in lines if name in line), name)
