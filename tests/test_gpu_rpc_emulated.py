@@ -10,9 +10,11 @@ import json
 import sys
 
 import pytest
+import runtime_venv
+from rpc_boards import Board, runtime_alone
 from tuning_helpers import journal_files, only_x86
 
-from tvmconv import cli
+from tvmconv import cli, host
 from tvmconv.spec import ConvSpec
 
 emulated_driver = pytest.importorskip("emulated_driver", reason="no emulated driver here")
@@ -65,6 +67,22 @@ def test_tune_on_one_server_for_each_card(card, command, tmp_path):
     trials = [line for line in journal.read_text().splitlines() if '"decisions"' in line]
     assert len(trials) == 3
     assert first.clients == second.clients == 1
+
+
+def test_a_server_without_tvm_is_sent_both_runtimes(command, tracker, where, tmp_path):
+    needed = emulated_driver.environment("sm_75")
+    board = Board(
+        tracker, where.key, tmp_path,
+        "env", *(f"{name}={value}" for name, value in needed.items()),
+        runtime_venv.make(tmp_path), "-I", "-m", "tvmconv.cli",
+        runtime=runtime_alone(tmp_path / "bundle", host.architecture()),
+    )  # fmt: skip
+    board.wait_until_known()
+    code, out, err = command("bench", "--rounds", 1, "--untuned")
+    board.end()
+
+    assert code == 0, (err, board.said.read_text())
+    assert "Tesla T4 (emulated), driver " in out
 
 
 def test_bench_with_a_cold_cache(card, command, tmp_path):
