@@ -29,7 +29,7 @@ from tvmconv.runtime import arrays, tensors
 from tvmconv.simulate import cycles
 from tvmconv.simulate.caches import Caches, Traffic
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning import running
+from tvmconv.tuning import libraries
 from tvmconv.tuning.candidate import PACK, Built, Candidate
 from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.measure import Measurer
@@ -89,7 +89,7 @@ def predict(table: Path) -> None:
     machine, _ = hardware.find_machine(MACHINE)
     here = replace(machine, l1_bytes=48 << 10, l2_bytes=2 << 20)  # a Sapphire Rapids core
     runtime = str(toolchain.runtime_library())
-    running.open_runtime(runtime, 1)
+    libraries.open_runtime(Path(runtime), 1)
     values = oracle.random_arguments(spec, seed=0)
     expected = oracle.conv(spec, **values)
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ def small(machine, l2_bytes):
     return dataclasses.replace(machine, l2_bytes=l2_bytes)
 
 
-def start(machine, _runtime, _cuda_runtime, cache):
+def start(machine, _libraries, cache):
     """In place of `gpu_stand.start`, in a process of its own; main2 of `libraries` spoils it."""
     make, dead = gpu_stand._kernel, []
 

@@ -26,7 +26,8 @@ from tvmconv.tuning import compiling, conclude, log
 from tvmconv.tuning.candidate import Candidate
 from tvmconv.tuning.fleet import Fleet
 from tvmconv.tuning.gpus import Here
-from tvmconv.tuning.running import Conditions, Libraries
+from tvmconv.tuning.libraries import Libraries
+from tvmconv.tuning.running import Conditions
 
 pytest_plugins = ("rpc_fixtures",)
 pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(300)]

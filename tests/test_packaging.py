@@ -172,26 +172,30 @@ MAY_IMPORT = {
         "errors spec hardware builder cross lowering roof_loops tuning.candidate tuning.worker tuning.pool"
     ),
     "tuning.gpus": "errors host hardware runtime gpu.driver gpu.variants",
+    "tuning.libraries": "bundle runtime",
+    "tuning.cpu_stand": (
+        "spec hardware oracle timing runtime roof tuning.candidate tuning.libraries"
+    ),
     "tuning.gpu_stand": (
         "errors spec hardware bundle oracle runtime gpu.driver gpu.check gpu.copies tuning.candidate "
-        "tuning.worker tuning.gpus"
+        "tuning.worker tuning.gpus tuning.libraries"
     ),
     "tuning.running": (
-        "errors spec hardware bundle oracle timing runtime roof tuning.candidate tuning.worker "
+        "errors spec hardware roof tuning.candidate tuning.worker tuning.libraries tuning.cpu_stand "
         "tuning.gpu_stand"
     ),
     # Boards over a network: the client's side, and the board's.
     "tuning.fleet": (
         "errors decoding spec hardware roof tuning.candidate tuning.worker tuning.pool tuning.gpus "
-        "tuning.running"
+        "tuning.libraries tuning.running"
     ),
     "tuning.serving": (
         ". errors decoding spec host hardware toolchain bundle tuning.candidate tuning.worker tuning.gpus "
-        "tuning.running"
+        "tuning.libraries tuning.running"
     ),
     "tuning.measure": (
         "spec hardware cross toolchain roof gpu.roof tuning.candidate tuning.gpus tuning.compiling "
-        "tuning.running tuning.fleet"
+        "tuning.libraries tuning.running tuning.fleet"
     ),
     # Without a board: predicted in place of measured.
     "tuning.simulated": (
@@ -224,7 +228,7 @@ MAY_IMPORT = {
     "tuning.results": "errors decoding",
     "tuning.board": (
         ". errors spec host gpu.roof tuning.batch tuning.results tuning.candidate tuning.gpus "
-        "tuning.running"
+        "tuning.libraries tuning.running"
     ),
     "tuning.offline": (
         ". errors bundle hardware cross builder tuning.candidate tuning.compiling tuning.search "
@@ -233,7 +237,7 @@ MAY_IMPORT = {
     ),
     "tuning.status": "hardware choice workloads tuning.log tuning.journal tuning.plan",
     "tuning.metaschedule": (
-        "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.running"
+        "timing toolchain runtime tuning.candidate tuning.worker tuning.pool tuning.libraries"
     ),
     "pack_facts": "errors rules spec hardware",
     "guarded": "errors spec hardware lowering runtime",

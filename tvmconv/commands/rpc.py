@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rpc-tracker",
         metavar="HOST:PORT",
         type=arguments.address,
-        help="measure on boards (`tvmconv board`) that this tracker of TVM's RPC knows",
+        help="measure on boards, or machines with a GPU, that this tracker of TVM's RPC knows "
+        "(`tvmconv board` there)",
     )
     parser.add_argument(
         "--rpc-key", metavar="KEY", help="of the boards; default: the machine's name"

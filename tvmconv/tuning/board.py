@@ -23,8 +23,9 @@ from tvmconv.tuning import results as files
 from tvmconv.tuning.batch import Batch, Kernel, LayerKernels
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.gpus import Here
+from tvmconv.tuning.libraries import Libraries
 from tvmconv.tuning.results import Book, Final, Header, Results, Timed
-from tvmconv.tuning.running import Conditions, Libraries, Runner, time_each
+from tvmconv.tuning.running import Conditions, Runner, time_each
 
 # A layer's first kernel, for which the oracle computes what must come out: minutes on a slow core.
 _FIRST_SECONDS = 600.0
@@ -168,7 +169,7 @@ class _Measuring:
         time_each(self._runner, ConvSpec.from_key(layer.key), pairs, best, beside, done)
 
     def _final(self, layer: LayerKernels) -> Final:
-        """Compare the fastest with the default, in turn, each time in a new process."""
+        """Compare the fastest with the default, in turn."""
         ranked = sorted(
             (seconds, place)
             for place in range(1, len(layer.kernels))
@@ -178,13 +179,11 @@ class _Measuring:
         if len(compared) == 1:
             return Final(layer.key, compared, ())
         built = [self._built(layer.kernels[place]) for place in compared]
-        processes = []
-        for _ in range(self._batch.processes):
-            self._runner.close()
-            times = self._runner.interleave(ConvSpec.from_key(layer.key), built, self._batch.rounds)
-            if isinstance(times, Failure):
-                return Final(layer.key, compared, (), times.text)
-            processes.append(tuple(tuple(rounds) for rounds in times))
+        batch, spec = self._batch, ConvSpec.from_key(layer.key)
+        times = self._runner.compare(spec, built, batch.rounds, batch.processes)
+        if isinstance(times, Failure):
+            return Final(layer.key, compared, (), times.text)
+        processes = [tuple(tuple(rounds) for rounds in process) for process in times]
         return Final(layer.key, compared, tuple(processes))
 
     def _built(self, kernel: Kernel) -> Built:

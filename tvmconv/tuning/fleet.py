@@ -23,8 +23,9 @@ from tvmconv.roof import Roof
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.gpus import Here
+from tvmconv.tuning.libraries import Libraries
 from tvmconv.tuning.pool import Pool, Question
-from tvmconv.tuning.running import Conditions, Libraries
+from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.worker import Worker
 
 _WAIT_SECONDS = 20.0  # for an answer of the tracker
@@ -254,6 +255,8 @@ class _Link:
         self._client = client
         self._boards, self._machine = boards, machine
         self._libraries, self._conditions = libraries.files(), conditions
+        if machine.gpu is None:  # a board serves with a runtime, which will do for its CPU
+            del self._libraries["runtime"]
         self._session: Any = None
         self._here: Here | None = None
         self._there: dict[str, None] = {}  # names of files on the board, oldest first

@@ -13,7 +13,6 @@ import statistics
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tvmconv import bundle, oracle
@@ -30,6 +29,7 @@ from tvmconv.runtime.gpu_timing import Clock, Flush, GraphOf, Launch
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built
+from tvmconv.tuning.libraries import Libraries, open_cuda_runtime, open_kernels, open_runtime
 from tvmconv.tuning.worker import SpoiltError
 
 # Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches a
@@ -44,13 +44,13 @@ _WARM_UP_MS = 200.0
 _LAYERS_KEPT = 4  # whose tensors stay on the GPU
 
 
-def start(machine: Machine, runtime: str, cuda_runtime: str, cache: str) -> Stand:
+def start(machine: Machine, libraries: Libraries, cache: str) -> Stand:
     """Open what kernels need in this process, on the first GPU that suits the machine."""
+    assert libraries.cuda_runtime is not None  # noqa: S101 - for the type checker
     found = gpus.find(machine)
     cuda_driver.open_cudart()  # which TVM's part for CUDA is linked with
-    for path, opened in ((runtime, engine.open_runtime), (cuda_runtime, engine.open_cuda_runtime)):
-        file = Path(path)
-        opened(file.parent, bundle.RuntimeEntry(file.name, bundle.file_digest(file)), "")
+    open_runtime(libraries.runtime, threads=1)
+    open_cuda_runtime(libraries.cuda_runtime)
     return Stand(Gpu(found.device, found.devices), machine, cache)
 
 
@@ -158,14 +158,9 @@ def _kernel(spec: ConvSpec, built: Built, machine: str, gpu: Gpu) -> GpuKernel:
     )
     packing = None
     if built.pack_library is not None:
-        packing = engine.function(_load(built.pack_library), built.pack_symbol)
-    function = engine.function(_load(built.library), built.symbol)
+        packing = engine.function(open_kernels(built.pack_library), built.pack_symbol)
+    function = engine.function(open_kernels(built.library), built.symbol)
     return GpuKernel(spec, entry, machine, gpu, function, packing)
-
-
-def _load(library: str) -> Any:
-    path = Path(library)
-    return engine.open_kernels(path, bundle.file_digest(path))
 
 
 @dataclass

@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +23,8 @@ from tvmconv.tuning.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.fleet import Boards, Fleet
 from tvmconv.tuning.gpus import Here
-from tvmconv.tuning.running import Conditions, Libraries, Runner, time_each
+from tvmconv.tuning.libraries import Libraries
+from tvmconv.tuning.running import Conditions, Runner, time_each
 
 _SCRATCH = "tvmconv-tune-"  # then the tuner's process
 
@@ -129,9 +129,8 @@ class Measurer:
     ) -> list[list[list[float]]] | str:
         """Time good candidates against each other, in turn, compiled as they would be shipped.
 
-        Returns for each of ``again`` fresh processes the seconds by candidate and round, or the error as
-        text when a candidate fails. Memory lies differently in each process, which decides up to 10 % of
-        a small layer's time.
+        Returns for each of ``again`` processes (`Runner.compare`) the seconds by candidate and round, or
+        the error as text when a candidate fails.
         """
         built = self._compiling().compile(spec, candidates, shipped=True)
         try:
@@ -141,15 +140,8 @@ class Measurer:
                 return failed.text
             if self._boards:
                 return self._on_boards().interleave(spec, sound, rounds, again)
-            processes = []
-            for turn in range(again):
-                if turn:
-                    self._running().close()
-                times = self._running().interleave(spec, sound, rounds)
-                if isinstance(times, Failure):
-                    return times.text
-                processes.append(times)
-            return processes
+            times = self._running().compare(spec, sound, rounds, again)
+            return times.text if isinstance(times, Failure) else times
         finally:
             _remove(each.library for each in built if isinstance(each, Built))
 
@@ -184,10 +176,7 @@ class Measurer:
     def _on_boards(self) -> Fleet:
         if self._fleet is None:
             assert self._boards is not None  # noqa: S101 - for the type checker
-            libraries = self._libraries()
-            if self.machine.gpu is None:
-                libraries = replace(libraries, runtime=None)
-            self._fleet = Fleet(self._boards, self.machine, libraries, self.conditions)
+            self._fleet = Fleet(self._boards, self.machine, self._libraries(), self.conditions)
         return self._fleet
 
     def _running(self) -> Runner:

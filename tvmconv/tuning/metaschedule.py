@@ -18,6 +18,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ from tvm.s_tir.meta_schedule.runner import (
 from tvmconv import timing, toolchain
 from tvmconv.runtime import arrays, tensors
 from tvmconv.tuning.candidate import Failure
+from tvmconv.tuning.libraries import open_runtime
 from tvmconv.tuning.pool import Pool, Question
-from tvmconv.tuning.running import open_runtime
 from tvmconv.tuning.worker import Worker
 
 _REPEATS, _LEAST_MS = 3, 3.0
@@ -127,7 +128,7 @@ class _ArtifactTimer:
     """What the timing process does."""
 
     def __init__(self, runtime: str, threads: int) -> None:
-        open_runtime(runtime, threads)
+        open_runtime(Path(runtime), threads)
         self._arguments: dict[Any, list[arrays.Array]] = {}
 
     def seconds(self, path: str, shapes: Sequence[tuple[tuple[int, ...], str]]) -> list[float]:

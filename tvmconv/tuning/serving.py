@@ -32,7 +32,8 @@ from tvmconv.hardware import Machine
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import gpus
 from tvmconv.tuning.candidate import Built, Failure
-from tvmconv.tuning.running import Conditions, Libraries, Runner, open_runtime
+from tvmconv.tuning.libraries import Libraries, open_runtime
+from tvmconv.tuning.running import Conditions, Runner
 from tvmconv.tuning.worker import die_with_parent
 
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
@@ -191,7 +192,7 @@ def _child(connection: socket.socket, folder: Path, runtime: Path) -> None:
 
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-        open_runtime(str(runtime), 1)
+        open_runtime(runtime, 1)
         session = Desk(folder, runtime)
         tvm_ffi.register_global_func("tvmconv.put", session.put)
         tvm_ffi.register_global_func("tvmconv.ask", session.ask)
@@ -281,16 +282,8 @@ class Desk:
     def _interleave(
         self, key: str, built: list[Any], rounds: int, again: int, limit: float
     ) -> list[list[list[float]]] | Failure:
-        runner, spec = self._at(limit), ConvSpec.from_key(key)
         kernels = [self._built(each) for each in built]
-        processes = []
-        for _ in range(again):
-            runner.close()
-            times = runner.interleave(spec, kernels, rounds)
-            if isinstance(times, Failure):
-                return times
-            processes.append(times)
-        return processes
+        return self._at(limit).compare(ConvSpec.from_key(key), kernels, rounds, again)
 
     def _at(self, limit: float) -> Runner:
         if self._runner is None:
