@@ -19,6 +19,7 @@ from tvmconv.errors import DeviceError
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning import gpu_stand
 from tvmconv.tuning.candidate import Built
+from tvmconv.tuning.worker import SpoiltError
 
 MAINS = "mains.so"  # of `libraries`
 OTHER = ConvSpec.conv2d((2, 6, 5, 4), (3, 3, 4, 12), bias=True, residual=True)  # without relu
@@ -101,3 +102,16 @@ def libraries(folder):
     packing = library("pack.so", pack=pack)
     shape = conv2d.packed_filter_shape(SPEC, BLOCK)
     return [Built(mains, f"main{i}", packing, shape, "float32", workspace) for i in range(4)]
+
+
+class Counting:
+    """Says how many questions its process has had; one spoils it."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def ask(self, harm):
+        self.asked += 1
+        if harm:
+            raise SpoiltError("an illegal memory access")
+        return self.asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import statistics
 from pathlib import Path
 
 import gpu_bundles
@@ -47,10 +48,11 @@ def test_a_right_kernel_has_a_time_and_its_graph_is_freed(gpu, machine, built):
     alone = stand.measure(SPEC.key, built[0], float("inf"), None, 0.0)
     assert 1e-7 < alone < 1e-2
     assert (WallClock.opened, WallClock.closed) == (1, 1)
-    # Beside itself it takes what the yardstick is said to take, however fast this machine is.
-    beside = stand.measure(SPEC.key, built[0], float("inf"), built[0], 1.0)
-    assert 0.5 < beside < 2.0
-    assert (WallClock.opened, WallClock.closed) == (3, 2)  # the yardstick's stays
+    # Beside itself it takes what the yardstick is said to take, however fast this machine is; other processes
+    # may take either's time.
+    beside = [stand.measure(SPEC.key, built[0], float("inf"), built[0], 1.0) for _ in range(5)]
+    assert 0.5 < statistics.median(beside) < 2.0
+    assert (WallClock.opened, WallClock.closed) == (7, 6)  # the yardstick's stays
 
 
 def test_a_wrong_kernel_is_refused_and_its_layer_uploaded_anew(gpu, machine, built):
@@ -176,21 +178,8 @@ def test_an_error_of_cuda_spoils_the_process(gpu, machine, built, monkeypatch):
     assert str(raised.value).endswith("an illegal memory access was encountered")
 
 
-class Counting:
-    """Says how many questions its process has had; one spoils it."""
-
-    def __init__(self):
-        self.asked = 0
-
-    def ask(self, harm):
-        self.asked += 1
-        if harm:
-            raise SpoiltError("an illegal memory access")
-        return self.asked
-
-
 def test_a_spoilt_process_is_replaced_before_the_next_question():
-    worker = Worker(Counting, ())
+    worker = Worker(gpu_stand_rehearsal.Counting, ())
     try:
         answers = [worker.ask(30.0, "ask", harm) for harm in (False, False, True, False)]
     finally:
