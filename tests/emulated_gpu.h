@@ -1,9 +1,9 @@
 // One block or cluster of a CUDA kernel at a time, its threads as fibers of one CPU thread: values, not times.
 //
-// Every thread runs until it waits for its warp, block or cluster, in an order that the caller seeds; a thread that
-// waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner. Shared memory
-// holds no numbers before, and ends where no memory is. The device functions below replace those of
-// tvmconv/gpu/prelude.py and follow the PTX ISA's tables of fragments; the originals' PTX itself is not run.
+// Every thread runs until it waits for its warp, block or cluster, in an order that the caller seeds; a thread
+// that waits in vain is a deadlock. Asynchronous copies arrive when they are waited for and no sooner. Shared memory
+// holds no numbers before, and ends where no memory is. Inline PTX becomes calls of the functions in ``ptx``
+// (emulated_ptx.py), which do what the PTX ISA says of the instruction of that name.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <setjmp.h>
@@ -11,6 +11,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -21,7 +22,7 @@
 
 namespace emulated {
 enum Wait { RUNS, WARP, BLOCK, CLUSTER, DONE };
-struct Copy { void* to; const void* from; int bytes; bool there; };
+struct Copy { void* to; const void* from; int bytes, read; };
 struct Thread {
   ucontext_t context;  // for its first run; jumps go on from there, which cost no call of the kernel
   jmp_buf place;
@@ -30,7 +31,9 @@ struct Thread {
   unsigned block;
   Wait wait;
   std::vector<std::vector<Copy>> groups;  // the last one is open
-  unsigned a[4], b[4];
+  // What its warp reads of it: of two instructions in turn, so that they wait once each.
+  unsigned words[2][6];
+  int turn;
 };
 static jmp_buf scheduler;
 static std::vector<Thread> threads;
@@ -57,6 +60,7 @@ static dim3 gridDim, blockDim;
 static unsigned char* tvmconv_dynamic_shared;
 #define __syncthreads() emulated::pause(emulated::BLOCK)
 #define __trap() abort()
+#define __cvta_generic_to_shared(p) (reinterpret_cast<const unsigned char*>(p) - tvmconv_dynamic_shared)
 
 namespace emulated {
 static const size_t STACK = 128 << 10, SHARED = 256 << 10;
@@ -185,103 +189,107 @@ float number<tf32>(const unsigned* words, int at) {
   memcpy(&value, &seen, 4);
   return value;
 }
-// To 11 significant bits, the nearest, of two the one further from zero.
-static float rounded_to_tf32(float value) {
-  if (!std::isfinite(value)) return value;
-  int exponent;
-  const float fraction = std::frexp(value, &exponent);
-  return std::ldexp(std::round(std::ldexp(fraction, 11)), exponent - 11);
+
+// Gives the warp this thread's words, and waits for those of all others. Returns which of their words they are.
+static int exchange(const unsigned* words, int count) {
+  Thread& mine = me();
+  const int turn = mine.turn ^= 1;
+  std::copy(words, words + count, mine.words[turn]);
+  pause(WARP);
+  return turn;
 }
 
-// Row r of an operand's 32 bytes, gathered from the lanes that hold it.
-static void row_of(bool first, int r, unsigned* row) {
-  for (int word = 0; word < 8; ++word) {
-    Thread& owner = neighbour(r % 8 * 4 + word % 4);
-    row[word] = first ? owner.a[r / 8 + word / 4 * 2] : owner.b[r / 8 * 2 + word / 4];
+// D = A x B + C of a warp, "Matrix fragments for mma" of the PTX ISA: with g = lane / 4 and t = lane % 4, and as
+// many numbers in a register as go into 32 bits, register r of A holds row g + 8 (r % 2), of B column g, both from
+// k = numbers x (t + 4 x (A: r / 2, B: r)) on; sum i lies in row g + 8 (i / 2) and column 2t + i % 2.
+template <typename A, typename B, typename Sum, int SUMS, int AS, int BS>
+static void multiply(const std::array<Sum*, SUMS>& d, const std::array<const unsigned*, AS>& a,
+                     const std::array<const unsigned*, BS>& b, const std::array<Sum*, SUMS>& c) {
+  unsigned words[AS + BS];
+  for (int i = 0; i < AS; ++i) words[i] = *a[i];
+  for (int i = 0; i < BS; ++i) words[AS + i] = *b[i];
+  const int turn = exchange(words, AS + BS), numbers = 4 / sizeof(A), group = lane() / 4;
+  for (int i = 0; i < SUMS; ++i) {
+    const int column = lane() % 4 * 2 + i % 2;
+    Sum sum = *c[i];
+    for (int slab = 0; slab < BS; ++slab)
+      for (int t = 0; t < 4; ++t) {
+        const unsigned* left = &neighbour(group * 4 + t).words[turn][i / 2 + slab * (SUMS / 2)];
+        const unsigned* right = &neighbour(column * 4 + t).words[turn][AS + slab];
+        for (int k = 0; k < numbers; ++k) sum += number<A>(left, k) * number<B>(right, k);
+      }
+    *d[i] = sum;
   }
 }
 
-template <typename A, typename B, typename Sum>
-static void multiply(Sum* c, const unsigned* a, const unsigned* b) {
-  std::copy(a, a + 4, me().a);
-  std::copy(b, b + 4, me().b);
-  pause(WARP);
-  const int depth = 32 / sizeof(A), group = lane() / 4, pair = lane() % 4 * 2;
-  for (int i = 0; i < 8; ++i) {
-    unsigned left[8], right[8];
-    row_of(true, group + i / 2 % 2 * 8, left);
-    row_of(false, pair + i % 2 + i / 4 * 8, right);
-    Sum sum = c[i];
-    for (int k = 0; k < depth; ++k) sum += number<A>(left, k) * number<B>(right, k);
-    c[i] = sum;
-  }
-  pause(WARP);
+// An address in shared memory, as 32 bits.
+static unsigned char* in_shared(unsigned address, unsigned bytes) {
+  if (address % bytes || address + bytes > shared_bytes) __builtin_trap();
+  return tvmconv_dynamic_shared + address;
 }
 }  // namespace emulated
 
-template <int BYTES>
-static void tvmconv_copy(void* to, const void* from, bool there) {
-  emulated::me().groups.back().push_back({to, from, BYTES, there});
+namespace ptx {
+template <typename First, typename... Rest>
+static std::array<First*, 1 + sizeof...(Rest)> list(First& first, Rest&... rest) {
+  return {&first, &rest...};
 }
-static void tvmconv_commit() { emulated::me().groups.emplace_back(); }
-template <int PENDING>
-static void tvmconv_wait() {
+
+// Of `bytes` that are written, `size` are read and the others are zero.
+static void cp_async_cg_shared_global(unsigned to, const void* from, int bytes, int size) {
+  if (reinterpret_cast<uintptr_t>(from) % bytes || size > bytes) __builtin_trap();
+  emulated::me().groups.back().push_back({emulated::in_shared(to, bytes), from, bytes, size});
+}
+static void cp_async_ca_shared_global(unsigned to, const void* from, int bytes, int size) {
+  cp_async_cg_shared_global(to, from, bytes, size);
+}
+static void cp_async_commit_group() { emulated::me().groups.emplace_back(); }
+static void cp_async_wait_group(size_t pending) {
   auto& groups = emulated::me().groups;
-  while (groups.size() > PENDING + 1) {
+  while (groups.size() > pending + 1) {
     for (auto& copy : groups.front()) {
-      if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes) __builtin_trap();
-      if (copy.there && reinterpret_cast<uintptr_t>(copy.from) % copy.bytes) __builtin_trap();
-      if (copy.there) memcpy(copy.to, copy.from, copy.bytes);
-      else memset(copy.to, 0, copy.bytes);
+      memset(copy.to, 0, copy.bytes);
+      memcpy(copy.to, copy.from, copy.read);
     }
     groups.erase(groups.begin());
   }
 }
-template <int BLOCKS>
-static void tvmconv_meet() {
-  emulated::pause(emulated::CLUSTER);
-}
-template <typename T>
-static void tvmconv_zero(T* sums) { std::fill(sums, sums + 8, T(0)); }
-static void tvmconv_load(unsigned* words, const void* tile, int row_bytes, bool first) {
-  const int lane = emulated::lane();
-  const char* at = static_cast<const char*>(tile) + lane / 4 * row_bytes + lane % 4 * 4;
-  if (reinterpret_cast<uintptr_t>(tile) % 16 || row_bytes % 16) __builtin_trap();
+static void barrier_cluster_arrive_release_aligned() {}
+static void barrier_cluster_wait_acquire_aligned() { emulated::pause(emulated::CLUSTER); }
+
+// Lanes 8 i to 8 i + 7 give the rows of matrix i, of 16 bytes; lane 4 r + w gets word w of each one's row r.
+static void ldmatrix_sync_aligned_m8n8_x4_shared_b16(const std::array<unsigned*, 4>& words, unsigned row) {
+  const int turn = emulated::exchange(&row, 1);
   for (int i = 0; i < 4; ++i) {
-    const int lower = first ? i % 2 : i / 2, right = first ? i / 2 : i % 2;
-    memcpy(words + i, at + lower * 8 * row_bytes + right * 16, 4);
+    const unsigned begin = emulated::neighbour(8 * i + emulated::lane() / 4).words[turn][0];
+    memcpy(words[i], emulated::in_shared(begin, 16) + emulated::lane() % 4 * 4, 4);
   }
 }
-static void tvmconv_load_first(unsigned* words, const void* tile, int row_bytes) {
-  tvmconv_load(words, tile, row_bytes, true);
-}
-static void tvmconv_load_first_tf32(unsigned* words, const void* tile, int row_bytes) {
-  tvmconv_load(words, tile, row_bytes, true);
-  for (int i = 0; i < 4; ++i) {
-    float value;
-    memcpy(&value, words + i, 4);
-    value = emulated::rounded_to_tf32(value);
-    memcpy(words + i, &value, 4);
+
+// To 11 significant bits, the nearest, of two the one further from zero.
+static void cvt_rna_tf32_f32(unsigned& to, unsigned from) {
+  float value;
+  memcpy(&value, &from, 4);
+  if (std::isfinite(value)) {
+    int exponent;
+    const float fraction = std::frexp(value, &exponent);
+    value = std::ldexp(std::round(std::ldexp(fraction, 11)), exponent - 11);
   }
+  memcpy(&to, &value, 4);
 }
-static void tvmconv_load_second(unsigned* words, const void* tile, int row_bytes) {
-  tvmconv_load(words, tile, row_bytes, false);
-}
-template <typename T>
-static void tvmconv_store(T* tile, int row_bytes, const T* sums) {
-  const int lane = emulated::lane();
-  if (reinterpret_cast<uintptr_t>(tile) % 8 || row_bytes % 8) __builtin_trap();  // it stores pairs
-  for (int i = 0; i < 8; ++i) {
-    char* row = reinterpret_cast<char*>(tile) + (lane / 4 + i / 2 % 2 * 8) * row_bytes;
-    reinterpret_cast<T*>(row)[lane % 4 * 2 + i % 2 + i / 4 * 8] = sums[i];
+
+#define EMULATED_MMA(name, A, B, Sum, SUMS, AS, BS)                                                        \
+  static void mma_sync_aligned_##name(                                                                     \
+      const std::array<Sum*, SUMS>& d, const std::array<const unsigned*, AS>& a,                           \
+      const std::array<const unsigned*, BS>& b, const std::array<Sum*, SUMS>& c) {                         \
+    emulated::multiply<A, B, Sum, SUMS, AS, BS>(d, a, b, c);                                               \
   }
-}
-#define TVMCONV_MULTIPLY(name, A, B, Sum)                                          \
-  static void tvmconv_multiply_##name(Sum* c, const unsigned* a, const unsigned* b) { \
-    emulated::multiply<A, B, Sum>(c, a, b);                                        \
-  }
-TVMCONV_MULTIPLY(f16_f16, half, half, float)
-TVMCONV_MULTIPLY(bf16_bf16, __nv_bfloat16, __nv_bfloat16, float)
-TVMCONV_MULTIPLY(tf32_tf32, emulated::tf32, emulated::tf32, float)
-TVMCONV_MULTIPLY(s8_s8, int8_t, int8_t, int)
-TVMCONV_MULTIPLY(u8_s8, uint8_t, int8_t, int)
+EMULATED_MMA(m16n8k16_row_col_f32_f16_f16_f32, half, half, float, 4, 4, 2)
+EMULATED_MMA(m16n8k8_row_col_f32_f16_f16_f32, half, half, float, 4, 2, 1)
+EMULATED_MMA(m16n8k16_row_col_f32_bf16_bf16_f32, __nv_bfloat16, __nv_bfloat16, float, 4, 4, 2)
+EMULATED_MMA(m16n8k8_row_col_f32_tf32_tf32_f32, emulated::tf32, emulated::tf32, float, 4, 4, 2)
+EMULATED_MMA(m16n8k32_row_col_s32_s8_s8_s32, int8_t, int8_t, int, 4, 4, 2)
+EMULATED_MMA(m16n8k32_row_col_s32_u8_s8_s32, uint8_t, int8_t, int, 4, 4, 2)
+EMULATED_MMA(m8n8k16_row_col_s32_s8_s8_s32, int8_t, int8_t, int, 2, 1, 1)
+EMULATED_MMA(m8n8k16_row_col_s32_u8_s8_s32, uint8_t, int8_t, int, 2, 1, 1)
+}  // namespace ptx

@@ -18,7 +18,6 @@ from tvm import tirx
 from tvmconv import lowering, oracle
 from tvmconv.gpu import compiler as cuda_compiler
 from tvmconv.gpu import lowering as gpu_lowering
-from tvmconv.gpu.prelude import PRELUDE
 from tvmconv.hardware import Function, Machine
 from tvmconv.runtime import arrays
 
@@ -76,10 +75,13 @@ class EmulatedGpu:
         with cuda_compiler.compiling(machine.gpu.arch) as session:
             lowering.compile_functions(flat(functions), machine.target)
         self.modules = session.modules
-        source = "".join(module.source.removeprefix(PRELUDE) for module in session.modules)
+        source = "".join(module.source for module in session.modules)
         self.launches = list(launches(flat(functions), machine))
         path = folder / "kernels.so"
-        self.kernels = {each.name: each for each in emulated_kernels.compile_source(source, path)}
+        self.kernels = {
+            each.name: each
+            for each in emulated_kernels.compile_source(source, machine.gpu.arch, path)
+        }
         self.numbers = {name: number for number, name in enumerate(self.kernels)}
         self.library = ctypes.CDLL(str(path))
 

@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import emulated_ptx
+
 from tvmconv.gpu.prelude import PRELUDE
 
 HEADER = Path(__file__).with_name("emulated_gpu.h")
@@ -67,10 +69,14 @@ def real_nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(places))
 
 
-def compile_source(source: str, library: Path) -> list[Kernel]:
-    """Compile all kernels of a source, without the prelude, into ``library``, and return them."""
+def compile_source(source: str, arch: str, library: Path) -> list[Kernel]:
+    """Compile all kernels of a source into ``library`` as they are for ``arch``, and return them.
+
+    The prelude may stand in front of it, and between its parts.
+    """
+    source = source.replace(PRELUDE, "")
     found = kernels(source)
-    text = _SHARED.sub("", source)
+    text = emulated_ptx.translated(PRELUDE, arch) + _SHARED.sub("", source)
     assert "__shared__" not in text, "only dynamic shared memory is emulated"
     code = "".join(f"#undef {each}\n#define {each}(...)\n" for each in _BOUNDS) + text
     code += "".join(map(_wrapper, found)) + _table(found) + _RUN
@@ -151,8 +157,8 @@ def main(arguments: list[str]) -> int:
         driver.emulated_image_hash.restype = ctypes.c_ulonglong
         name = driver.emulated_image_hash(image, ctypes.c_size_t(len(image)))
         library = Path(os.environ["EMULATED_KERNELS"]) / f"{name:016x}.so"
-        source = Path(arguments[-1]).read_text().removeprefix(PRELUDE)
-        compile_source(source, library)
+        (arch,) = {sm for each in arguments for sm in re.findall(r"code=\[(sm_\d+)", each)}
+        compile_source(Path(arguments[-1]).read_text(), arch, library)
     return done.returncode
 
 
