@@ -104,7 +104,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("rows", _ROWS),
         Knob("columns", _COLUMNS),
         Knob("warps", _WARPS),
-        Knob("slabs", (2, 4)),
+        Knob("slabs", (2, 4, 8)),
         Knob("stages", stages),
         *threads.split_knobs(machine),
     )
@@ -199,7 +199,7 @@ def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     names = [knob.name for knob in knobs(spec, machine)]
     candidates = [
         dict(zip(names, (*tile, stage, *parts), strict=True))
-        for tile in product(_ROWS, _COLUMNS, warps, (2, 4))
+        for tile in product(_ROWS, _COLUMNS, warps, (2, 4, 8))
         for stage in stages
         for parts in threads.splits(machine)
     ]
