@@ -1,8 +1,8 @@
 """Makes calls of C++ functions from the inline PTX of device code, for emulated_gpu.h.
 
 ``asm volatile("mma.sync.X {%0, %1}, %2;" : "+f"(d[0]), "+f"(d[1]) : "r"(a))`` becomes
-``ptx::mma_sync_X(ptx::list(d[0], d[1]), a)``, with the instruction's name and its operands in their order. One
-for which there is no function does not compile.
+``ptx::mma_sync_X(ptx::list(d[0], d[1]), a)``, with the instruction's name and its operands in their order.
+One for which there is no function does not compile.
 """
 
 from __future__ import annotations

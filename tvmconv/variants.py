@@ -25,18 +25,8 @@ def choose(
     ``glibc`` is the release of this process's C library, None where it is another one.
     Raises IncompatibleMachineError, which lists what each variant lacks.
     """
-    if machine is not None and not any(each.is_called(machine) for each in manifest.variants):
-        names = (
-            f"{each.machine} ({', '.join(each.also)})" if each.also else each.machine
-            for each in manifest.variants
-        )
-        raise errors.UnknownNameError(
-            f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
-        )
     reasons = []
-    for variant in manifest.variants:
-        if machine is not None and not variant.is_called(machine):
-            continue
+    for variant in named(manifest, machine):
         reason = (
             f'is for GPUs of {variant.gpu}: tvmconv.load(..., device="cuda")'
             if variant.gpu
@@ -51,6 +41,20 @@ def choose(
         + f"\nBuild one for it, on this machine: {bundle.REBUILD}\n"
         "or elsewhere, with the machine's name in place of host (tvmconv machines lists them)"
     )
+
+
+def named(manifest: Manifest, machine: str | None) -> list[Variant]:
+    """Return the variants that are called so, or all for None; UnknownNameError if there is none."""
+    found = [each for each in manifest.variants if machine is None or each.is_called(machine)]
+    if not found and machine is not None:
+        names = (
+            f"{each.machine} ({', '.join(each.also)})" if each.also else each.machine
+            for each in manifest.variants
+        )
+        raise errors.UnknownNameError(
+            f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
+        )
+    return found
 
 
 class Needs(Protocol):

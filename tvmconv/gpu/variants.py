@@ -44,18 +44,11 @@ def choose(
 
     One with machine code for it comes before one that the driver compiles, a newer architecture before an
     older, and then one that is named as the card is. ``machine`` restricts the choice to the variant of
-    that name; UnknownNameError if there is none. Raises IncompatibleMachineError, which lists what is in
-    the way of each variant.
+    that name, or of a card's; UnknownNameError if there is none. Raises IncompatibleMachineError, which
+    lists what is in the way of each variant.
     """
-    names = [variant.machine for variant in manifest.variants]
-    if machine is not None and machine not in names:
-        raise errors.UnknownNameError(
-            f"the bundle has no variant {machine!r}; it has {', '.join(names)}"
-        )
     reasons, fitting = [], []
-    for variant in manifest.variants:
-        if machine not in (None, variant.machine):
-            continue
+    for variant in variants.named(manifest, machine):
         reason = _obstacle(variant, device) or variants.obstacle(
             variant, architecture, features, operating_system, glibc
         )
