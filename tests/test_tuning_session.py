@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -19,7 +20,7 @@ from tuning_helpers import (
 from tvmconv import choice, hardware, host
 from tvmconv.errors import RecordError
 from tvmconv.spec import ConvSpec
-from tvmconv.tuning import log, session
+from tvmconv.tuning import log, opening, records, session
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import BATCH, all_candidates
 
@@ -103,6 +104,29 @@ def test_a_default_that_is_the_best_is_left_alone_and_an_older_record_removed(mi
     assert outcome.default_is_best
     assert len(outcome.trials) == 2  # all there are
     assert log.find(THREE, "mixed", [directory]) is None
+
+
+@only_x86
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [THREE, dataclasses.replace(THREE, bias=True)])
+def test_a_default_that_is_the_best_comes_before_a_shipped_record(
+    mixed, spec, tmp_path, monkeypatch
+):
+    shipped, own = tmp_path / "shipped", tmp_path / "own"
+    monkeypatch.setattr(log, "shipped_directory", lambda: shipped)
+    log.write(shipped, [record_for(spec, "mixed")])  # that spec's, or of another epilogue
+    machine, pack = hardware.find_machine("mixed")
+    work = plan_for("mixed", own, THREE, trials=TRIALS)
+
+    state = opening.state(work, work.layers[0], opening.model(work))
+    opening.keep(work, state, mixed[0].outcomes[1])
+
+    entry = choice.choose(THREE, machine, pack, [own, shipped]).entry
+    assert (entry.file.parent.parent, entry.record.gain) == (own, 1.0)
+    assert entry.record.decisions == choice.default_choice(THREE, machine, pack).decisions
+    assert records.prune(own) == []
+    again = opening.state(work, work.layers[0], opening.model(work))
+    assert "nothing beats the default" in opening.earlier(work, again).reason
 
 
 @only_x86

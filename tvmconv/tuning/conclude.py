@@ -71,6 +71,7 @@ class Outcome:
             was compared.
         reason: why there is no record.
         earlier: whether an earlier session found this.
+        standing: where the default was not beaten, a record that says so.
     """
 
     spec: ConvSpec
@@ -79,6 +80,7 @@ class Outcome:
     gain: float | None = None
     reason: str = ""
     earlier: bool = False
+    standing: Record | None = None
 
     @property
     def default_is_best(self) -> bool:
@@ -137,12 +139,13 @@ def decide(
         for finalist in range(1, len(compared))
     ]
     gain = max(gains)
+    before = [process[0] for process in medians]
     if gain < place.worthwhile:
         reason = f"nothing beats the default (best {gain:.3f} x)"
-        return Outcome(spec, None, search.trials, gain, reason)
+        standing = _record(search, place, search.default, before, before)
+        return Outcome(spec, None, search.trials, gain, reason, standing=standing)
     winner = 1 + gains.index(gain)
-    before, after = ([process[at] for process in medians] for at in (0, winner))
-    record = _record(search, place, compared[winner], before, after)
+    record = _record(search, place, compared[winner], before, [p[winner] for p in medians])
     return Outcome(spec, record, search.trials, gain)
 
 

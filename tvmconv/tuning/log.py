@@ -73,6 +73,11 @@ class Record:
         return self.measured.startswith("simulated")
 
     @property
+    def is_default(self) -> bool:
+        """Whether it says that the default is best, where a build would take some other record."""
+        return self.microseconds == self.default_microseconds
+
+    @property
     def gain(self) -> float:
         """How many times faster than the default, both timed in the same rounds."""
         return self.default_microseconds / self.microseconds

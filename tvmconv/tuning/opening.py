@@ -73,6 +73,8 @@ def earlier(work: Plan, state: LayerState) -> Outcome | None:
     record = _own(work, spec)
     if record is not None and record.simulated != (work.place == SIMULATED):
         record = None  # not that session's: measured where it simulated, or the other way round
+    if record is not None and record.is_default:
+        record = None
     if record is None and not conclusion.reason:
         return None
     reason = "" if record else conclusion.reason
@@ -96,6 +98,10 @@ def keep(work: Plan, state: LayerState, outcome: Outcome) -> None:
         log.write(work.directory, [outcome.record])
     elif outcome.default_is_best:
         log.remove(work.directory, work.machine.name, spec.key)
+        # One that is shipped, or of another epilogue, would be taken in the default's place.
+        readable = list(dict.fromkeys([work.directory, *log.default_directories()]))
+        if outcome.standing and log.find(spec, work.machine.name, readable) is not None:
+            log.write(work.directory, [outcome.standing])
     asked = work.trials
     if asked is not None and len(trials) < asked and state.search.promise() > 0.0:
         asked = None  # it was time that ended this search

@@ -298,7 +298,7 @@ def _useless(record: Record, home: tuple[Machine, HardwarePack] | str) -> str | 
     if isinstance(home, str):
         return home
     reason = choice.stale_reason(record, *home)
-    if reason is None and record.gain < log.WORTHWHILE:
+    if reason is None and record.gain < log.WORTHWHILE and not record.is_default:
         reason = (
             f"no faster than the default: gain {record.gain:.3f}, worthwhile from {log.WORTHWHILE}"
         )
