@@ -7,7 +7,8 @@ import json
 import pytest
 from tuning_helpers import only_x86
 
-from tvmconv import cli, timing
+from tvmconv import builder, cli, timing
+from tvmconv.gpu import driver
 from tvmconv.spec import ConvSpec
 
 SPEC = ConvSpec.conv2d((1, 2, 2, 1024), (1, 1, 1024, 256), activation="relu")
@@ -38,3 +39,10 @@ def test_bench_says_in_which_state_the_caches_were(cache, tmp_path, capsys, monk
 def test_other_libraries_are_timed_with_warm_caches_only(capsys):
     assert cli.main(["bench", SPEC.key, "--peers", "all", "--cache", "cold"]) == 2
     assert "leave out --cache" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(driver.driver() is not None, reason="there is a driver")
+def test_nothing_is_built_for_a_gpu_that_is_not_here(capsys, monkeypatch):
+    monkeypatch.setattr(builder, "build", lambda *_: pytest.fail("built"))
+    assert cli.main(["bench", SPEC.key, "--machine", "sm_90"]) == 1
+    assert "this machine has no NVIDIA driver" in capsys.readouterr().err

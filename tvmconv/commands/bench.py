@@ -108,11 +108,22 @@ def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Time
         if not args.bundle:
             from tvmconv.builder import build
 
+            _require_gpu(args.machine)
             specs = [entry.spec for entry in workload.entries]
             build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         if _is_for_gpu(path):
             return _bench_gpu(path, workload, args, show)
         return _timed(bench_bundle(path, workload, args.threads, args.rounds, show, args.cache))
+
+
+def _require_gpu(name: str) -> None:
+    """Refuse to build for a GPU where there is none."""
+    from tvmconv import hardware
+    from tvmconv.runtime import gpu
+
+    machine, _ = hardware.find_machine(name)
+    if machine.gpu is not None:
+        gpu.find_device(0)
 
 
 def _bench_on_board(
