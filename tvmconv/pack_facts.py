@@ -25,6 +25,7 @@ _WHOLE_FACTS = (
 _GPU_FACTS = (
     "multiprocessors", "shared_bytes", "shared_bytes_per_multiprocessor", "threads_per_multiprocessor",
     "blocks_per_multiprocessor", "l2_bytes", "bandwidth", "clock", "registers_per_multiprocessor",
+    "cluster_blocks",
 )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def _ampere(
         clock=clock,
         tensor_core_dtypes=_AMPERE,
         async_copy=True,
-        cluster_blocks=8 if arch >= "sm_90" else 1,
+        cluster_blocks=8 if int(arch.removeprefix("sm_")) >= 90 else 1,
     )
 
 
