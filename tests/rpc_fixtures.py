@@ -11,15 +11,10 @@ import time
 
 import pytest
 from rpc_boards import Board, free_port
-from tuning_helpers import faulty_packs
 
 from tvmconv.tuning.fleet import Boards
 
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
+pytest_plugins = ("tuning_fixtures",)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from tuning_helpers import (
     THREE,
     TWO,
     check_report,
-    faulty_packs,
     journal_in,
     only_x86,
     trial_lines,
@@ -37,12 +36,6 @@ def users_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 @pytest.fixture
@@ -216,6 +209,8 @@ class Without:
         return getattr(self.finder, name)
 sys.meta_path[:] = map(Without, sys.meta_path)
 from tvmconv import cli
+
+pytest_plugins = ("tuning_fixtures",)
 sys.exit(cli.main(["tune", *sys.argv[1:]]))
 """
 

@@ -8,7 +8,6 @@ import pytest
 from tuning_helpers import (
     POINTWISE,
     Tuner,
-    faulty_packs,
     journal_files,
     journal_in,
     only_x86,
@@ -21,15 +20,11 @@ from tuning_helpers import (
 from tvmconv import toolchain
 from tvmconv.tuning import log
 
+pytest_plugins = ("tuning_fixtures",)
+
 pytestmark = [only_x86, pytest.mark.slow]
 
 MACHINE = ("--machine", "slow-default")
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 def test_a_disk_that_is_full_ends_the_session_and_keeps_what_there_is(packs, tmp_path):

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 
 import pytest
-from tuning_helpers import DEPTHWISE, POINTWISE, THREE, default_of, faulty_packs, only_x86
+from tuning_helpers import DEPTHWISE, POINTWISE, THREE, default_of, only_x86
 
 from tvmconv import hardware
 from tvmconv.spec import ConvSpec
@@ -16,14 +16,10 @@ from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.running import Conditions
 
+pytest_plugins = ("tuning_fixtures",)
+
 HERE, PACK = hardware.find_machine("host")
 TIMEOUT = 5.0  # and a hang costs it, in a batch twice
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 @pytest.fixture(autouse=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from tuning_helpers import POINTWISE, THREE, faulty_packs, layers, only_x86, plan_for
+from tuning_helpers import POINTWISE, THREE, layers, only_x86, plan_for
 
 from tvmconv import hardware, host, toolchain
 from tvmconv.errors import MissingToolError, TuningError, UnknownNameError
 from tvmconv.spec import ConvSpec
 from tvmconv.tuning.plan import plan
 
+pytest_plugins = ("tuning_fixtures",)
+
 EMPTY = ConvSpec.conv2d((0, 14, 14, 64), (1, 1, 64, 64))
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 def test_a_plan_has_each_layer_once_and_none_without_output(tmp_path):

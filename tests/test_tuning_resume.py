@@ -16,7 +16,6 @@ from tuning_helpers import (
     POINTWISE,
     THREE,
     Tuner,
-    faulty_packs,
     journal_files,
     journal_in,
     only_x86,
@@ -28,15 +27,11 @@ from tuning_helpers import (
 
 from tvmconv.tuning import log
 
+pytest_plugins = ("tuning_fixtures",)
+
 pytestmark = [only_x86, pytest.mark.slow]
 
 MACHINE = ("--machine", "slow-default")
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 @pytest.fixture(scope="module")

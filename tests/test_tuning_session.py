@@ -12,7 +12,6 @@ from tuning_helpers import (
     POINTWISE,
     THREE,
     Notes,
-    faulty_packs,
     only_x86,
     plan_for,
 )
@@ -24,6 +23,8 @@ from tvmconv.tuning import log, opening, records, session
 from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import BATCH, all_candidates
 
+pytest_plugins = ("tuning_fixtures",)
+
 TRIALS = 8
 
 
@@ -33,12 +34,6 @@ def users_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    with faulty_packs(tmp_path_factory.mktemp("packs")) as directory:
-        yield directory
 
 
 def record_for(spec: ConvSpec, machine_name: str, schedule: str | None = None) -> log.Record:
