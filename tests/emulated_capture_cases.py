@@ -142,23 +142,22 @@ def case_captures_fork_and_join():
     start()
     at, one, other = malloc(SIZE), stream(), stream()
     forked, joined = made(runtime.cudaEventCreate), made(runtime.cudaEventCreate)
-    begin(one)
-    need(fill(at, 1, SIZE, one))
-    need(runtime.cudaEventRecord(forked, one))
-    need(runtime.cudaStreamWaitEvent(other, forked, 0))
-    need(fill(at, 2, WORDS, other))
-    need(runtime.cudaEventRecord(joined, other))
-    assert runtime.cudaEventSynchronize(joined) != 0
-    assert end(other)[0] == UNMATCHED
-    assert end(one)[0] == INVALIDATED
 
-    for join in (True, False):
+    def fork():
         begin(one)
         need(fill(at, 1, SIZE, one))
         need(runtime.cudaEventRecord(forked, one))
         need(runtime.cudaStreamWaitEvent(other, forked, 0))
         need(fill(at, 2, WORDS, other))
         need(runtime.cudaEventRecord(joined, other))
+
+    fork()
+    assert runtime.cudaEventSynchronize(joined) != 0
+    assert end(other)[0] == UNMATCHED
+    assert end(one)[0] == INVALIDATED
+
+    for join in (True, False):
+        fork()
         if join:
             need(runtime.cudaStreamWaitEvent(one, joined, 0))
         status, graph = end(one)
