@@ -75,7 +75,7 @@ def compare(layer: str, trials: int) -> dict[str, Any]:
 
 
 def layer_of(text: str) -> Any:
-    from tvmconv import workloads
+    from tvmconv.problem import workloads
 
     workload, _, name = text.partition(":")
     return next(each for each in workloads.resolve(workload).entries if each.name == name)
@@ -92,7 +92,8 @@ def stock(layer: Any, trials: int, result: Path) -> None:
     from tvm.s_tir.meta_schedule.measure_callback import MeasureCallback, PyMeasureCallback
     from tvm.s_tir.meta_schedule.tir_integration import compile_tir
 
-    from tvmconv import hardware, toolchain
+    from tvmconv import hardware
+    from tvmconv.building import toolchain
 
     machine, _ = hardware.find_machine("host")
     target = tvm.target.Target({**machine.target, "num-cores": 1})
@@ -156,9 +157,10 @@ def stock_problem(spec: Any) -> Any:
 def ours(layer: Any, trials: int, result: Path) -> None:
     """`tvmconv tune` without any record to start from."""
     start = time.monotonic()
-    from tvmconv import builder, hardware
-    from tvmconv.choice import default_choice
-    from tvmconv.tuning import log as records
+    from tvmconv import hardware
+    from tvmconv.building import builder
+    from tvmconv.records import log as records
+    from tvmconv.records.choice import default_choice
     from tvmconv.tuning import plan, session
 
     records.default_directories = lambda: ()  # nothing is known: stock knows nothing either
@@ -209,7 +211,7 @@ def in_turn(artifacts: dict[str, dict[str, Any]]) -> dict[str, float]:
     import tvm  # noqa: F401 - opens the runtime
     import tvm_ffi
 
-    from tvmconv import timing
+    from tvmconv.measuring.roof import timing
     from tvmconv.runtime import arrays
 
     draw = np.random.default_rng(0)

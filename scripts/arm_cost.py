@@ -7,8 +7,8 @@
 Every kernel is compiled for the machine, run on random data and checked against the float64 oracle. "work"
 is the layer's multiply-adds / lanes, the vector multiply-adds that a direct convolution needs, over all
 instructions executed; "FMA" the multiply-adds among these. Taps in the padding count as work, though
-they are left out. With llvm-mca, "cycles" are predicted (tvmconv/simulate/cycles.py says how far to trust
-them), and "of FMA bound" is the time that the work alone would take over them.
+they are left out. With llvm-mca, "cycles" are predicted (tvmconv/measuring/simulate/cycles.py says how far to
+trust them), and "of FMA bound" is the time that the work alone would take over them.
 
 With --peers all kernels are counted on the emulated board instead, ours too, with what calling them from
 Python takes; scripts/peers_cost.py says how.
@@ -27,11 +27,14 @@ from pathlib import Path
 
 import peers_cost
 
-from tvmconv import hardware, oracle, tables, workloads
-from tvmconv.choice import choose
+from tvmconv import hardware
+from tvmconv.checking import oracle
+from tvmconv.commands.show import tables
 from tvmconv.errors import MissingToolError, TvmconvError
-from tvmconv.simulate import cycles, emulator, kernel
-from tvmconv.spec import ConvSpec
+from tvmconv.measuring.simulate import cycles, emulator, kernel
+from tvmconv.problem import workloads
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.records.choice import choose
 
 FIVE = {
     "1x1 28x28x128 -> 64": ConvSpec.conv2d((1, 28, 28, 128), (1, 1, 128, 64)),

@@ -37,7 +37,7 @@ def say(what: str) -> None:
 
 
 def cache_directory() -> Path:
-    """The board's part of tvmconv.cache.directory, which this script, run by any Python, cannot import."""
+    """As tvmconv.building.cache.directory has it, which this script, run by any Python, cannot import."""
     given = os.environ.get("TVMCONV_CACHE_DIR")
     users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return (Path(given) if given else Path(users) / "tvmconv") / "board"

@@ -15,10 +15,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tvmconv import hardware, workloads
-from tvmconv.choice import choose
-from tvmconv.tuning.candidate import Candidate
-from tvmconv.tuning.measure import Measurer
+from tvmconv import hardware
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.process.candidate import Candidate
+from tvmconv.problem import workloads
+from tvmconv.records.choice import choose
 
 ROUNDS, PROCESSES = 15, 2
 

@@ -42,7 +42,7 @@ EXPORT int qemu_plugin_version = 1;
 static uint64_t instructions, multiply_adds;
 static char path[4096];
 
-/* FMLA and FMLS of float32 or float16, whole vectors or by a lane, as tvmconv/simulate/emulator.py has it. */
+/* FMLA and FMLS of float32 or float16, whole vectors or by a lane, as tvmconv/measuring/simulate/emulator.py has it. */
 static bool is_multiply_add(uint32_t word)
 {
     return (word & 0xBF20FC00) == 0x0E20CC00 || (word & 0xBF60FC00) == 0x0E400C00 ||

@@ -2,9 +2,9 @@
 
     python count_on_board.py NAME FOLDER        started by scripts/peers_cost.py, which fills the folder
 
-NAME is a library of tvmconv.peers, or tvmconv for the bundle in the folder. Every output is compared with
-the float64 oracle. FOLDER/NAME.json gets, for each key, how many calls were marked as one, or why there is
-no count.
+NAME is a library of tvmconv.measuring.peers, or tvmconv for the bundle in the folder. Every output is
+compared with the float64 oracle. FOLDER/NAME.json gets, for each key, how many calls were marked as one, or
+why there is no count.
 """
 
 import ctypes
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmconv import oracle, runtime
-from tvmconv.peers import contender, ours, xnnpack
-from tvmconv.spec import ConvSpec
+from tvmconv import runtime
+from tvmconv.checking import oracle
+from tvmconv.measuring.peers import contender, ours, xnnpack
+from tvmconv.problem.spec import ConvSpec
 
 MARK = 0x7C0DE  # as in count_instructions.c
 _system_call = ctypes.CDLL(None).syscall
@@ -38,7 +39,7 @@ def prepared(
     if name == xnnpack.NAME:  # converted where TensorFlow is
         numbers = np.load(folder / f"{number}.npy")
         return xnnpack.loaded(spec, (folder / f"{number}.tflite").read_bytes(), numbers, threads=1)
-    library = importlib.import_module(f"tvmconv.peers.{name}")
+    library = importlib.import_module(f"tvmconv.measuring.peers.{name}")
     if spec.dtype not in library.DTYPES:
         raise contender.UnsupportedLayerError(f"{spec.dtype}: it is compared in {library.DTYPES}")
     return library.prepare(spec, **arguments, threads=1)

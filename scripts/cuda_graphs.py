@@ -3,8 +3,9 @@
 NOT YET RUN on a machine with a GPU.
 
 A side is a list of calls that compute the same on tensors of their own. With one of them, data stays in L2
-where it fits: warm. With as many as `tvmconv.gpu.copies` says, which take turns, none finds its tensors
-there: cold. A turn of small layers begins with a flush, the same for all sides, whose time is subtracted.
+where it fits: warm. With as many as `tvmconv.measuring.process.gpu_copies` says, which take turns, none finds
+its tensors there: cold. A turn of small layers begins with a flush, the same for all sides, whose time is
+subtracted.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def main() -> int:
 
 def network_layers(dtype: str, batch: int) -> list[tuple[str, object]]:
     """(network, layer) of all networks in a dtype and batch size."""
-    from tvmconv import workloads
+    from tvmconv.problem import workloads
 
     found = []
     for network in NETWORKS:
@@ -85,7 +85,7 @@ def network_layers(dtype: str, batch: int) -> list[tuple[str, object]]:
 
 def sets() -> dict[str, list[object]]:
     """What goes into each bundle, by its name."""
-    from tvmconv import workloads
+    from tvmconv.problem import workloads
 
     made = {"edge_cases": [layer.spec for layer in workloads.resolve("edge_cases").entries]}
     for dtype in DTYPES:
@@ -96,7 +96,8 @@ def sets() -> dict[str, list[object]]:
 
 
 def build(folder: Path, machine: str, untuned: bool, python: str | None) -> int:
-    from tvmconv import builder, errors
+    from tvmconv import errors
+    from tvmconv.building import builder
 
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -133,7 +134,7 @@ def check(path: Path, device: str, skip: int) -> int:
     """Check the kernels of one bundle from number ``skip`` on; a line for each, in JSON."""
     import tvmconv
     from tvmconv import errors
-    from tvmconv.gpu import check as gpu_check
+    from tvmconv.checking import gpu as gpu_check
 
     library = tvmconv.load(path, device=device)
     for number, key in enumerate(library):
@@ -156,9 +157,9 @@ def check(path: Path, device: str, skip: int) -> int:
 
 def check_bundle(path: Path, device: str, deadline: float) -> list[dict]:
     """Results for all kernels of a bundle, from as many processes as it takes."""
-    from tvmconv import bundle
+    from tvmconv.bundle import manifest
 
-    results, total = [], len(bundle.read_manifest(path).keys)
+    results, total = [], len(manifest.read_manifest(path).keys)
     while len(results) < total:
         command = [sys.executable, __file__, str(path.parent), "--check", str(path)]
         command += ["--device", device, "--skip", str(len(results))]
@@ -191,7 +192,7 @@ def check_bundle(path: Path, device: str, deadline: float) -> list[dict]:
 
 
 def measure(folder: Path, device: str, output: Path, deadline: float) -> int:
-    from tvmconv.gpu import driver as cuda_driver
+    from tvmconv.hardware import cuda_driver
 
     found = [str(each) for each in cuda_driver.devices()]
     if not found:

@@ -25,7 +25,7 @@ from typing import Any
 
 import cuda_graphs
 
-from tvmconv.gpu import copies
+from tvmconv.measuring.process import gpu_copies
 
 COPYING = 7  # copies of 1 GiB of which the median counts
 
@@ -79,7 +79,7 @@ class Cold:
     @classmethod
     def of(cls, torch: Any, device: str) -> Cold:
         l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-        count = copies.flush_bytes(l2_bytes)
+        count = gpu_copies.flush_bytes(l2_bytes)
         filler = torch.empty(count, dtype=torch.uint8, device=device)
         return cls(l2_bytes, filler, cuda_graphs.flushing(torch, filler))
 
@@ -128,7 +128,7 @@ def row(
 def cold_times(
     torch: Any, spec: Any, copy: Callable[[], dict], first: dict, cold: Cold
 ) -> dict[str, list[float]]:
-    wanted = copies.copies(spec, cold.l2_bytes, "cold")
+    wanted = gpu_copies.copies(spec, cold.l2_bytes, "cold")
     calls = [first, *(copy() for _ in range(wanted.count - 1))]
     return timed(torch, calls, "cold", cold if wanted.flush else None)
 

@@ -155,7 +155,7 @@ def furnish(board: Board, path: Path) -> None:
     trial = Board(board.cpu, board.emulator, board.root, board.sites, path)
     features = checked(
         [*trial.emulated(board.interpreter, script), "-c",
-         "from tvmconv import host; print(*sorted(host.cpu_features()))"],
+         "from tvmconv.hardware import host; print(*sorted(host.cpu_features()))"],
         f"the emulated {board.cpu} does not run",
     )  # fmt: skip
     maker, part = CPUS[board.cpu]

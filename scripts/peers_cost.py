@@ -24,12 +24,15 @@ import emulated_board
 import numpy as np
 
 import tvmconv
-from tvmconv import hardware, oracle, tables, toolchain
+from tvmconv import hardware
+from tvmconv.building import toolchain
+from tvmconv.checking import oracle
+from tvmconv.commands.show import tables
 from tvmconv.errors import MissingToolError, UnknownNameError
 from tvmconv.hardware import Machine
-from tvmconv.peers import ours, stand, xnnpack
-from tvmconv.peers.contender import plain
-from tvmconv.spec import ConvSpec
+from tvmconv.measuring.peers import ours, stand, xnnpack
+from tvmconv.measuring.peers.contender import plain
+from tvmconv.problem.spec import ConvSpec
 
 HERE = Path(__file__).resolve().parent
 COUNTABLE = {"xnnpack": "ai-edge-litert", "ncnn": "ncnn"}  # and what pip installs on the board

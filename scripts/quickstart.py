@@ -9,13 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmconv import builder, hardware, host, oracle, tables, workloads
+from tvmconv import hardware
+from tvmconv.building import builder
+from tvmconv.checking import oracle
 from tvmconv.commands import bench as bench_command
 from tvmconv.commands import tune as tune_command
 from tvmconv.commands import verify as verify_command
+from tvmconv.commands.show import tables
 from tvmconv.errors import TvmconvError
+from tvmconv.hardware import host
+from tvmconv.problem import workloads
+from tvmconv.records import log
 from tvmconv.runtime import Library, load
-from tvmconv.tuning import log, plan
+from tvmconv.tuning import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKLOAD = "mobilenet_v2"

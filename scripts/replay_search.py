@@ -16,9 +16,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tvmconv import hardware, workloads
-from tvmconv.tuning.candidate import Candidate, Identity, Measurement
-from tvmconv.tuning.measure import Measurer
+from tvmconv import hardware
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.process.candidate import Candidate, Identity, Measurement
+from tvmconv.problem import workloads
 from tvmconv.tuning.model import CostModel
 from tvmconv.tuning.search import LayerSearch, all_candidates, defaults
 

@@ -24,15 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from tvmconv import hardware, oracle, tables, toolchain, workloads
+from tvmconv import hardware
+from tvmconv.building import toolchain
+from tvmconv.checking import oracle
+from tvmconv.commands.show import tables
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.process import libraries
+from tvmconv.measuring.process.candidate import PACK, Built, Candidate
+from tvmconv.measuring.process.compiling import Compilers
+from tvmconv.measuring.simulate import cycles
+from tvmconv.measuring.simulate.caches import Caches, Traffic
+from tvmconv.problem import workloads
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import arrays, tensors
-from tvmconv.simulate import cycles
-from tvmconv.simulate.caches import Caches, Traffic
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning import libraries
-from tvmconv.tuning.candidate import PACK, Built, Candidate
-from tvmconv.tuning.compiling import Compilers
-from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.search import all_candidates, defaults
 
 MACHINE = "x86-64-v2"

@@ -22,11 +22,13 @@ from pathlib import Path
 
 from trust_simulation import WAYS, spearman
 
-from tvmconv import hardware, oracle, tables
+from tvmconv import hardware
+from tvmconv.checking import oracle
+from tvmconv.commands.show import tables
 from tvmconv.hardware import Decisions, Machine, Schedule
-from tvmconv.simulate import cycles, kernel
-from tvmconv.simulate.caches import Caches, Traffic
-from tvmconv.spec import ConvSpec
+from tvmconv.measuring.simulate import cycles, kernel
+from tvmconv.measuring.simulate.caches import Caches, Traffic
+from tvmconv.problem.spec import ConvSpec
 
 
 def predict(source: Path, table: Path, count: int) -> None:

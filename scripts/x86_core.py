@@ -19,8 +19,8 @@ import numpy as np
 import unicorn
 from unicorn import x86_const as names
 
-from tvmconv.simulate import cycles
-from tvmconv.simulate.caches import Caches, Traffic, Watch
+from tvmconv.measuring.simulate import cycles
+from tvmconv.measuring.simulate.caches import Caches, Traffic, Watch
 
 _PAGE = 0x1000
 _STACK, _STACK_BYTES = 0x1000_0000, 1 << 20

@@ -17,10 +17,11 @@ import pytest
 import third_party
 from tvm import tirx
 
-from tvmconv import contract, hardware, host
+from tvmconv import hardware
+from tvmconv.checking import contract
 from tvmconv.errors import BuildError, HardwarePackError
-from tvmconv.hardware import Knob
-from tvmconv.spec import ConvSpec
+from tvmconv.hardware import Knob, host
+from tvmconv.problem.spec import ConvSpec
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "adding-hardware.md"
@@ -74,7 +75,7 @@ def site(tmp_path_factory):
 
 
 def tvmconv(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, "-m", "tvmconv.cli", *arguments], site, site)
+    return run([sys.executable, "-m", "tvmconv.commands.cli", *arguments], site, site)
 
 
 def test_the_installed_example_is_found_and_listed(site):

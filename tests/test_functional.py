@@ -12,9 +12,11 @@ import tensorflow_oracle
 from illegal_calls import ILLEGAL_CALLS, IllegalCall
 
 import tvmconv
-from tvmconv import choice, errors, hardware, kernel_cache, oracle
-from tvmconv.calls import spec_of_conv2d_call, spec_of_depthwise_call
-from tvmconv.tuning import log
+from tvmconv import errors, hardware
+from tvmconv.building import kernel_cache
+from tvmconv.checking import oracle
+from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
+from tvmconv.records import choice, log
 
 FUNCTIONS = {"conv2d": tvmconv.conv2d, "depthwise_conv2d": tvmconv.depthwise_conv2d}
 SPEC_OF = {"conv2d": spec_of_conv2d_call, "depthwise_conv2d": spec_of_depthwise_call}
@@ -152,7 +154,7 @@ def test_a_list_is_no_array(op, position, tmp_path):
 def run_python(code, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.path.dirname(__file__), **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support"), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -314,8 +316,13 @@ def test_the_digest_changes_with_cpu_and_sources(monkeypatch, tmp_path):
 
 def test_the_sources_of_every_pack_count():
     covered = {str(path) for path in kernel_cache._pack_sources("tvmconv.schedules.x86")}
-    covered |= {str(path) for path in Path(kernel_cache.__file__).parent.rglob("*.py")}
-    for module in ("schedules.x86.conv2d", "schedules.x86.machines", "lowering", "compute.conv2d"):
+    covered |= {str(path) for path in kernel_cache._PACKAGE.rglob("*.py")}
+    for module in (
+        "schedules.x86.conv2d_direct",
+        "schedules.shared.dense",
+        "lowering.cpu",
+        "compute.conv2d",
+    ):
         __import__(f"tvmconv.{module}")
         assert sys.modules[f"tvmconv.{module}"].__file__ in covered
 

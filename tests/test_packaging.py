@@ -61,15 +61,15 @@ LIGHT = {
     "import tvmconv": set(),
     "import tvmconv; tvmconv.ConvSpec.conv2d((1, 8, 8, 4), (3, 3, 4, 8)).key": set(),
     "import tvmconv; tvmconv.build": set(),
-    "import tvmconv.cli": set(),
+    "import tvmconv.commands.cli": set(),
     "import tvmconv.hardware": set(),
-    "import tvmconv.tuning.log": set(),
-    "import tvmconv.tuning.candidate": set(),
+    "import tvmconv.records.log": set(),
+    "import tvmconv.measuring.process.candidate": set(),
     "import tvmconv.tuning.journal": set(),
     # The process that measures has the runtime alone, as one on a board would.
-    "import tvmconv.tuning.running": {"numpy", "tvm_ffi"},
+    "import tvmconv.measuring.process.runner": {"numpy", "tvm_ffi"},
     "import tvmconv.tuning.session": {"numpy", "tvm_ffi"},
-    "import tvmconv.workloads": set(),
+    "import tvmconv.problem.workloads": set(),
     "import tvmconv; tvmconv.load": {"numpy", "tvm_ffi"},
     "import tvmconv; tvmconv.conv2d": {"numpy", "tvm_ffi"},
 }
@@ -123,7 +123,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert "tvmconv/schedules/x86/__init__.py" in inside
     assert expected <= inside
     others = {name for name in inside - expected if not name.endswith("README.md")}
-    assert others == {"tvmconv/simulate/caches.c"}
+    assert others == {"tvmconv/measuring/simulate/caches.c"}
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_the_wheel_works_without_the_source_tree(wheel, tmp_path):
 
     out = python(
         "import tvmconv, tvmconv.hardware as h\n"
-        "from tvmconv.tuning import log\n"
+        "from tvmconv.records import log\n"
         "print(tvmconv.__file__, h.load_pack('x86').machines[0].name, log.shipped_directory())",
         PYTHONPATH=str(tmp_path),
     )

@@ -9,18 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tvmconv.builder import build
-    from tvmconv.functional import conv2d, depthwise_conv2d
-    from tvmconv.runtime import load
-    from tvmconv.spec import ConvSpec
+from tvmconv.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tvmconv.building.builder import build
+    from tvmconv.functional import conv2d, depthwise_conv2d
+    from tvmconv.problem.spec import ConvSpec
+    from tvmconv.runtime import load
+
 __all__ = ["ConvSpec", "__version__", "build", "conv2d", "depthwise_conv2d", "load"]
 
 _MODULES = {
-    "ConvSpec": "tvmconv.spec",
-    "build": "tvmconv.builder",
+    "ConvSpec": "tvmconv.problem.spec",
+    "build": "tvmconv.building.builder",
     "conv2d": "tvmconv.functional",
     "depthwise_conv2d": "tvmconv.functional",
     "load": "tvmconv.runtime",

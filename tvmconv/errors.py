@@ -4,6 +4,9 @@ A wrong argument is a plain ``ValueError`` or ``TypeError``, as in TensorFlow.
 Everything else derives from ``TvmconvError``, and its message ends with what to do next.
 """
 
+# What to do where the compiler is missing; messages of several rooms end with it.
+INSTALL_COMPILER = "pip install 'tvmconv[compiler]'"
+
 
 class TvmconvError(Exception):
     """Base of every error of this package that is not a wrong argument."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tvmconv import kernel_cache
-from tvmconv.calls import spec_of_conv2d_call, spec_of_depthwise_call
+from tvmconv.building import kernel_cache
+from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import tensors
-from tvmconv.spec import ConvSpec
 
 
 def conv2d(

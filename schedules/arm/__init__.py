@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.arm import (
-    conv2d,
-    depthwise_conv2d,
-    dot_conv2d,
-    dot_depthwise_conv2d,
+    conv2d_direct,
+    conv2d_dot,
+    conv2d_matrix,
+    conv2d_winograd,
+    depthwise_conv2d_dot,
+    depthwise_conv2d_tiled,
     machines,
-    matrix_conv2d,
-    winograd,
 )
 
 PACK = HardwarePack(
     name="arm",
     machines=machines.MACHINES,
     schedules=(
-        *winograd.SCHEDULES,
-        *matrix_conv2d.SCHEDULES,
-        *dot_conv2d.SCHEDULES,
-        *conv2d.SCHEDULES,
-        *dot_depthwise_conv2d.SCHEDULES,
-        *depthwise_conv2d.SCHEDULES,
+        *conv2d_winograd.SCHEDULES,
+        *conv2d_matrix.SCHEDULES,
+        *conv2d_dot.SCHEDULES,
+        *conv2d_direct.SCHEDULES,
+        *depthwise_conv2d_dot.SCHEDULES,
+        *depthwise_conv2d_tiled.SCHEDULES,
     ),
     detect=machines.detect,
     aliases=machines.BOARDS,

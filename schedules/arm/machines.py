@@ -17,13 +17,12 @@ ODROID-C4 and a Raspberry Pi 4 in sbc-bench's Results.md (github.com/ThomasKaise
 A76, that of the N1, and two thirds of the 17 GB/s of a Raspberry Pi 5's memory; A78 and V1, as A76 and N1.
 
 ``features`` are the names of Linux (arch/arm64/kernel/cpuinfo.c) for all that LLVM's code generator may
-use; tests/test_arm_machines.py compares them with LLVM's own list.
+use; tests/schedules/test_arm_machines.py compares them with LLVM's own list.
 """
 
 from __future__ import annotations
 
-from tvmconv import host
-from tvmconv.hardware import Machine
+from tvmconv.hardware import Machine, host
 
 KIB = 1024
 

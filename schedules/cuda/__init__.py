@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
-from tvmconv.schedules.cuda import conv2d, depthwise_conv2d, machines, tensor_conv2d
+from tvmconv.schedules.cuda import conv2d_tensor, conv2d_tiled, depthwise_conv2d_tiled, machines
 
 PACK = HardwarePack(
     name="cuda",
     machines=machines.MACHINES,
     schedules=(
-        *tensor_conv2d.SCHEDULES,
-        *conv2d.SCHEDULES,
-        *depthwise_conv2d.SCHEDULES,
+        *conv2d_tensor.SCHEDULES,
+        *conv2d_tiled.SCHEDULES,
+        *depthwise_conv2d_tiled.SCHEDULES,
     ),
     aliases=machines.CARDS,
     unavailable=machines.UNAVAILABLE,

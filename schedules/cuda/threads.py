@@ -9,13 +9,13 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.compute.gathered_conv2d import Product
-from tvmconv.gpu.clusters import MEETING
-from tvmconv.gpu.pipelines import UNIFORM
+from tvmconv.compute.conv2d_gathered import Product
 from tvmconv.hardware import Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import prim_func, with_interface
-from tvmconv.rules import ITEM_BYTES
-from tvmconv.spec import ConvSpec
+from tvmconv.lowering.cuda.clusters import MEETING
+from tvmconv.lowering.cuda.pipelines import UNIFORM
+from tvmconv.lowering.interface import prim_func, with_interface
+from tvmconv.problem.rules import ITEM_BYTES
+from tvmconv.problem.spec import ConvSpec
 
 WARP = 32  # threads
 # Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the

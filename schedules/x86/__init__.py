@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.x86 import (
-    amx_conv2d,
-    conv2d,
-    depthwise_conv2d,
-    dot_conv2d,
+    conv2d_amx,
+    conv2d_direct,
+    conv2d_dot,
+    conv2d_winograd,
+    depthwise_conv2d_tiled,
     machines,
-    winograd,
 )
 
 PACK = HardwarePack(
     name="x86",
     machines=machines.MACHINES,
     schedules=(
-        *winograd.SCHEDULES,
-        *amx_conv2d.SCHEDULES,
-        *dot_conv2d.SCHEDULES,
-        *conv2d.SCHEDULES,
-        *depthwise_conv2d.SCHEDULES,
+        *conv2d_winograd.SCHEDULES,
+        *conv2d_amx.SCHEDULES,
+        *conv2d_dot.SCHEDULES,
+        *conv2d_direct.SCHEDULES,
+        *depthwise_conv2d_tiled.SCHEDULES,
     ),
     detect=machines.detect,
 )

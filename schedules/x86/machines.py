@@ -3,13 +3,12 @@
 Sources: the psABI's micro-architecture levels for x86-64-v2 to -v4; Intel's optimisation reference
 manual and AMD's software optimisation guides for ports, latencies and caches; agner.org's tables where
 those are silent. ``features`` are the flags that LLVM's code generator may use for the CPU of that
-name; tests/test_x86_machines.py compares them with LLVM's own list.
+name; tests/schedules/test_x86_machines.py compares them with LLVM's own list.
 """
 
 from __future__ import annotations
 
-from tvmconv import host
-from tvmconv.hardware import Machine
+from tvmconv.hardware import Machine, host
 
 KIB = 1024
 

@@ -24,13 +24,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import bundle, tables, workloads
-from tvmconv.commands import arguments, rpc
+from tvmconv.bundle import manifest
+from tvmconv.commands.options import arguments, rpc
+from tvmconv.commands.show import tables
+from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
-    from tvmconv.bench import Report
-    from tvmconv.gpu.bench import Report as GpuReport
-    from tvmconv.tuning.fleet import Boards
+    from tvmconv.measuring.bench.bench import Report
+    from tvmconv.measuring.bench.gpu import Report as GpuReport
+    from tvmconv.measuring.places.boards import Boards
 
 _COLUMNS = (
     "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
@@ -94,7 +96,7 @@ class _Timed:
 
 
 def _timed(report: Report | GpuReport) -> _Timed:
-    from tvmconv.bench import Report
+    from tvmconv.measuring.bench.bench import Report
 
     figures = as_json(report)
     if isinstance(report, Report):
@@ -106,7 +108,7 @@ def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Time
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:
-            from tvmconv.builder import build
+            from tvmconv.building.builder import build
 
             _require_gpu(args.machine)
             specs = [entry.spec for entry in workload.entries]
@@ -119,17 +121,17 @@ def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Time
 def _require_gpu(name: str) -> None:
     """Refuse to build for a GPU where there is none."""
     from tvmconv import hardware
-    from tvmconv.runtime import gpu
+    from tvmconv.runtime.cuda import opening
 
     machine, _ = hardware.find_machine(name)
     if machine.gpu is not None:
-        gpu.find_device(0)
+        opening.find_device(0)
 
 
 def _bench_on_board(
     args: argparse.Namespace, workload: workloads.Workload, boards: Boards
 ) -> _Timed:
-    from tvmconv.tuning import remote_bench
+    from tvmconv.measuring.bench import boards as remote_bench
 
     chosen = arguments.logs(args)
     with tables.progress() as show:
@@ -149,14 +151,14 @@ def _bench_on_board(
 
 def _is_for_gpu(path: Path) -> bool:
     """Whether a bundle has nothing but kernels for GPUs; one with others is timed on the CPU."""
-    return all(variant.gpu for variant in bundle.read_manifest(path).variants)
+    return all(variant.gpu for variant in manifest.read_manifest(path).variants)
 
 
 def _bench_gpu(
     path: Path, workload: workloads.Workload, args: argparse.Namespace, show: tables.Progress
 ) -> _Timed:
     from tvmconv import hardware
-    from tvmconv.gpu import bench as gpu_bench
+    from tvmconv.measuring.bench import gpu as gpu_bench
     from tvmconv.runtime import load
 
     library = load(path, device="cuda")
@@ -202,9 +204,9 @@ def show_gpu_report(report: GpuReport) -> None:
 
 def _run_peers(args: argparse.Namespace) -> int:
     """Build the layers without epilogues, race, print, draw."""
-    from tvmconv.builder import build
-    from tvmconv.commands import peers, picture
-    from tvmconv.peers import race
+    from tvmconv.building.builder import build
+    from tvmconv.commands.show import peers, picture
+    from tvmconv.measuring.peers import race
 
     if args.bundle:
         raise ValueError(
@@ -220,7 +222,7 @@ def _run_peers(args: argparse.Namespace) -> int:
         build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         raced = race.race(layers, str(path), libraries, args.threads, args.rounds, show)
     if args.picture:
-        from tvmconv.commands import peers_picture
+        from tvmconv.commands.show import peers_picture
 
         peers_picture.draw(raced, args.workload, args.picture)
     if not _wrote_to_stdout(args.json, peers.as_json(raced)):
@@ -247,7 +249,7 @@ def bench_bundle(
 ) -> Report:
     """Time the kernels of ``workload`` in the bundle at ``path``."""
     from tvmconv import hardware
-    from tvmconv.bench import bench
+    from tvmconv.measuring.bench.bench import bench
     from tvmconv.runtime import load
 
     library = load(path, threads=threads)

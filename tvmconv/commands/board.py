@@ -15,8 +15,8 @@ import argparse
 import ipaddress
 from pathlib import Path
 
-from tvmconv import tables
-from tvmconv.commands import arguments
+from tvmconv.commands.options import arguments
+from tvmconv.commands.show import tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,19 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; 130 after Ctrl-C."""
-    from tvmconv import host
-    from tvmconv.tuning import serving
+    from tvmconv.hardware import host
+    from tvmconv.measuring.places import board_server
 
     host.require_64_bits()
-    runtime = serving.find_runtime(Path(args.runtime) if args.runtime else None)
+    runtime = board_server.find_runtime(Path(args.runtime) if args.runtime else None)
     if not _is_loopback(args.host):
         tables.show_note(
             f"WARNING: TVM's RPC has no authentication: everybody who reaches {args.host} can run any "
             "program here as you. Only do this in a network you trust; else listen on 127.0.0.1 and use "
             "an ssh tunnel (docs/tuning.md)."
         )
-    serving.serve(
-        serving.Server((args.host, args.port), args.key, args.tracker, runtime), tables.show_note
+    board_server.serve(
+        board_server.Server((args.host, args.port), args.key, args.tracker, runtime),
+        tables.show_note,
     )
     return 0
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tvmconv import builder, bundle, host, tables, workloads
-from tvmconv.bundle import Variant
-from tvmconv.commands import arguments
+from tvmconv.building import builder
+from tvmconv.bundle import manifest as bundle
+from tvmconv.bundle.manifest import Variant
+from tvmconv.commands.options import arguments
+from tvmconv.commands.show import tables
+from tvmconv.hardware import host
+from tvmconv.problem import workloads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

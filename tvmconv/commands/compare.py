@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import host, tables
-from tvmconv.commands import arguments
+from tvmconv.commands.options import arguments
+from tvmconv.commands.show import tables
+from tvmconv.hardware import host
 
 if TYPE_CHECKING:
-    from tvmconv.comparison import Measured
+    from tvmconv.measuring.bench.comparison import Measured
 
 _COLUMNS = (
     "operator", "output", "parameters", "Mmultiply-adds", "MB", "flops/byte", "us", "limited by",
@@ -40,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, time, print."""
-    from tvmconv import comparison
+    from tvmconv.measuring.bench import comparison
 
     compared = comparison.contenders(args.input, args.kernel, args.out_channels, args.stride)
     if args.picture:
-        from tvmconv.commands import picture
+        from tvmconv.commands.show import picture
 
         picture.require()
     with tables.progress() as show:
@@ -89,7 +90,7 @@ def _row(dense: Measured, row: Measured) -> tuple[object, ...]:
 
 
 def _as_json(dense: Measured, row: Measured) -> dict[str, Any]:
-    from tvmconv.comparison import saving_that_arrives
+    from tvmconv.measuring.bench.comparison import saving_that_arrives
 
     contender = row.contender
     return {

@@ -17,14 +17,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tvmconv import __version__, choice, cross, hardware, host, tables, toolchain
-from tvmconv.errors import HardwarePackError, MissingToolError, RecordError, TvmconvError
-from tvmconv.gpu import driver as cuda_driver
-from tvmconv.gpu import tools as cuda_tools
-from tvmconv.simulate import cycles
-from tvmconv.spec import ConvSpec
-from tvmconv.toolchain import Check
-from tvmconv.tuning import log
+from tvmconv import hardware
+from tvmconv.building import cross, toolchain
+from tvmconv.building.cuda import tools as cuda_tools
+from tvmconv.building.toolchain import Check
+from tvmconv.commands.show import tables
+from tvmconv.errors import (
+    INSTALL_COMPILER,
+    HardwarePackError,
+    MissingToolError,
+    RecordError,
+    TvmconvError,
+)
+from tvmconv.hardware import cuda_driver, host
+from tvmconv.measuring.simulate import cycles
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.records import choice, log
+from tvmconv.version import __version__
 
 _SPEC = ConvSpec.conv2d((1, 5, 5, 8), (3, 3, 8, 16), bias=True, activation="relu")
 # In a process of its own: the wrong version of a library does not raise, it crashes.
@@ -162,7 +171,7 @@ def _check_kernel() -> Check:
     if done.returncode < 0:
         return failed(
             f"crashed: {signal.Signals(-done.returncode).name}",
-            f"install the versions that work together: {toolchain.INSTALL_COMPILER}",
+            f"install the versions that work together: {INSTALL_COMPILER}",
         )
     reason = (done.stderr.strip() or "no message").splitlines()[-1]
     return failed("does not work", reason)
@@ -170,7 +179,8 @@ def _check_kernel() -> Check:
 
 def try_kernel() -> None:
     """Build, load and check one small kernel; exit with a message when something goes wrong."""
-    from tvmconv import builder, runtime
+    from tvmconv import runtime
+    from tvmconv.building import builder
     from tvmconv.commands import verify
 
     try:

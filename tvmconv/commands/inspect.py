@@ -10,11 +10,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tvmconv import bundle, host, tables, variants
-from tvmconv.bundle import Manifest, Variant
+from tvmconv.bundle import gpu_variants, variants
+from tvmconv.bundle import manifest as bundle
+from tvmconv.bundle.manifest import Manifest, Variant
+from tvmconv.commands.show import tables
 from tvmconv.errors import BundleError, IncompatibleMachineError, MissingToolError
-from tvmconv.gpu import driver as cuda_driver
-from tvmconv.gpu import variants as gpu_variants
+from tvmconv.hardware import cuda_driver, host
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

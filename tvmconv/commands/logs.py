@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tvmconv import tables, workloads
-from tvmconv.tuning import log, records
-from tvmconv.tuning.records import Change
+from tvmconv.commands.show import tables
+from tvmconv.problem import workloads
+from tvmconv.records import log, upkeep
+from tvmconv.records.upkeep import Change
 
 _Action = Callable[[argparse.Namespace], int]
 
@@ -106,7 +107,7 @@ def _merge(args: argparse.Namespace) -> int:
     timed beside it, then the newer.
     """
     into = Path(args.into)
-    changes = records.merge([Path(source) for source in args.sources], into, args.dry_run)
+    changes = upkeep.merge([Path(source) for source in args.sources], into, args.dry_run)
     return _show(changes, into, args)
 
 
@@ -117,7 +118,7 @@ def _prune(args: argparse.Namespace) -> int:
     looks for them, less than 2 % faster than the default, or followed by one of the same key.
     """
     directory = Path(args.directory)
-    changes = records.prune(directory, args.machine, args.damaged, args.dry_run)
+    changes = upkeep.prune(directory, args.machine, args.damaged, args.dry_run)
     return _show(changes, directory, args)
 
 
@@ -132,7 +133,7 @@ def _promote(args: argparse.Namespace) -> int:
         wanted = {layer.spec.key for layer in workloads.resolve(args.workload).entries}
     into = Path(args.into) if args.into else _shipped()
     source = Path(args.source) if args.source else _own(args.machine)
-    changes = records.promote(source, args.machine, wanted, into, args.dry_run)
+    changes = upkeep.promote(source, args.machine, wanted, into, args.dry_run)
     code = _show(changes, into, args)
     return 1 if any(change.action == "refused" for change in changes) else code
 

@@ -7,12 +7,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv import hardware, host, tables
+from tvmconv import hardware
+from tvmconv.bundle import gpu_variants
+from tvmconv.commands.show import tables
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
-from tvmconv.gpu import driver as cuda_driver
-from tvmconv.gpu import variants as gpu_variants
-from tvmconv.hardware import Machine
-from tvmconv.tuning import log
+from tvmconv.hardware import Machine, cuda_driver, host
+from tvmconv.records import log
 
 
 @dataclass(frozen=True)

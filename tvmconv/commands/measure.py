@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tvmconv import tables
-from tvmconv.commands import arguments
+from tvmconv.commands.options import arguments
+from tvmconv.commands.show import tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and say how far it is."""
-    from tvmconv.tuning import board, results
+    from tvmconv.measuring.places import batch_measuring, batch_results
 
     tar = Path(args.batch)
     output = Path(args.output) if args.output else tar.with_suffix(".results")
     interrupted = False
     with tables.progress() as report:
         try:
-            board.measure(tar, output, report, args.timeout)
+            batch_measuring.measure(tar, output, report, args.timeout)
         except KeyboardInterrupt:
             interrupted = True
-    known = results.read(output) if output.exists() and output.stat().st_size else None
+    known = batch_results.read(output) if output.exists() and output.stat().st_size else None
     failed = sum(timed.seconds is None for timed in known.timed.values()) if known else 0
     count = len(known.timed) if known else 0
     print(

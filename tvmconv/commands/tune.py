@@ -17,16 +17,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import tables, workloads
-from tvmconv.commands import arguments, offline, rpc, watch
+from tvmconv.commands.options import arguments, offline, rpc
+from tvmconv.commands.show import tables, watch
+from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
+    from tvmconv.measuring.places.boards import Boards
+    from tvmconv.measuring.process.runner import Conditions
+    from tvmconv.problem.workloads import Layer
     from tvmconv.tuning.conclude import Outcome
-    from tvmconv.tuning.fleet import Boards
     from tvmconv.tuning.plan import Plan
     from tvmconv.tuning.progress import Session
-    from tvmconv.tuning.running import Conditions
-    from tvmconv.workloads import Layer
 
 _TRIALS = 128
 
@@ -83,11 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, tune with a live display, sum up."""
-    from tvmconv.tuning import log, plan
-    from tvmconv.tuning.running import Conditions
+    from tvmconv.measuring.process.runner import Conditions
+    from tvmconv.records import log
+    from tvmconv.tuning import plan
 
     if args.report:
-        from tvmconv.commands import report
+        from tvmconv.commands.show import report
 
         report.check(args.report)
     layers = selected(workloads.resolve(args.workload).entries, args.layers)
@@ -139,8 +141,8 @@ def _check_simulated(args: argparse.Namespace, away: bool) -> None:
 
 def _place(args: argparse.Namespace, away: bool) -> tuple[str, Boards | None]:
     """The journal's name for where candidates are measured, and the boards if it is on boards."""
+    from tvmconv.measuring.places.simulated import SIMULATED
     from tvmconv.tuning import plan
-    from tvmconv.tuning.simulated import SIMULATED
 
     if args.simulate:
         return SIMULATED, None
@@ -182,7 +184,8 @@ def show_list(
 ) -> int:
     """Print where each layer stands, for `build`'s order of directories with --output before them."""
     from tvmconv import hardware
-    from tvmconv.tuning import log, plan, status
+    from tvmconv.records import log
+    from tvmconv.tuning import plan, status
 
     machine, pack = hardware.find_machine(args.machine)
     directories = list(dict.fromkeys([directory, *log.default_directories()]))
@@ -213,7 +216,7 @@ def show_list(
             where = f" --output {shlex.quote(args.output)}" if args.output else ""
             print(f"to tune the rest: tvmconv tune {args.workload} --machine {machine.name}{where}")
     if args.report:
-        from tvmconv.commands import report
+        from tvmconv.commands.show import report
 
         report.write(args.report, report.from_journals(layers, machine, pack, journals))
     return 0

@@ -11,10 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tvmconv import bundle, tables
+from tvmconv.bundle import gpu_variants
+from tvmconv.bundle import manifest as bundle
+from tvmconv.commands.show import tables
 from tvmconv.errors import DeviceError, MissingToolError, TvmconvError
-from tvmconv.gpu import driver as cuda_driver
-from tvmconv.gpu import variants as gpu_variants
+from tvmconv.hardware import cuda_driver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +138,9 @@ def check(kernel: Any) -> Result:
 
     The second is with every array misaligned; on a GPU, which takes no such arrays, between guards.
     """
-    from tvmconv import oracle, runtime
-    from tvmconv.gpu import check as gpu_check
+    from tvmconv import runtime
+    from tvmconv.checking import gpu as gpu_check
+    from tvmconv.checking import oracle
 
     spec = kernel.spec
     try:

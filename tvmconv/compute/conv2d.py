@@ -9,8 +9,8 @@ from tvm import te, tirx
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
-from tvmconv.rules import BYTE_DTYPES
-from tvmconv.spec import ConvSpec
+from tvmconv.problem.rules import BYTE_DTYPES
+from tvmconv.problem.spec import ConvSpec
 
 
 def is_half(spec: ConvSpec) -> bool:

@@ -10,8 +10,8 @@ from tvmconv.compute.conv2d import in_layout
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
 from tvmconv.compute.geometry import geometry
 from tvmconv.compute.padding import padded
-from tvmconv.rules import BYTE_DTYPES
-from tvmconv.spec import ConvSpec
+from tvmconv.problem.rules import BYTE_DTYPES
+from tvmconv.problem.spec import ConvSpec
 
 
 def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:

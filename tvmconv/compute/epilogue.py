@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from tvmconv.spec import ConvSpec
+from tvmconv.problem.spec import ConvSpec
 
 
 def relu(x: Any, dtype: str) -> Any:

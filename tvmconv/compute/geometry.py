@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmconv.spec import ConvSpec
+from tvmconv.problem.spec import ConvSpec
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@
     y = layer(x)
 """
 
-from tvmconv import host
+from tvmconv.hardware import host
 
 host.require_64_bits()  # before the imports that fail there, of packages that cannot be installed
 
 from tvmconv.runtime.arrays import empty_aligned  # noqa: E402
-from tvmconv.runtime.gpu_kernel import BoundGpuKernel, GpuKernel  # noqa: E402
+from tvmconv.runtime.cuda.kernel import BoundGpuKernel, GpuKernel  # noqa: E402
 from tvmconv.runtime.kernel import BoundKernel, Kernel  # noqa: E402
 from tvmconv.runtime.library import GpuLibrary, Library, load  # noqa: E402
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import tvm_ffi
 
-from tvmconv import bundle, errors
+from tvmconv import errors
+from tvmconv.bundle import manifest
 
 # TVM's ThreadGroup::kSpecifyThreadShareAllCore: the mode that uses as many threads as it is told
 # also on CPUs with big and little cores, where others count only the cores of one kind.
@@ -40,7 +41,7 @@ class _PerThread(threading.local):
 current = _PerThread()
 
 
-def open_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_version: str) -> None:
+def open_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version: str) -> None:
     """Make sure that exactly one ``libtvm_runtime`` is loaded in this process.
 
     One that is loaded already, by ``import tvm`` or another bundle, is used as it is: a second copy
@@ -57,7 +58,7 @@ def open_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_version: s
         _open_once(directory, entry, "libtvm_runtime", tvm_ffi_version)
 
 
-def open_cuda_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_version: str) -> None:
+def open_cuda_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version: str) -> None:
     """Make sure that exactly one ``libtvm_runtime_cuda`` is loaded, as `open_runtime` does.
 
     After that one, the driver's library and CUDA's, which it is linked with.
@@ -68,12 +69,12 @@ def open_cuda_runtime(directory: Path, entry: bundle.RuntimeEntry, tvm_ffi_versi
 
 
 def _open_once(
-    directory: Path, entry: bundle.RuntimeEntry, library: str, tvm_ffi_version: str
+    directory: Path, entry: manifest.RuntimeEntry, library: str, tvm_ffi_version: str
 ) -> None:
     path = directory / entry.file
     installed = _installed(f"{library}.so")
     if installed is not None:
-        if bundle.file_digest(installed) == entry.sha256:
+        if manifest.file_digest(installed) == entry.sha256:
             path = installed
         else:
             warnings.warn(

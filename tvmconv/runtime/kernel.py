@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tvmconv import bundle
+from tvmconv.bundle import manifest
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import arrays, engine, tensors
-from tvmconv.spec import ConvSpec
 
 # What nearly every call does, by names that are found fast: 0.3 us an array less than `arrays.address`.
 ndarray, addressof = np.ndarray, ctypes.addressof
@@ -44,7 +44,7 @@ class Kernel:
     """
 
     spec: ConvSpec
-    entry: bundle.KernelEntry
+    entry: manifest.KernelEntry
     machine: str
     threads: int
     function: Callable[..., Any] | None = dataclasses.field(repr=False)

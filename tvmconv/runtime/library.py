@@ -9,12 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from tvmconv import bundle, errors, host, variants
-from tvmconv.runtime import engine, gpu
-from tvmconv.runtime.gpu_device import Gpu
-from tvmconv.runtime.gpu_kernel import GpuKernel
+from tvmconv import errors
+from tvmconv.bundle import manifest as bundle
+from tvmconv.bundle import variants
+from tvmconv.hardware import host
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime import engine
+from tvmconv.runtime.cuda import opening as gpu
+from tvmconv.runtime.cuda.device import Gpu
+from tvmconv.runtime.cuda.kernel import GpuKernel
 from tvmconv.runtime.kernel import Kernel
-from tvmconv.spec import ConvSpec
 
 _K = TypeVar("_K", Kernel, GpuKernel)
 

@@ -1,1 +1,1 @@
-"""Tuning: records (log), candidates measured in a warm process (measure), search, sessions."""
+"""The search for decisions: plan, session, search, model, conclude, journal."""

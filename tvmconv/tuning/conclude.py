@@ -8,13 +8,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Candidate, Measurement
-from tvmconv.tuning.log import WORTHWHILE, Record
-from tvmconv.tuning.measure import Measurer
-from tvmconv.tuning.running import Conditions
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.simulated import SIMULATED, Simulator
+from tvmconv.measuring.process.candidate import Candidate, Measurement
+from tvmconv.measuring.process.runner import Conditions
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.records.log import WORTHWHILE, Record
 from tvmconv.tuning.search import LayerSearch
-from tvmconv.tuning.simulated import SIMULATED, Simulator
 
 FINALISTS = 8
 # Predictions do not scatter, but tiles that were measured to be best are predicted to be up to 8 % from it,

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Candidate
+from tvmconv.measuring.process.candidate import Candidate
+from tvmconv.problem.spec import ConvSpec
 
 Rows = npt.NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv.errors import TuningError
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning.candidate import Candidate, Measurement
+from tvmconv.measuring.process.candidate import Candidate, Measurement
+from tvmconv.problem.spec import ConvSpec
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv import __version__, builder, bundle, cross
+from tvmconv.building import builder, cross
+from tvmconv.bundle import manifest
 from tvmconv.errors import BatchError
 from tvmconv.hardware import Machine
-from tvmconv.tuning import batch as batches
+from tvmconv.measuring.places import batch as batches
+from tvmconv.measuring.places import batch_results as files
+from tvmconv.measuring.places.batch import Batch, Kernel, LayerKernels
+from tvmconv.measuring.places.batch_results import Final, Header, Results
+from tvmconv.measuring.process.candidate import Built, Candidate, Measurement
+from tvmconv.measuring.process.compiling import Compilers
 from tvmconv.tuning import opening
-from tvmconv.tuning import results as files
-from tvmconv.tuning.batch import Batch, Kernel, LayerKernels
-from tvmconv.tuning.candidate import Built, Candidate, Measurement
-from tvmconv.tuning.compiling import Compilers
 from tvmconv.tuning.conclude import FINALISTS, PROCESSES, ROUNDS, Place, decide, finalists
 from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.progress import LayerState, Session, Watcher
-from tvmconv.tuning.results import Final, Header, Results
 from tvmconv.tuning.search import BATCH
 from tvmconv.tuning.session import alone
+from tvmconv.version import __version__
 
 Progress = Callable[[str, int, int], None]
 _COMPILE_SECONDS = 60.0
@@ -173,7 +175,7 @@ def _write(
         runtime=runtime.name,
         roof=roof.name if roof else None,
         cuda_runtime=cuda[0].name if cuda else None,
-        files={path.name: bundle.file_digest(path) for path in (runtime, *cuda, *libraries)},
+        files={path.name: manifest.file_digest(path) for path in (runtime, *cuda, *libraries)},
         layers=tuple(layers),
         tvmconv=__version__,
         tvm_ffi=tvm_ffi.__version__,
@@ -184,7 +186,7 @@ def _write(
 
 
 def _runtime(machine: Machine, scratch: Path, library: str) -> Path:
-    path = scratch / bundle.runtime_name(machine.architecture, library)
+    path = scratch / manifest.runtime_name(machine.architecture, library)
     shutil.copyfile(cross.runtime_library(machine.architecture, f"{library}.so"), path)
     return path
 

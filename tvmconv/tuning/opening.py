@@ -6,18 +6,19 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning import features, log
+from tvmconv.measuring.places.simulated import SIMULATED
+from tvmconv.measuring.process.candidate import Candidate
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.workloads import Layer
+from tvmconv.records import log
+from tvmconv.tuning import features
 from tvmconv.tuning import journal as journals
-from tvmconv.tuning.candidate import Candidate
 from tvmconv.tuning.conclude import Outcome
 from tvmconv.tuning.journal import Conclusion
 from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.priors import suggestions
 from tvmconv.tuning.progress import LayerState, Session
 from tvmconv.tuning.search import LayerSearch
-from tvmconv.tuning.simulated import SIMULATED
-from tvmconv.workloads import Layer
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel

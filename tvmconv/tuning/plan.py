@@ -8,18 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tvmconv import choice, cross, hardware, host, toolchain
+from tvmconv import hardware
+from tvmconv.building import cross, toolchain
+from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.errors import TuningError, TvmconvError
-from tvmconv.gpu import tools as cuda_tools
-from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.tuning import gpus, simulated
+from tvmconv.hardware import HardwarePack, Machine, host
+from tvmconv.measuring.places import simulated
+from tvmconv.measuring.places.boards import Boards
+from tvmconv.measuring.places.simulated import SIMULATED
+from tvmconv.measuring.process import device
+from tvmconv.measuring.process.runner import Conditions
+from tvmconv.problem.workloads import Layer
+from tvmconv.records import choice
 from tvmconv.tuning import journal as journals
-from tvmconv.tuning.fleet import Boards
 from tvmconv.tuning.journal import Journal
-from tvmconv.tuning.running import Conditions
 from tvmconv.tuning.search import PATIENCE
-from tvmconv.tuning.simulated import SIMULATED
-from tvmconv.workloads import Layer
 
 # Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
 SECONDS_PER_TRIAL = 0.08
@@ -162,7 +165,7 @@ def _require_for_gpu(machine: Machine, conditions: Conditions, place: str) -> No
         raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
     if place == HERE:
         try:
-            gpus.find(machine)
+            device.find(machine)
         except TvmconvError as error:
             raise TuningError(f"{error}. {_OTHER_WAYS}") from error
     toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
@@ -212,6 +215,6 @@ def conditions_name(
 def _name_here(machine: Machine) -> str:
     """Of what measures here; a list of what is tuned needs no GPU."""
     try:
-        return gpus.here(machine).name
+        return device.here(machine).name
     except TvmconvError:
         return "no-gpu"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.spec import ConvSpec
-from tvmconv.tuning import features, log
-from tvmconv.tuning.candidate import Candidate
+from tvmconv.measuring.process.candidate import Candidate
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.records import log
+from tvmconv.tuning import features
 
 _NEAREST = 4  # layers whose winners are tried; a fifth hardly ever brings anything new
 

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tvmconv.problem.workloads import Layer
 from tvmconv.tuning.conclude import Outcome
 from tvmconv.tuning.journal import Memory
 from tvmconv.tuning.plan import CONCLUDING_SECONDS, Plan
 from tvmconv.tuning.search import BATCH, LayerSearch
-from tvmconv.workloads import Layer
 
 
 @dataclass

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.spec import ConvSpec
+from tvmconv.measuring.process.candidate import Candidate, Measurement
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.tuning import features
-from tvmconv.tuning.candidate import Candidate, Measurement
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv.errors import TuningError
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.simulated import SIMULATED, Simulator
+from tvmconv.measuring.process.candidate import Candidate, Measurement
 from tvmconv.tuning import journal as journals
 from tvmconv.tuning import opening
-from tvmconv.tuning.candidate import Candidate, Measurement
 from tvmconv.tuning.conclude import Outcome, conclude
 from tvmconv.tuning.journal import Conclusion, Spent
-from tvmconv.tuning.measure import Measurer
 from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.progress import LayerState, Session, Watcher
 from tvmconv.tuning.search import BATCH
-from tvmconv.tuning.simulated import SIMULATED, Simulator
 
 if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel

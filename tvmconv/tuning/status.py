@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv import choice
 from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.tuning import log
+from tvmconv.problem.workloads import Layer
+from tvmconv.records import choice, log
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.plan import distinct
-from tvmconv.workloads import Layer
 
 STATES = ("tuned", "default is best", "begun", "stale", "missing")
 TUNED, DEFAULT_IS_BEST, BEGUN, STALE, MISSING = STATES

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from tvmconv import contract, host
-from tvmconv.spec import ConvSpec
+from tvmconv import contract
+from tvmconv.hardware import host
+from tvmconv.problem.spec import ConvSpec
 from tvmconv_riscv import PACK, machines
 
 CONV2D = ConvSpec.conv2d((1, 14, 14, 64), (3, 3, 64, 64), bias=True, activation="relu")

@@ -36,9 +36,9 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, prim_func, with_interface
-from tvmconv.rules import ITEM_BYTES
-from tvmconv.spec import ConvSpec
+from tvmconv.lowering.interface import SPLIT_AT, prim_func, with_interface
+from tvmconv.problem.rules import ITEM_BYTES
+from tvmconv.problem.spec import ConvSpec
 
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
 

@@ -16,7 +16,7 @@ The weights stay in registers along a row of tiles; where they do not fit, they 
 THE BORDER
 
 The padded input is never stored. Tiles are split into first, interior and last, by rows and by columns,
-and each kind gets its own code (`tvmconv.lowering.specialise_tiles`): the interior has no tests.
+and each kind gets its own code (`tvmconv.lowering.cpu.specialise_tiles`): the interior has no tests.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule as Loops
 
-from tvmconv.arguments import window_extent
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.lowering import SPLIT_AT, power_of_two_runs, prim_func, with_interface
-from tvmconv.spec import ConvSpec
+from tvmconv.lowering.cpu import power_of_two_runs
+from tvmconv.lowering.interface import SPLIT_AT, prim_func, with_interface
+from tvmconv.problem.arguments import window_extent
+from tvmconv.problem.spec import ConvSpec
 
 # Unrolled vector multiply-adds of one tile: its nine copies, with a load for each, are to fit the 32 KiB
 # instruction cache (200 x 2 instructions x 4 bytes = 1.6 KiB a copy).

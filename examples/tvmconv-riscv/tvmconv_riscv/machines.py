@@ -12,8 +12,7 @@ Sources, all read in 2026-11:
 
 from __future__ import annotations
 
-from tvmconv import host
-from tvmconv.hardware import Machine
+from tvmconv.hardware import Machine, host
 
 KIB = 1024
 

@@ -1,0 +1,57 @@
+"""What a register tile of a dense convolution costs on ARM, whatever its instruction multiplies."""
+
+from __future__ import annotations
+
+from tvmconv.hardware import Machine
+from tvmconv.schedules.shared import tile_costs
+
+
+def tile_cycles(
+    machine: Machine,
+    *,
+    pixels: int,
+    channels: int,
+    unroll: int,
+    lanes: int,
+    values_per_load: int,
+    steps: int,
+    out_width: int,
+    group: int,
+) -> float:
+    """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
+
+    Every instruction that is no multiply-add also takes a third of a cycle, the share of one in the width
+    of a small core, which breaks ties toward larger and squarer tiles.
+    """
+    vectors = -(-channels // lanes)
+    fmas = unroll * pixels * vectors
+    data, weights = pixels * -(-unroll // values_per_load), unroll * vectors
+    cycles = max(
+        fmas / machine.fma_ports,
+        (data + weights) / machine.load_ports,
+        unroll * machine.fma_latency,
+    )
+    cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
+    if _is_short(steps) and vectors != 3:
+        cycles *= 1.3
+    useful = group / tile_costs.rounded(group, channels) * channels / lanes / vectors
+    useful *= (3 + out_width / tile_costs.rounded(out_width, pixels)) / 4
+    return float(cycles / fmas / useful)
+
+
+def _unpaired(vectors: int, unroll: int, lanes: int) -> bool:
+    """Whether LLVM 22 loads a step's weights one by one: 24 of them by offsets that no pair load reaches.
+
+    Of the instructions of 1x1, 576 -> 96 channels, 80 % are multiply-adds at 7 x 12 with eight input
+    channels a step, 83 % with four (counted, Cortex-A72, 2026-11).
+    """
+    return vectors == 3 and unroll > lanes
+
+
+def _is_short(steps: int) -> bool:
+    """Whether LLVM unrolls the whole reduction, keeps all data of a tile and spills.
+
+    With 16 and 24 input channels 7 x 12 has 67 and 73 % multiply-adds and no spills, while 5 x 16, 4 x 16
+    and 8 x 8 have 50 to 53 % (counted, Cortex-A72, 2026-11).
+    """
+    return steps <= 3

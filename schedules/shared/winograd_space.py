@@ -1,0 +1,197 @@
+"""Winograd's decisions on any CPU: which there are, which go together, what they should cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tvmconv.compute import conv2d_winograd
+from tvmconv.hardware import Choice, Decisions, Knob, Machine, Schedule
+from tvmconv.problem.rules import ITEM_BYTES
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.shared import tile_costs
+from tvmconv.schedules.shared.winograd import DATA_OUTER, FILTER_OUTER, apply, filter_bytes
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What differs from one kind of CPU to another.
+
+    Attributes:
+        direct_rate: share of the peak that direct 3x3 convolution reaches.
+        data, out: cycles a vector and element of a tile for the two transforms.
+        l2_bytes, far_bytes: bytes a cycle that one core streams from the second level and from behind it.
+        registers: vector registers of a register tile of (pixels, vectors).
+    """
+
+    direct_rate: float
+    data: float
+    out: float
+    l2_bytes: float
+    far_bytes: float
+    registers: Callable[[int, int], int]
+
+
+def schedule(name: str, costs: Costs) -> Schedule:
+    """Return Winograd's schedule under a pack's name."""
+    return Schedule(
+        name,
+        accepts,
+        knobs,
+        partial(legal, costs),
+        partial(default, costs),
+        apply,
+        partial(preferred, costs),
+        winograd=True,
+    )
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """3x3, stride 1, NHWC, float32, one group, channels in whole half vectors."""
+    half = max(machine.lanes("float32") // 2, 1)
+    return (
+        spec.op == "conv2d"
+        and not spec.is_empty
+        and spec.dtype == "float32"
+        and spec.data_format == "NHWC"
+        and (spec.kernel_height, spec.kernel_width) == (conv2d_winograd.TAPS, conv2d_winograd.TAPS)
+        and spec.strides == (1, 1)
+        and spec.dilations == (1, 1)
+        and spec.groups == 1
+        and spec.in_channels % half == 0
+        and spec.out_channels % half == 0
+        and min(spec.out_height, spec.out_width) >= 2
+    )
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile of outputs, the register tile, the rows of tiles at a time, and what is outermost."""
+    outputs = [m for m in conv2d_winograd.TILES[::-1] if m <= min(spec.out_height, spec.out_width)]
+    bands = {band for m in outputs for band in _bands(spec, m)}
+    most = max(_tiles(spec, m, conv2d_winograd.tile_rows(spec, m)) for m in outputs)
+    return (
+        Knob("outputs", tuple(outputs)),
+        Knob("channels", tuple(_blocks(spec, machine))),
+        Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
+        Knob("band", tuple(sorted(bands))),
+        Knob("order", (DATA_OUTER, FILTER_OUTER)),
+        Knob("unroll", tuple(u for u in (4, 2, 1) if spec.in_channels % u == 0)),
+    )
+
+
+def _bands(spec: ConvSpec, outputs: int) -> list[int]:
+    """Rows of tiles at a time: divisors of all rows."""
+    rows = conv2d_winograd.tile_rows(spec, outputs)
+    return [band for band in range(1, rows + 1) if rows % band == 0]
+
+
+def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+    """Parallel jobs: bands of rows, or blocks of output channels."""
+    if decisions["order"] == FILTER_OUTER:
+        return spec.batch * spec.out_channels // int(decisions["channels"])
+    rows = conv2d_winograd.tile_rows(spec, int(decisions["outputs"]))
+    return spec.batch * rows // int(decisions["band"])
+
+
+def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Widths of the packed filter, up to four vectors, that divide the channels; whole vectors if any."""
+    lanes = machine.lanes("float32")
+    half = max(lanes // 2, 1)
+    exact = [b for b in range(4 * lanes, 0, -half) if spec.out_channels % b == 0]
+    return [b for b in exact if b % lanes == 0] or exact
+
+
+def _tiles(spec: ConvSpec, outputs: int, band: int) -> int:
+    return conv2d_winograd.tiling(spec, outputs, band).strip
+
+
+def legal(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """Bands divide the rows, the register tile fits and is not too ragged, and there are jobs."""
+    outputs, band, pixels = (int(decisions[name]) for name in ("outputs", "band", "pixels"))
+    bands = _bands(spec, outputs)
+    if band not in bands:
+        return False
+    most = max(spec.batch * bands[-1], spec.out_channels // min(_blocks(spec, machine)))
+    if _jobs(spec, decisions) < min(most, tile_costs.LEAST_JOBS):
+        return False
+    vectors = tile_costs.vectors(int(decisions["channels"]), machine, "float32")
+    if pixels > 1 and costs.registers(pixels, vectors) > machine.vector_registers:
+        return False
+    strip = _tiles(spec, outputs, band)
+    return pixels in tile_costs.pixel_tiles(strip, machine.vector_registers - 2)
+
+
+def default(costs: Costs, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal point with the least estimated time."""
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    points: list[dict[str, Choice]] = [
+        {
+            "outputs": outputs,
+            "channels": channels,
+            "pixels": pixels,
+            "band": band,
+            "order": order,
+            "unroll": space["unroll"][0],
+        }
+        for outputs in space["outputs"]
+        for channels in space["channels"]
+        for band in _bands(spec, int(outputs))
+        for pixels in tile_costs.pixel_tiles(
+            _tiles(spec, int(outputs), band), machine.vector_registers - 2
+        )
+        for order in space["order"]
+    ]
+    return min(
+        (point for point in points if legal(costs, spec, machine, point)),
+        key=lambda point: cycles(costs, spec, machine, point),
+    )
+
+
+def preferred(costs: Costs, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the best tile is estimated to be faster than direct convolution at its usual rate."""
+    fmas = spec.macs / machine.lanes("float32") / machine.fma_ports / costs.direct_rate
+    direct = max(fmas, _filter_cycles(costs, spec, machine, taps=conv2d_winograd.TAPS**2, reads=1))
+    return cycles(costs, spec, machine, default(costs, spec, machine)) < direct
+
+
+def cycles(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """Estimate one core's cycles: products or reading the filter, whichever is longer, and transforms."""
+    outputs, channels, pixels, band = (
+        int(decisions[name]) for name in ("outputs", "channels", "pixels", "band")
+    )
+    lanes, size = machine.lanes("float32"), outputs + conv2d_winograd.TAPS - 1
+    cut = conv2d_winograd.tiling(spec, outputs, band)
+    count, strip = spec.batch * cut.bands * cut.strip, cut.strip
+    vectors = -(-channels // lanes)
+    fmas = count * size**2 * spec.in_channels * spec.out_channels / lanes
+    useful = (3 + strip / tile_costs.rounded(strip, pixels)) / 4
+    products = fmas * tile_costs.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
+    panel = spec.in_channels * channels * ITEM_BYTES[spec.dtype]
+    if 4 * panel > 3 * machine.l1_bytes:  # every strip reads it from the second level
+        strips = count / pixels
+        products += strips * size**2 * panel * (spec.out_channels / channels) / costs.l2_bytes
+    reads = spec.batch * cut.bands if decisions["order"] == DATA_OUTER else spec.batch
+    filter_ = _filter_cycles(costs, spec, machine, size**2, reads)
+    transforms = (
+        count * size**2 * (costs.data * spec.in_channels + costs.out * spec.out_channels) / lanes
+    )
+    transforms *= _spilled(spec, machine, decisions)
+    # An eighth of the lesser breaks ties among tiles that all wait for memory.
+    return float(max(products, filter_) + min(products, filter_) / 8 + transforms)
+
+
+def _filter_cycles(costs: Costs, spec: ConvSpec, machine: Machine, taps: int, reads: int) -> float:
+    """Cycles of reading a filter with so many taps, from where it is found again."""
+    size = filter_bytes(spec, taps)
+    far = tile_costs.is_far(size, machine)
+    return reads * size / (costs.far_bytes if far else costs.l2_bytes)
+
+
+def _spilled(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+    """How much dearer transforms are when their results leave the second-level cache."""
+    outputs, band = int(decisions["outputs"]), int(decisions["band"])
+    size = outputs + conv2d_winograd.TAPS - 1
+    rows = band if decisions["order"] == DATA_OUTER else conv2d_winograd.tile_rows(spec, outputs)
+    held = _tiles(spec, outputs, rows) * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
+    return 2.0 if 2 * held > machine.l2_bytes else 1.0

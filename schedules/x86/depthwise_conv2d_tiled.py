@@ -1,0 +1,159 @@
+"""Depthwise convolution on x86: a register tile of rows x columns for one vector of channels.
+
+THE TILE
+
+Every output channel has its own kernel_height x kernel_width weights and no reduction over channels, so
+the only reuse is between neighbouring outputs. A tile of ``rows`` x ``columns`` outputs reads each of
+its inputs once and uses it for every tap that covers it. For 3x3, stride 1, one vector of channels:
+
+    tile    inputs   loads/FMA with the weights
+    1 x 1    9       (9 + 9) / 9    = 2.0            what XNNPACK does: bound by loads at half the peak
+    1 x 4   18       (18 + 9) / 36  = 0.75           4 accumulators: latency shows
+    2 x 4   24       (24 + 9) / 72  = 0.46           8 accumulators + 9 weights + inputs <= 32 (AVX-512)
+    2 x 7   36       (36 + 9) / 126 = 0.36          14 accumulators + 9 weights + inputs <= 32
+
+AVX2's sixteen registers hold 2 x 4 accumulators and take the weights as memory operands.
+At stride 2 neighbouring windows share one row and column only: 2 x 4 has 5 x 9 inputs, 0.75 loads/FMA.
+
+Measured, Sapphire Rapids, one thread, 2026-11-22 (docs/measured.md): 3x3 at stride 1 on 28x28 and smaller
+reaches 63 to 67 % of the FMA peak with the default decisions, without an epilogue; larger maps run at
+the copy bandwidth.
+A fused relu6 costs three operations per output on the ports of its nine multiply-adds: 75 % is the most
+that is left. Starting the sums at the bias would save one of the three, but te.create_prim_func (0.27)
+drops the init of a te.sum without a word.
+
+THE BORDER
+
+The padded input is never stored: it would double the traffic of an operator that lives on bandwidth.
+Tiles are split into first, interior and last, by rows and by columns, and each of the up to nine kinds
+gets its own code (`lowering.specialise_tiles`): the interior has no test, the border's tests fold.
+
+THE ORDER of the tile loops; n is always outside
+
+    channels_inner    rows, columns, channels: memory in its own order, weights reloaded per tile
+    channels_middle   rows, channels, columns: weights stay in registers along a row of tiles
+    channels_outer    channels, rows, columns: they stay for the whole image, but every row is a stride
+                      of in_channels apart: cache sets collide when that is a multiple of 1 KiB
+"""
+
+from __future__ import annotations
+
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.problem.arguments import window_extent
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.shared import tile_costs
+from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, MOST_UNROLLED, OUTER, nest
+from tvmconv.schedules.x86 import dot_code
+
+
+def accepts(spec: ConvSpec, machine: Machine) -> bool:
+    """Every depthwise_conv2d with an output."""
+    return spec.op == "depthwise_conv2d" and not spec.is_empty
+
+
+def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile and the order of the loops over tiles."""
+    lanes = machine.lanes(spec.accumulator_dtype)
+    return (
+        Knob("channels", tuple(_channel_tiles(spec.in_channels, lanes))),
+        Knob("columns", tuple(t for t in (4, 3, 6, 7, 8, 5, 2, 1) if t <= spec.out_width)),
+        Knob("rows", tuple(t for t in (2, 3, 4, 1) if t <= spec.out_height)),
+        Knob("order", (MIDDLE, INNER, OUTER)),
+    )
+
+
+def _channel_tiles(channels: int, lanes: int) -> list[int]:
+    """One or two vectors, exact where possible; odd channel counts get a ragged last tile."""
+    widths = [lanes, 2 * lanes, lanes // 2]
+    exact = [width for width in widths if width and channels % width == 0]
+    if channels <= 2 * lanes:
+        exact.append(channels)
+    return sorted(set(exact), key=lambda w: abs(w - lanes)) or [min(lanes, channels)]
+
+
+def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """The tile leaves an eighth of the registers free, and its unrolled code fits the cache."""
+    vectors = tile_costs.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
+    outputs = int(decisions["rows"]) * int(decisions["columns"]) * spec.multiplier
+    if outputs == spec.multiplier:
+        return True
+    live = outputs * vectors + spec.kernel_height + 2
+    return (
+        8 * live <= 7 * machine.vector_registers
+        and outputs * spec.kernel_height * spec.kernel_width <= MOST_UNROLLED
+    )
+
+
+def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal tile of one vector with the least estimated time per multiply-add.
+
+    Where data and output fit the second-level cache, a row of tiles keeps its weights in registers;
+    beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
+    2: 218 us against 296; 56x56x144: 128 against 163).
+    """
+    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
+    order = MIDDLE if spec.bytes <= machine.l2_bytes else INNER
+    points: list[dict[str, Choice]] = [
+        {"channels": space["channels"][0], "columns": columns, "rows": rows, "order": order}
+        for columns in space["columns"]
+        for rows in space["rows"]
+    ]
+    return min(
+        (point for point in points if legal(spec, machine, point)),
+        key=lambda point: cycles_per_fma(spec, machine, int(point["rows"]), int(point["columns"])),
+    )
+
+
+def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
+    """Estimate cycles per useful vector multiply-add of a rows x columns tile.
+
+    The largest of arithmetic, loads and the latency of the taps' chain. Weights stay in registers if
+    accumulators, weights and one column of inputs take at most 25 of 32: beyond that LLVM 22 spills
+    (3x3, stride 1, stores: none at 2 x 4 and 2 x 6, 7 at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in
+    the assembly, 2026-11). A spilled register costs a store and a few loads in every tile.
+    """
+    (sh, sw), (dh, dw) = spec.strides, spec.dilations
+    taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
+    window_rows = (rows - 1) * sh + window_extent(spec.kernel_height, dh)
+    window_columns = (columns - 1) * sw + window_extent(spec.kernel_width, dw)
+    # With dilation neighbouring windows may share nothing.
+    inputs = min(window_rows * window_columns, rows * columns * taps)
+    room = machine.vector_registers * 25 // 32
+    live = accumulators + min(window_rows, rows * spec.kernel_height)
+    resident = live + taps * spec.multiplier <= room
+    excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
+    loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
+    fmas = accumulators * taps
+    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
+    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
+    return (cycles + loads / 8) / fmas / _useful(spec, rows, columns)
+
+
+def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
+    """Share of a tile's efficiency that is left with ragged tiles at the edges.
+
+    A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
+    """
+    computed: int = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
+        spec.out_width, columns
+    )
+    return (3 + spec.out_height * spec.out_width / computed) / 4
+
+
+def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
+    lanes = _whole_vector(spec, machine, decisions)
+    products = dot_code.multiply_add(spec.dtype, machine, lanes)
+    return nest(spec, decisions, spec.accumulator_dtype, products, lanes)
+
+
+def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
+    """Lanes of a vector that whole tiles of channels consist of; 0 where a tile is ragged."""
+    channels, whole = int(decisions["channels"]), machine.lanes(spec.accumulator_dtype)
+    if spec.in_channels % channels:
+        return 0
+    return next((lanes for lanes in (whole, whole // 2) if lanes and channels % lanes == 0), 0)
+
+
+TILED = Schedule("x86.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply)
+SCHEDULES = (TILED,)

@@ -1,0 +1,114 @@
+"""GPUs as data: facts that hang together, cards by name, and what to say of those that cannot be had."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tvmconv import hardware
+from tvmconv.checking import contract, pack_facts
+from tvmconv.errors import HardwarePackError, UnknownNameError
+
+PACK = hardware.load_pack("cuda")
+all_machines = pytest.mark.parametrize("machine", PACK.machines, ids=lambda machine: machine.name)
+
+
+@all_machines
+def test_facts_hang_together(machine):
+    gpu = machine.gpu
+    pack_facts.check_facts(machine)
+
+    assert gpu.shared_bytes_per_multiprocessor < machine.l1_bytes  # one memory for both
+    assert gpu.l2_bytes == machine.l2_bytes
+    assert gpu.async_copy == (gpu.capability >= (8, 0))
+    assert ("bfloat16" in gpu.tensor_core_dtypes) == (gpu.capability >= (8, 0))
+    assert gpu.threads_per_multiprocessor % 32 == 0
+    # Float32 of these cards: 8 (T4) to 83 (RTX 4090) TFLOP/s, but for Orin's 5.
+    peak = 2 * 4 * machine.fma_ports * gpu.multiprocessors * gpu.clock
+    assert 5e12 < peak < 84e12
+
+
+# Peaks of float32 that NVIDIA's data sheets give, without sparsity, in TFLOP/s.
+PEAKS = {
+    "t4": 8.1,
+    "a100": 19.5,
+    "rtx-3090": 35.6,
+    "jetson-orin-gpu": 5.3,
+    "rtx-4090": 82.6,
+    "l4": 30.3,
+    "h100": 67.0,
+    "h200": 67.0,
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_multiprocessors_lanes_and_clock_give_the_peak_of_the_data_sheet(name):
+    machine, _ = hardware.find_machine(name)
+    peak = 2 * 4 * machine.fma_ports * machine.gpu.multiprocessors * machine.gpu.clock
+
+    assert peak / 1e12 == pytest.approx(PEAKS[name], rel=0.02)
+
+
+def test_a_card_with_the_facts_of_its_architecture_is_an_alias():
+    assert hardware.find_machine("h100")[0].name == "sm_90"
+    assert hardware.find_machine("h200")[0].name == "h200"
+    # The board's name stands for its CPU.
+    assert hardware.find_machine("jetson-orin")[0].gpu is None
+    assert hardware.find_machine("jetson-orin-gpu")[0].architecture == "aarch64"
+
+
+@pytest.mark.parametrize("name", ["sm_70", "v100", "p100"])
+def test_a_card_too_old_for_cuda_13_is_refused_with_the_reason(name):
+    with pytest.raises(UnknownNameError, match=rf"'{name}'.*CUDA 13.*sm_75.*--machine host"):
+        hardware.find_machine(name)
+
+
+def test_a_card_too_new_is_sent_to_the_ptx_of_the_newest():
+    with pytest.raises(UnknownNameError, match=r"Build for sm_90.*PTX"):
+        hardware.find_machine("b200")
+
+
+def test_a_name_cannot_be_there_and_unavailable():
+    with pytest.raises(HardwarePackError, match="has 'h100' and says that it has not"):
+        dataclasses.replace(PACK, unavailable={"h100": "no"})
+
+
+WRONG = {
+    "no facts": ({"gpu": None}, "machines of kind cuda"),
+    "another arch": ({"arch": "sm_80"}, "both must be the same"),
+    "no arch": ({"arch": "hopper"}, "both must be the same"),
+    "no bandwidth": ({"bandwidth": 0}, "bandwidth of sm_90 is 0"),
+    "a block too large": ({"shared_bytes": 1 << 20}, "its multiprocessor only"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_facts_that_contradict_each_other_are_refused(fault):
+    changes, message = WRONG[fault]
+    machine, _ = hardware.find_machine("sm_90")
+    wrong = (
+        dataclasses.replace(machine, **changes)
+        if "gpu" in changes
+        else dataclasses.replace(machine, gpu=dataclasses.replace(machine.gpu, **changes))
+    )
+
+    with pytest.raises(HardwarePackError, match=message):
+        pack_facts.check_facts(wrong)
+
+
+def test_a_gpu_target_needs_a_host():
+    machine, _ = hardware.find_machine("sm_90")
+    alone = dataclasses.replace(machine, target={"kind": "cuda", "arch": "sm_90"})
+
+    with pytest.raises(HardwarePackError, match="no host of kind llvm"):
+        pack_facts.check_facts(alone)
+
+
+def test_this_host_never_runs_a_gpus_kernels_on_its_arrays():
+    machine, _ = hardware.find_machine("sm_90")
+
+    assert contract.lacking(machine) == ["sm_90"]
+    assert {kind.gpu.arch for kind in contract.kinds(PACK)} == {
+        machine.gpu.arch for machine in PACK.machines
+    }

@@ -1,0 +1,1 @@
+"""From specs to machine code to a bundle: compiler, linker, cross-compiling, the cache of kernels."""

@@ -1,0 +1,25 @@
+"""Where this package keeps what it can make or fetch again; standard library and platformdirs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tvmconv.errors import INSTALL_COMPILER, MissingToolError
+
+DIRECTORY_VARIABLE = "TVMCONV_CACHE_DIR"
+
+
+def directory() -> Path:
+    """Return the folder of everything cached: ``$TVMCONV_CACHE_DIR``, else the user's cache directory."""
+    given = os.environ.get(DIRECTORY_VARIABLE)
+    if given:
+        return Path(given)
+    try:
+        import platformdirs
+    except ImportError as error:
+        raise MissingToolError(
+            "platformdirs, which knows where the cache belongs, is not installed. "
+            f"To mend it: {INSTALL_COMPILER}, or set {DIRECTORY_VARIABLE}."
+        ) from error
+    return platformdirs.user_cache_path("tvmconv")

@@ -1,0 +1,129 @@
+"""Checks of a hardware pack as a whole: its names, its machines' facts, and a schedule for every problem.
+
+`tvmconv.contract` says how a pack's own tests call them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from tvm.target import Target, codegen
+
+from tvmconv import hardware
+from tvmconv.errors import HardwarePackError
+from tvmconv.hardware import Gpu, HardwarePack, Machine
+from tvmconv.problem.rules import OP_DTYPES
+from tvmconv.problem.spec import ConvSpec
+
+# Names are folders of records, and are listed with commas on the command line.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_WHOLE_FACTS = (
+    "vector_bytes", "vector_registers", "fma_ports", "fma_latency", "load_ports", "l1_bytes", "l2_bytes",
+)  # fmt: skip
+_GPU_FACTS = (
+    "multiprocessors", "shared_bytes", "shared_bytes_per_multiprocessor", "threads_per_multiprocessor",
+    "blocks_per_multiprocessor", "l2_bytes", "bandwidth", "clock", "registers_per_multiprocessor",
+    "cluster_blocks",
+)  # fmt: skip
+
+
+def check_names(pack: HardwarePack) -> None:
+    """Names of machines and schedules are well-formed, and no other pack has them."""
+    for name in pack.machine_names():
+        if not _NAME.fullmatch(name) or name == "host":
+            raise HardwarePackError(
+                f"pack {pack.name!r}: {name!r} is no name for a machine: it must be lower "
+                "case letters, digits, '.', '_' and '-', and `host` is taken"
+            )
+    for schedule in pack.schedules:
+        family, _, rest = schedule.name.partition(".")
+        operator, _, algorithm = rest.partition(".")
+        if family != pack.name or operator not in OP_DTYPES or not algorithm:
+            raise HardwarePackError(
+                f"pack {pack.name!r}: schedule {schedule.name!r} must be named "
+                f"{pack.name}.OPERATOR.ALGORITHM with an operator of {', '.join(OP_DTYPES)}"
+            )
+    for other in hardware.working_packs()[0]:
+        names = set(other.machine_names()) if other.name != pack.name else set()
+        taken = sorted(names & set(pack.machine_names()))
+        if taken:
+            raise HardwarePackError(f"{', '.join(taken)} are also machines of pack {other.name!r}")
+
+
+def check_facts(machine: Machine) -> None:
+    """Sizes are positive, and LLVM or CUDA knows the target."""
+    _check_whole(machine.name, machine, _WHOLE_FACTS)
+    if machine.vector_bytes & (machine.vector_bytes - 1) or machine.vector_bytes < 8:
+        raise HardwarePackError(
+            f"vector_bytes of {machine.name} is {machine.vector_bytes}: not a power of two from 8 on"
+        )
+    if len(set(machine.features)) != len(machine.features) or "kind" not in machine.target:
+        raise HardwarePackError(
+            f"{machine.name} has a feature twice, or a target without a kind: {machine.features}, "
+            f"{dict(machine.target)}"
+        )
+    if machine.target["kind"] == "llvm":
+        _check_target(machine)
+    if (machine.target["kind"] == "cuda") != (machine.gpu is not None):
+        raise HardwarePackError(
+            f"{machine.name} has a target of kind {machine.target['kind']!r} and gpu={machine.gpu}: "
+            "machines of kind cuda, and only they, have facts of a GPU"
+        )
+    if machine.gpu is not None:
+        _check_gpu(machine, machine.gpu)
+
+
+def _check_whole(owner: str, facts: Machine | Gpu, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(facts, name)
+        if type(value) is not int or value < 1:
+            raise HardwarePackError(f"{name} of {owner} is {value!r}, no positive integer")
+
+
+def _check_gpu(machine: Machine, gpu: Gpu) -> None:
+    """The target is of that architecture, with a host that TVM knows, and blocks fit where they run."""
+    _check_whole(machine.name, gpu, _GPU_FACTS)
+    if not re.fullmatch(r"sm_[1-9][0-9]+", gpu.arch) or machine.target.get("arch") != gpu.arch:
+        raise HardwarePackError(
+            f"{machine.name} has arch {gpu.arch!r}, and {machine.target.get('arch')!r} in its target: both "
+            "must be the same, like sm_90"
+        )
+    if gpu.shared_bytes > gpu.shared_bytes_per_multiprocessor:
+        raise HardwarePackError(
+            f"a block of {machine.name} has {gpu.shared_bytes} bytes of shared memory, its multiprocessor "
+            f"only {gpu.shared_bytes_per_multiprocessor}"
+        )
+    host_target = Target(dict(machine.target)).host
+    if host_target is None or host_target.kind.name != "llvm":
+        raise HardwarePackError(
+            f"{machine.name}'s target has no host of kind llvm, which its kernels are launched from"
+        )
+
+
+def _check_target(machine: Machine) -> None:
+    """LLVM knows processor and extensions: those that it does not know it leaves out, and goes on."""
+    target = Target(dict(machine.target))
+    processor = machine.target.get("mcpu")
+    known = {str(name) for name in codegen.llvm_get_cpu_archlist(target)}
+    if processor is not None and processor not in known:
+        near = ", ".join(difflib.get_close_matches(str(processor), known)) or "none"
+        raise HardwarePackError(
+            f"LLVM knows no processor {processor!r} for {machine.name}; near names: {near}"
+        )
+    on = {str(name) for name in codegen.llvm_get_cpu_features(target)}
+    for extension in machine.target.get("mattr", ()):
+        if (extension[1:] in on) != extension.startswith("+"):
+            raise HardwarePackError(
+                f"{extension!r} of {machine.name}'s target changes nothing: LLVM does not know it"
+            )
+
+
+def check_coverage(pack: HardwarePack, machine: Machine, spec: ConvSpec) -> None:
+    """Some schedule accepts a problem, and none one without an output."""
+    accepted = [s.name for s in pack.schedules if s.accepts(spec, machine)]
+    if spec.is_empty and accepted:
+        raise HardwarePackError(f"{accepted[0]} accepts {spec.key}, which has no output to compute")
+    if not spec.is_empty and not accepted:
+        raise HardwarePackError(f"pack {pack.name!r} has no schedule for {spec.key}")

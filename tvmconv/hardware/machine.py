@@ -1,0 +1,96 @@
+"""Facts of machines, as types; schedules read nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmconv.problem.rules import ITEM_BYTES
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Facts of a GPU beyond those of one of its multiprocessors, which `Machine` has.
+
+    Attributes:
+        arch: as CUDA's compilers spell it: ``sm_90``.
+        multiprocessors: of the whole card.
+        shared_bytes: the most shared memory that one block may ask for.
+        shared_bytes_per_multiprocessor: what the blocks on one multiprocessor share; each takes 1 KiB
+            more than it asks for, from sm_80 on.
+        threads_per_multiprocessor, blocks_per_multiprocessor: the most that are there at a time.
+        l2_bytes: of the whole card.
+        bandwidth: of its memory, in bytes a second.
+        clock: boost clock in Hz.
+        tensor_core_dtypes: inputs of tensor cores; float32 stands for TF32.
+        async_copy: whether it copies to shared memory past the registers (cp.async).
+        registers_per_multiprocessor: of 32 bits.
+        cluster_blocks: how many blocks can wait for each other, on every card of the architecture.
+    """
+
+    arch: str
+    multiprocessors: int
+    shared_bytes: int
+    shared_bytes_per_multiprocessor: int
+    threads_per_multiprocessor: int
+    blocks_per_multiprocessor: int
+    l2_bytes: int
+    bandwidth: int
+    clock: int
+    tensor_core_dtypes: tuple[str, ...]
+    async_copy: bool
+    registers_per_multiprocessor: int = 65536
+    cluster_blocks: int = 1
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability: (9, 0) for ``sm_90``."""
+        digits = self.arch.removeprefix("sm_")
+        return int(digits[:-1]), int(digits[-1])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts of one kind of core, as published by its vendor or measured; schedules read nothing else.
+
+    The core of a GPU is a multiprocessor, and ``architecture`` is then that of the host.
+
+    Attributes:
+        name: what users call it; also the folder of its tuning records.
+        description: one line for people.
+        architecture: as ``platform.machine()`` spells it.
+        target: TVM's target, in its dict form.
+        features: the ``/proc/cpuinfo`` flags of every instruction set that ``target`` may use.
+        vector_bytes: width of a vector register.
+        vector_registers: architectural vector registers.
+        fma_ports: vector multiply-adds a cycle.
+        fma_latency: cycles from a multiply-add to one that uses its result.
+        load_ports: vector loads a cycle from the first-level cache.
+        l1_bytes, l2_bytes: data caches of one core.
+        gigahertz: the clock of a usual board. This and the next two are for predictions only, and 0 where
+            nobody looked them up: such a machine cannot be simulated.
+        l2_bytes_per_cycle, memory_bytes_per_cycle: what one core moves between its caches, and beyond.
+        gpu: facts of the card, None for a CPU.
+    """
+
+    name: str
+    description: str
+    architecture: str
+    target: Mapping[str, Any]
+    features: tuple[str, ...]
+    vector_bytes: int
+    vector_registers: int
+    fma_ports: int
+    fma_latency: int
+    load_ports: int
+    l1_bytes: int
+    l2_bytes: int
+    gigahertz: float = 0.0
+    l2_bytes_per_cycle: float = 0.0
+    memory_bytes_per_cycle: float = 0.0
+    gpu: Gpu | None = None
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of ``dtype`` in one vector register."""
+        return self.vector_bytes // ITEM_BYTES[dtype]

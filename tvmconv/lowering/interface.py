@@ -1,0 +1,78 @@
+"""What a scheduled nest and its packing function look like to those who call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import te, tirx
+
+from tvmconv.hardware.schedule import Function
+from tvmconv.problem.spec import ConvSpec
+
+LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls
+SPLIT_AT = "tvmconv.split_at"  # loop annotation: tile numbers at which the loop changes its nature
+
+
+def prim_func(arguments: list[te.Tensor]) -> tirx.PrimFunc:
+    """Return the unscheduled function of tensors, all of them arguments, the last one the output."""
+    return te.create_prim_func(arguments)
+
+
+def with_interface(
+    func: tirx.PrimFunc,
+    shapes: Mapping[str, tuple[int, ...]],
+    aligned: frozenset[str],
+    dtypes: Mapping[str, str] | None = None,
+) -> tirx.PrimFunc:
+    """Give a scheduled function the shapes, dtypes and alignments that its callers see.
+
+    ``shapes`` are the callers' shapes by buffer name where they differ from the loops' (the same bytes in
+    the same order), and ``dtypes`` the callers' dtypes of those. Buffers that are not in ``aligned`` may
+    lie at any multiple of their element size: NumPy hardly ever aligns to the 64 bytes that TVM assumes
+    and does not check, and an unaligned vector load costs nothing extra where the address happens to be
+    aligned.
+    """
+    params, views, renamed = [], [], {}
+    for inner in func.params:
+        element_bytes = tvm.DataType(inner.dtype).itemsize
+        alignment = 64 if inner.name in aligned else element_bytes
+        view = tirx.decl_buffer(inner.shape, inner.dtype, inner.name, data_alignment=alignment)
+        renamed[inner] = view
+        shape = shapes.get(inner.name, inner.shape)
+        dtype = (dtypes or {}).get(inner.name, inner.dtype)
+        if dtype != inner.dtype or list(shape) != list(inner.shape):
+            outer = tirx.decl_buffer(shape, dtype, inner.name, data_alignment=alignment)
+            views.append(tirx.DeclBuffer(view, data=tirx.buffer.buffer_data(outer)))
+            params.append(outer)
+        else:
+            params.append(view)
+    body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda var: renamed.get(var, var)))
+    body = tirx.SeqStmt([*views, body]) if views else body
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def function(
+    spec: ConvSpec,
+    main: Any,
+    pack: Any,
+    packed_shape: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    llvm_ir: str | None = None,
+) -> Function:
+    """Return the pair with aligned weights.
+
+    Args:
+        spec: the convolution.
+        main: scheduled (data, filter, bias?, residual?, out).
+        pack: (filter, packed).
+        packed_shape: of the packed filter.
+        shapes: what callers pass where the loops see another shape.
+        llvm_ir: definitions of functions that ``main`` calls.
+    """
+    main = with_interface(main, shapes or {}, frozenset({"filter"}), {"data": spec.dtype})
+    if llvm_ir is not None:
+        main = main.with_attr(LLVM_IR, llvm_ir)
+    return Function(main, with_interface(pack, {}, frozenset({"packed"})), packed_shape)

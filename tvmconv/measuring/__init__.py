@@ -1,0 +1,1 @@
+"""Times and counts: where kernels run, what the machine could do, and what other libraries do."""

@@ -1,0 +1,100 @@
+"""Times the kernels of a workload on a board over TVM's RPC: what `bench` does here, done there.
+
+A board checks every kernel's values, and times it, as in the tuner's last comparison. A CPU's roof is
+measured before all layers and behind them, not beside each as `bench` does: a question to a board is one
+kernel's.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tvmconv import hardware
+from tvmconv.building import cross, toolchain
+from tvmconv.errors import TuningError
+from tvmconv.hardware import HardwarePack, Machine
+from tvmconv.measuring.bench import gpu as gpu_bench
+from tvmconv.measuring.bench.bench import Compiled, Report, Row, row
+from tvmconv.measuring.places.boards import Boards
+from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.process.candidate import Candidate
+from tvmconv.measuring.process.runner import Conditions
+from tvmconv.measuring.roof.probe import Roof
+from tvmconv.problem.workloads import Layer
+from tvmconv.records.choice import choose
+
+Progress = Callable[[str, int, int], None]
+
+
+def bench(
+    layers: Sequence[Layer],
+    machine_name: str,
+    boards: Boards,
+    threads: int,
+    rounds: int,
+    progress: Progress,
+    directories: Sequence[Path] | None,
+    winograd: bool,
+    cache: str = "warm",
+) -> Report | gpu_bench.Report:
+    """Time every layer that is not empty, ``rounds`` runs of 3 ms each, one layer after the other.
+
+    Raises TuningError when there is no tracker or no board, or a kernel fails on it; and what building for
+    the machine raises.
+    """
+    toolchain.require_compiler()
+    machine, pack = hardware.find_machine(machine_name)
+    cross.require(machine.architecture, machine.name)
+    todo = [layer for layer in layers if not layer.spec.is_empty]
+    timed: list[tuple[Layer, Compiled, list[float]]] = []
+    with Measurer(machine, Conditions(threads, cache), boards=boards) as measurer:
+        before = measurer.roof()
+        for layer in todo:
+            progress(f"{layer.name} on {measurer.cpu}", len(timed), len(todo))
+            found = _times(layer, machine, pack, measurer, rounds, directories, winograd)
+            timed.append((layer, *found))
+        if machine.gpu is not None:
+            on_gpu = tuple(gpu_bench.row(*each, machine) for each in timed)
+            return gpu_bench.Report(on_gpu, machine.name, str(measurer.here), rounds, cache)
+        measured = _higher(before, measurer.roof())
+        rows = tuple(_row(*each, measured) for each in timed)
+        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds, cache)
+
+
+def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> Row:
+    rate = layer.spec.flops / statistics.median(times)
+    shares = rate / measured.flops_per_second, rate / measured.fed_flops_per_second
+    return row(layer, kernel, times, shares, measured)
+
+
+def _higher(first: Roof, second: Roof) -> Roof:
+    """The higher of each figure: a busy neighbour lowers a roof, nothing raises it."""
+    return Roof(
+        max(first.flops_per_second, second.flops_per_second),
+        max(first.fed_flops_per_second, second.fed_flops_per_second),
+        tuple(
+            max(pair, key=lambda level: level.bytes_per_second)
+            for pair in zip(first.bandwidths, second.bandwidths, strict=True)
+        ),
+    )
+
+
+def _times(
+    layer: Layer,
+    machine: Machine,
+    pack: HardwarePack,
+    measurer: Measurer,
+    rounds: int,
+    directories: Sequence[Path] | None,
+    winograd: bool,
+) -> tuple[Compiled, list[float]]:
+    """What computes the layer, and seconds of one call in each round."""
+    choice = choose(layer.spec, machine, pack, directories, winograd)
+    candidate = Candidate(choice.schedule.name, choice.decisions)
+    times = measurer.interleave(layer.spec, [candidate], rounds)
+    if isinstance(times, str):
+        raise TuningError(f"{layer.name} ({layer.spec.key}) failed on the board: {times}")
+    kernel = Compiled(choice.source, choice.schedule.name, dict(choice.decisions))
+    return kernel, times[0][0]

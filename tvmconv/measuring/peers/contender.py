@@ -1,0 +1,108 @@
+"""What each library's module makes of a layer, and how a layer is presented to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.checking import oracle
+from tvmconv.errors import TvmconvError
+from tvmconv.problem.spec import ConvSpec
+
+Array = npt.NDArray[Any]
+
+# What Winograd's largest tiles are off by at most, on outputs of about 1; bfloat16 is off by 1e-2.
+_MOST_WRONG = 1e-3
+# Of a library's own steps from byte to byte: rounding is off by half a one, a filter scaled anew by more.
+_MOST_STEPS = 3.0
+
+
+class UnsupportedLayerError(TvmconvError):
+    """A library has no such operator, or not with these arguments."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A layer with its weights in place.
+
+    Attributes:
+        call: one convolution, as a user of the library would run it, with input and output bound.
+        result: the output of the last call, in the spec's shape.
+        step: of libraries that scale the sums of bytes to bytes again, the sum that a unit of their
+            output stands for; 0 for others.
+    """
+
+    call: Callable[[], object]
+    result: Callable[[], Array]
+    step: float = 0.0
+
+
+def check(spec: ConvSpec, arguments: dict[str, Array], prepared: Prepared, own: bool) -> None:
+    """Call a layer once; BuildError where its values are not the oracle's.
+
+    Libraries other than our ``own`` may be off by as much as Winograd's largest tiles, or their rounding.
+    """
+    prepared.call()
+    most = max(_MOST_WRONG, _MOST_STEPS * prepared.step)
+    bound = None if own else (_MOST_WRONG, most)
+    oracle.assert_close(spec, oracle.conv(spec, **arguments), prepared.result(), bound)
+
+
+def summed(spec: ConvSpec, out: Array, step: float, zero: int) -> Array:
+    """Sums as int32 from a library's bytes."""
+    return np.rint((out.astype(np.float64) - zero) * step).astype(spec.out_dtype)
+
+
+def plain(spec: ConvSpec) -> ConvSpec:
+    """The convolution alone: not every library fuses every epilogue."""
+    return replace(spec, bias=False, activation=None, residual=False)
+
+
+def padding_of(spec: ConvSpec) -> str | None:
+    """``SAME`` or ``VALID`` where that means the spec's padding, else None."""
+    for padding in ("VALID", "SAME"):
+        make = ConvSpec.conv2d if spec.op == "conv2d" else ConvSpec.depthwise_conv2d
+        other = make(
+            spec.input_shape,
+            spec.filter_shape,
+            spec.strides,
+            padding,
+            spec.data_format,
+            spec.dilations,
+            spec.dtype,
+        )
+        if other.pads == spec.pads:
+            return padding
+    return None
+
+
+def padded(spec: ConvSpec, data: Array) -> Array:
+    """The input with its padding around, for libraries without asymmetric or explicit padding.
+
+    That happens in advance, which favours them.
+    """
+    top, bottom, left, right = spec.pads
+    return np.ascontiguousarray(np.pad(data, ((0, 0), (top, bottom), (left, right), (0, 0))))
+
+
+def to_nchw(data: Array) -> Array:
+    """NHWC to NCHW, contiguous."""
+    return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+
+
+def from_nchw(out: Array) -> Array:
+    """NCHW to NHWC."""
+    return out.transpose(0, 2, 3, 1)
+
+
+def oihw(spec: ConvSpec, filter: Array) -> Array:
+    """The filter as (output channels, input channels of a group, height, width)."""
+    if spec.op == "conv2d":
+        return np.ascontiguousarray(filter.transpose(3, 2, 0, 1))
+    height, width, channels, multiplier = spec.filter_shape
+    turned = filter.transpose(2, 3, 0, 1)
+    return np.ascontiguousarray(turned.reshape(channels * multiplier, 1, height, width))

@@ -1,0 +1,312 @@
+"""A board's side of measuring over a network: TVM's RPC, served by the runtime library alone.
+
+TVM's own server is part of apache-tvm; its loop, though, is in ``libtvm_runtime.so``. What is here speaks
+the few messages that come before it (tvm/rpc/server.py and tracker.py of apache-tvm 0.27) and gives the
+loop the functions that measure. Whoever may connect may run any code: TVM's RPC knows no authentication.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmconv.bundle import manifest
+from tvmconv.errors import IncompatibleMachineError, MissingToolError, TuningError
+from tvmconv.files import decode
+from tvmconv.hardware import Machine, host
+from tvmconv.measuring.process import device
+from tvmconv.measuring.process.candidate import Built, Failure
+from tvmconv.measuring.process.libraries import Libraries, open_runtime
+from tvmconv.measuring.process.runner import Conditions, Runner
+from tvmconv.measuring.process.worker import die_with_parent
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.version import __version__
+
+_MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
+_MISMATCH = _MAGIC + 2
+_PUT, _UPDATE_INFO, _GET_PENDING = 3, 5, 7
+_PING_SECONDS, _RETRY_SECONDS = 2.0, 2.0
+_UNUSED_PINGS = 3  # after which a key that somebody took, but does not use, is replaced
+_LARGEST = 1 << 20  # bytes of a message before the loop
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A board's server: where it listens, under which key it is known, and to which tracker."""
+
+    address: Address
+    key: str
+    tracker: Address | None
+    runtime: Path
+
+
+def serve(server: Server, say: Callable[[str], None]) -> None:
+    """Serve one client after the other, each in a process of its own, until Ctrl-C.
+
+    ``say`` is told what happens. Raises TuningError when the address cannot be listened on.
+    """
+    family = socket.getaddrinfo(*server.address, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(server.address)
+        except OSError as error:
+            raise TuningError(
+                f"cannot listen on {server.address[0]}:{server.address[1]}: {error.strerror}. Give "
+                "another --port."
+            ) from error
+        listening.listen(1)
+        port = listening.getsockname()[1]
+        say(f"serving on {server.address[0]}:{port}")
+        _Serving(server, listening, port, say).forever()
+
+
+class _Serving:
+    def __init__(
+        self, server: Server, listening: socket.socket, port: int, say: Callable[[str], None]
+    ) -> None:
+        self._server, self._listening, self._port, self._say = server, listening, port, say
+        self._tracker: socket.socket | None = None
+
+    def forever(self) -> None:
+        while True:
+            try:
+                connection, client = self._client()
+            except OSError as error:
+                self._say(f"the tracker cannot be reached ({error}); trying again")
+                if self._tracker is not None:
+                    self._tracker.close()
+                    self._tracker = None
+                time.sleep(_RETRY_SECONDS)
+                continue
+            self._say(f"{client[0]} is connected")
+            with tempfile.TemporaryDirectory(prefix="tvmconv-board-") as folder:
+                with connection:
+                    child = os.fork()
+                    if child == 0:
+                        self._listening.close()
+                        _child(connection, Path(folder), self._server.runtime)
+                os.waitpid(child, 0)
+            self._say(f"{client[0]} is gone")
+
+    def _client(self) -> tuple[socket.socket, Any]:
+        """Wait for a client that knows the key; OSError when the tracker is lost meanwhile."""
+        key = self._offer()
+        unused = 0
+        while True:
+            if self._tracker is not None:
+                ready = select.select([self._listening, self._tracker], [], [], _PING_SECONDS)[0]
+                if self._listening not in ready:
+                    unused = 0 if key in self._ask([_GET_PENDING]) else unused + 1
+                    if unused > _UNUSED_PINGS:
+                        key, unused = self._offer(), 0
+                    continue
+            connection, address = self._listening.accept()
+            with contextlib.suppress(OSError, ValueError):
+                connection.settimeout(10.0)
+                if self._greeted(connection, key):
+                    connection.settimeout(None)
+                    _keep_alive(connection)
+                    return connection, address
+            connection.close()
+
+    def _offer(self) -> str:
+        """Tell the tracker that this board is free; returns what a client must say."""
+        if self._server.tracker is None:
+            return self._server.key
+        if self._tracker is None:
+            self._tracker = socket.create_connection(self._server.tracker, 10.0)
+            self._tracker.sendall(struct.pack("<i", _TRACKER_MAGIC))
+            if struct.unpack("<i", _receive(self._tracker, 4))[0] != _TRACKER_MAGIC:
+                raise OSError("it is no RPC tracker")
+            info = {"key": f"server:{self._server.key}", "addr": (None, self._port)}
+            self._ask([_UPDATE_INFO, info])
+            self._say("the tracker knows this board")
+        key = f"{self._server.key}:{random.random()}"  # noqa: S311 - as TVM's: no secret
+        self._ask([_PUT, self._server.key, (self._port, key), None])
+        return key
+
+    def _ask(self, message: Any) -> Any:
+        assert self._tracker is not None  # noqa: S101 - for the type checker
+        text = json.dumps(message).encode()
+        self._tracker.sendall(struct.pack("<i", len(text)) + text)
+        (size,) = struct.unpack("<i", _receive(self._tracker, 4))
+        return json.loads(_receive(self._tracker, size))
+
+    def _greeted(self, connection: socket.socket, key: str) -> bool:
+        """Read who the client is; only one that knows the key is served."""
+        (magic,) = struct.unpack("<i", _receive(connection, 4))
+        if magic != _MAGIC:
+            return False
+        (size,) = struct.unpack("<i", _receive(connection, 4))
+        words = _receive(connection, size).decode().split()
+        if words[:1] != [f"client:{key}"]:
+            connection.sendall(struct.pack("<i", _MISMATCH))
+            return False
+        mine = f"server:{self._server.key}".encode()
+        connection.sendall(struct.pack("<ii", _MAGIC, len(mine)) + mine)
+        return True
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    if not 0 <= size <= _LARGEST:
+        raise OSError("it speaks something else")
+    content = b""
+    while len(content) < size:
+        part = connection.recv(size - len(content))
+        if not part:
+            raise OSError("connection closed")
+        content += part
+    return content
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Notice within a minute that a client is gone without a word: the board is for the next one."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _child(connection: socket.socket, folder: Path, runtime: Path) -> None:
+    """Serve one client, and end."""
+    code = 1
+    try:
+        import tvm_ffi
+
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+        open_runtime(runtime, 1)
+        session = Desk(folder, runtime)
+        tvm_ffi.register_global_func("tvmconv.put", session.put)
+        tvm_ffi.register_global_func("tvmconv.ask", session.ask)
+        try:
+            tvm_ffi.get_global_func("rpc.ServerLoop")(connection.fileno())
+        finally:
+            session.close()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Desk:
+    """What a client may ask for: files put here, and questions about them; JSON text both ways.
+
+    A question is an object of ``verb`` and its arguments; the answer has ``value``, or ``error`` where a
+    candidate is to blame, or ``refused`` where nothing can be measured here at all.
+    """
+
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        self._folder, self._runtime = folder, runtime
+        self._runner: Runner | None = None
+        self._claim = contextlib.ExitStack()
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep a file; empty content removes it."""
+        file = self._folder / Path(name).name
+        if content:
+            file.write_bytes(content)
+        else:
+            file.unlink(missing_ok=True)
+
+    def ask(self, text: str) -> str:
+        """Answer a question."""
+        question = json.loads(text)
+        verb = question.pop("verb")
+        begin = time.monotonic()
+        try:
+            value = getattr(self, f"_{verb}")(**question)
+        except (IncompatibleMachineError, MissingToolError, TuningError, ValueError) as error:
+            return json.dumps({"refused": str(error)})
+        except (AttributeError, TypeError) as error:
+            reason = f"its tvmconv {__version__} does not know this question ({error})"
+            return json.dumps({"refused": f"{reason}: install the same release on both sides"})
+        took = time.monotonic() - begin
+        if isinstance(value, Failure):
+            return json.dumps({"error": value.text, "took": took})
+        return json.dumps({"value": value, "took": took})
+
+    def close(self) -> None:
+        """End the measuring process, and let its GPU go."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        self._claim.close()
+
+    def _begin(self, machine: Any, threads: int, cache: str, **files: str) -> dict[str, Any]:
+        """Get ready; ``files`` are those of `Libraries` that were put here before."""
+        known: Machine = decode(Machine, machine, "machine")
+        missing = sorted(set(known.features) - host.cpu_features())
+        if known.architecture != host.architecture() or missing:
+            lacks = known.architecture if not missing else ", ".join(missing)
+            raise IncompatibleMachineError(f"{known.name} is not this board, which lacks {lacks}")
+        here = device.here(known)
+        self.close()
+        self._claim.enter_context(device.claimed(known))
+        placed = {name: self._folder / file for name, file in files.items()}
+        libraries = Libraries(**{"runtime": self._runtime, **placed})
+        self._runner = Runner(known, libraries, Conditions(threads, cache))
+        return {"cpu": here.name, "driver": here.driver, "tvmconv": __version__}
+
+    def _roof(self, limit: float) -> Any:
+        return dataclasses.asdict(self._at(limit).roof())
+
+    def _measure(
+        self, key: str, built: Any, best: float | None, beside: Any, seconds: float, limit: float
+    ) -> float | Failure:
+        yardstick = None if beside is None else self._built(beside)
+        spec = ConvSpec.from_key(key)
+        best = float("inf") if best is None else best
+        return self._at(limit).measure(spec, self._built(built), best, yardstick, seconds)
+
+    def _interleave(
+        self, key: str, built: list[Any], rounds: int, again: int, limit: float
+    ) -> list[list[list[float]]] | Failure:
+        kernels = [self._built(each) for each in built]
+        return self._at(limit).compare(ConvSpec.from_key(key), kernels, rounds, again)
+
+    def _at(self, limit: float) -> Runner:
+        if self._runner is None:
+            raise ValueError("`begin` comes first")
+        self._runner.timeout_seconds = limit
+        return self._runner
+
+    def _built(self, fields: Any) -> Built:
+        built: Built = decode(Built, fields, "built")
+        return built.placed(self._folder)
+
+
+def find_runtime(place: Path | None) -> Path:
+    """Return ``libtvm_runtime.so`` from a bundle for this architecture, a file, or the installed TVM."""
+    if place is None:
+        from tvmconv.building import toolchain
+
+        return toolchain.runtime_library()
+    file = place / manifest.runtime_name(host.architecture()) if place.is_dir() else place
+    if not file.is_file():
+        raise TuningError(
+            f"{file} does not exist: give --runtime a bundle that was built for this board, or a file "
+            "libtvm_runtime.so"
+        )
+    return file

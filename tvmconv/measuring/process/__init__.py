@@ -1,0 +1,1 @@
+"""Warm processes that compile and time, which a bad candidate may ruin."""

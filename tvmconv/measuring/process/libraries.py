@@ -1,0 +1,51 @@
+"""The libraries that a measuring process needs besides candidates, and opening them in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmconv.bundle import manifest
+from tvmconv.runtime import engine
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """What a measuring process opens besides candidates.
+
+    Attributes:
+        runtime: ``libtvm_runtime.so``.
+        roof: the roof's loops; None for a GPU, whose roof follows from its facts.
+        cuda_runtime: ``libtvm_runtime_cuda.so`` of the same release; None for a CPU.
+    """
+
+    runtime: Path
+    roof: Path | None = None
+    cuda_runtime: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Those that there are, by their names here."""
+        named = {"runtime": self.runtime, "roof": self.roof, "cuda_runtime": self.cuda_runtime}
+        return {name: file for name, file in named.items() if file is not None}
+
+
+def open_runtime(runtime: Path, threads: int) -> None:
+    """Open ``libtvm_runtime`` in this process, and let kernels run on so many threads."""
+    engine.open_runtime(runtime.parent, _entry(runtime), "")
+    engine.use_threads(threads)
+
+
+def open_cuda_runtime(runtime: Path) -> None:
+    """Open ``libtvm_runtime_cuda`` in this process, after the other and CUDA's own."""
+    engine.open_cuda_runtime(runtime.parent, _entry(runtime), "")
+
+
+def open_kernels(library: str) -> Any:
+    """Open what `Compilers` made, as a ``tvm_ffi.Module``."""
+    path = Path(library)
+    return engine.open_kernels(path, manifest.file_digest(path))
+
+
+def _entry(file: Path) -> manifest.RuntimeEntry:
+    return manifest.RuntimeEntry(file.name, manifest.file_digest(file))

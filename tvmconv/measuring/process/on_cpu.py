@@ -1,0 +1,223 @@
+"""Checks and times candidates on a CPU, in the measuring process; `gpu_stand` does so on a GPU."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmconv.checking import oracle
+from tvmconv.hardware import Machine
+from tvmconv.measuring.process.candidate import PACK, Built
+from tvmconv.measuring.process.libraries import Libraries, open_kernels, open_runtime
+from tvmconv.measuring.roof import timing
+from tvmconv.measuring.roof.probe import Probe, Roof
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime import arrays, tensors
+
+# A run fills 3 ms and there are 3, each between two looks at the machine's speed.
+_REPEATS, _LEAST_MS, _LOOK_MS = 3, 3.0, 1.0
+_YARDSTICK_REPEATS = 9  # of what all others of a layer are held against
+# One call that takes this many times the best is not timed more closely.
+_HOPELESS = 2.0
+# Single calls with flushed caches, of which the median counts: 15 agree to about 2 %.
+_COLD_CALLS = 15
+# Layers whose data, filter and expected output stay in memory: 20 MB each at most, in these networks.
+_LAYERS_KEPT = 16
+
+_Called = tuple[Any, str, tuple[Any, ...]]  # module, symbol, arguments: what `timing.seconds` takes
+
+
+def start(machine: Machine, libraries: Libraries, threads: int, cache: str) -> Stand:
+    """Open what kernels need in this process."""
+    open_runtime(libraries.runtime, threads)
+    return Stand(Probe(machine, threads, open_kernels(str(libraries.roof))), cache)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Arguments of one spec, aligned as the runtime would align them, and what must come out.
+
+    ``within`` are the lowest and the highest right values, rounded inward.
+    """
+
+    spec: ConvSpec
+    arguments: dict[str, np.ndarray[Any, Any]]
+    expected: np.ndarray[Any, Any]
+    out: np.ndarray[Any, Any]
+    within: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+    def check(self) -> None:
+        """Raise BuildError unless ``out`` is right.
+
+        Two comparisons settle that for nearly every candidate; `oracle`'s figures for people took 20 ms
+        for 800 000 values, longer than timing the kernel.
+        """
+        low, high = self.within
+        if not bool(np.all((low <= self.out) & (self.out <= high))):
+            oracle.assert_close(self.spec, self.expected, self.out)
+
+
+@dataclass(frozen=True)
+class _Yardstick:
+    """A kernel whose time is known."""
+
+    called: _Called
+    seconds: float
+
+
+class Stand:
+    """What the measuring process does: the methods are `running.Runner`'s questions."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        cache: str,
+    ) -> None:
+        self._probe, self._cache = probe, cache
+        self._layers: OrderedDict[str, _Layer] = OrderedDict()
+        self._packed: dict[tuple[str, str], Any] = {}
+        self._yardsticks: dict[tuple[str, str], _Yardstick] = {}
+
+    def roof(self) -> Roof:
+        """As `Runner.roof`."""
+        return self._probe.roof()
+
+    def peak(self) -> float:
+        """As `Runner.peak`."""
+        return self._probe.peak()
+
+    def measure(
+        self, key: str, built: Built, best: float, beside: Built | None, seconds: float
+    ) -> float:
+        """Check and time a kernel: beside another of known time, or else for itself.
+
+        Candidates are measured minutes apart, and a shared machine's speed drifts meanwhile by more than
+        good candidates differ. So each run is scaled by the speed of a kernel of the same layer beside it:
+        a busy neighbour slows arithmetic, caches and memory differently, and that kernel needs all of them
+        in like measure. The higher of two looks counts, because an interrupt during a look of 1 ms says
+        nothing of the run.
+        """
+        called = self._prepare(key, built)
+        if beside is None:
+            return self._undisturbed(called)
+        yardstick = self._yardstick(key, beside, seconds)
+        before = self._speed(yardstick)
+        if self._cache == "cold":
+            cold = statistics.median(timing.cold_seconds(*called, _COLD_CALLS))
+            return cold * max(before, self._speed(yardstick))
+        once = _once(called)
+        if once * before > _HOPELESS * best:
+            once = min(once, _once(called))  # an interrupt makes any one call look hopeless
+            if once * before > _HOPELESS * best:
+                return once * before
+        steady = []
+        for _ in range(_REPEATS):
+            (run,) = timing.seconds(*called, repeats=1, least_ms=0, calls=_calls(_LEAST_MS, once))
+            after = self._speed(yardstick)
+            steady.append(run * max(before, after))
+            before = after
+        return statistics.median(steady)
+
+    def _undisturbed(self, called: _Called) -> float:
+        """The fastest of many runs: what this machine does when its neighbours are quiet."""
+        if self._cache == "cold":
+            return statistics.median(timing.cold_seconds(*called, _YARDSTICK_REPEATS * _COLD_CALLS))
+        calls = _calls(_LEAST_MS, _once(called))
+        return min(timing.seconds(*called, _YARDSTICK_REPEATS, least_ms=0, calls=calls))
+
+    def interleave(self, key: str, built: Sequence[Built], rounds: int) -> list[list[float]]:
+        """As `Runner.interleave`."""
+        prepared = [self._prepare(key, each) for each in built]
+        times: list[list[float]] = [[] for _ in prepared]
+        for _ in range(rounds):
+            for called, seconds in zip(prepared, times, strict=True):
+                if self._cache == "cold":
+                    seconds.append(statistics.median(timing.cold_seconds(*called, _COLD_CALLS)))
+                else:
+                    seconds.extend(timing.seconds(*called, 1, _LEAST_MS))
+        return times
+
+    def _speed(self, yardstick: _Yardstick) -> float:
+        """Speed of the machine now over that at which the yardstick's time was taken."""
+        if self._cache == "cold":
+            calls = timing.cold_seconds(*yardstick.called, _COLD_CALLS // 3)
+            return yardstick.seconds / statistics.median(calls)
+        calls_of_a_look = _calls(_LOOK_MS, yardstick.seconds)
+        (now,) = timing.seconds(*yardstick.called, repeats=1, least_ms=0, calls=calls_of_a_look)
+        return yardstick.seconds / now
+
+    def _yardstick(self, key: str, built: Built, seconds: float) -> _Yardstick:
+        place = (key, built.library)
+        if place not in self._yardsticks:
+            self._yardsticks[place] = _Yardstick(self._prepare(key, built), seconds)
+        return self._yardsticks[place]
+
+    def _layer(self, key: str) -> _Layer:
+        if key in self._layers:
+            self._layers.move_to_end(key)
+            return self._layers[key]
+        spec = ConvSpec.from_key(key)
+        arguments = oracle.random_arguments(spec, seed=0)
+        expected = oracle.conv(spec, **arguments)
+        aligned = {name: arrays.aligned_copy(array) for name, array in arguments.items()}
+        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
+        self._layers[key] = _Layer(spec, aligned, expected, out, oracle.within(spec, expected))
+        while len(self._layers) > _LAYERS_KEPT:
+            old, _ = self._layers.popitem(last=False)
+            for kept in (self._packed, self._yardsticks):
+                for place in [place for place in kept if place[0] == old]:
+                    del kept[place]
+        return self._layers[key]
+
+    def _prepare(self, key: str, built: Built) -> _Called:
+        """Run a kernel once and check its values; returns what `timing.seconds` takes."""
+        layer = self._layer(key)
+        spec, out = layer.spec, layer.out
+        module = open_kernels(built.library)
+        images = {
+            name: array.reshape((spec.batch, *array.shape[-3:]))
+            for name, array in layer.arguments.items()
+            if name in ("data", "residual")
+        }
+        called = [images["data"], self._weights(key, layer, built)]
+        called += [layer.arguments["bias"]] if spec.bias else []
+        called += [images["residual"]] if spec.residual else []
+        called += [out.reshape((spec.batch, *out.shape[-3:]))]
+        pointers = tuple(arrays.array_pointer(array) for array in called)
+        out.view(np.uint8)[...] = (
+            0xFF  # NaN in every float format, -1 in int32: an element never written shows
+        )
+        module[built.symbol](*pointers)
+        layer.check()
+        return module, built.symbol, pointers
+
+    def _weights(self, key: str, layer: _Layer, built: Built) -> np.ndarray[Any, Any]:
+        weights = layer.arguments["filter"]
+        if built.pack_library is None:
+            return weights
+        place = (key, built.pack_library)
+        if place not in self._packed:
+            packed = arrays.empty_aligned(
+                built.packed_shape, tensors.numpy_dtype(built.packed_dtype)
+            )
+            pack = open_kernels(built.pack_library)[PACK]
+            pack(arrays.array_pointer(weights), arrays.array_pointer(packed))
+            self._packed[place] = packed
+        packed_weights: np.ndarray[Any, Any] = self._packed[place]
+        return packed_weights
+
+
+def _once(called: _Called) -> float:
+    (seconds,) = timing.seconds(*called, repeats=1, least_ms=0)
+    return seconds
+
+
+def _calls(milliseconds: float, seconds: float) -> int:
+    """How many calls of so many seconds fill a time."""
+    return max(1, math.ceil(milliseconds / 1e3 / seconds))

@@ -1,0 +1,127 @@
+"""What this machine can do at most: multiply-adds and copied bytes a second, measured.
+
+The loops (`roof_loops`) are compiled by the same compiler for the same target as the kernels; here they
+run, with the runtime alone. The idea of measuring the roof instead of reading a data sheet is the
+roofline model's (Williams, Waterman, Patterson, CACM 52(4), 2009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmconv.hardware import Machine
+from tvmconv.measuring.roof import timing
+from tvmconv.runtime import arrays
+
+# Independent chains of multiply-adds: above latency x ports (8, or 10 on Haswell) on every core.
+CHAINS = 12
+STEPS = 4096
+FED_STEPS, FED_TURNS = 64, 64
+# Floats of a copied row.
+ROW = 16 * 64
+_LAST_LEVEL_BYTES = 16 << 20
+_MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes a second, read plus written, for working sets of at most ``working_set`` bytes."""
+
+    working_set: int
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Roof:
+    """float32 operations a second (two per multiply-add) and bandwidths, smallest set first.
+
+    ``fed_flops_per_second`` is what is left when operands come from the first-level cache: on Sapphire
+    Rapids 86 to 94 % of ``flops_per_second``; 94 % for a loop in C with intrinsics (2026-11).
+    """
+
+    flops_per_second: float
+    fed_flops_per_second: float
+    bandwidths: tuple[Bandwidth, ...]
+
+    def bandwidth(self, working_set: int) -> float:
+        """Bytes a second for a working set: that of the smallest measured one that holds it."""
+        for level in self.bandwidths:
+            if working_set <= level.working_set:
+                return level.bytes_per_second
+        return self.bandwidths[-1].bytes_per_second
+
+
+def fed_tile(machine: Machine) -> tuple[int, int]:
+    """Pixels x vectors of the tile that is fed from the cache: 29 of 32 registers, or all of 16."""
+    return (6, 4) if machine.vector_registers >= 32 else (4, 3)
+
+
+class Probe:
+    """The three loops, compiled for one machine and a number of threads, and their data.
+
+    ``module`` holds them, compiled here (`roof_loops.compiled`) or by another process.
+    """
+
+    def __init__(self, machine: Machine, threads: int, module: Any) -> None:
+        self._threads = threads
+        self._module = module
+        lanes = machine.lanes("float32")
+        tile = fed_tile(machine)
+        a = arrays.empty_aligned((STEPS,), np.float32)
+        b = arrays.empty_aligned((CHAINS, lanes), np.float32)
+        out = arrays.empty_aligned((threads, CHAINS, lanes), np.float32)
+        a[...], b[...] = 1e-3, 1.0
+        self._fma = _pointers([a, b, out])
+        self._fma_flops = 2 * STEPS * out.size
+        pixels, channels = tile[0], tile[1] * lanes
+        fed = [
+            (threads, pixels, FED_STEPS),
+            (FED_STEPS, channels),
+            (threads, FED_TURNS, pixels, channels),
+        ]
+        fed_arrays = [arrays.empty_aligned(shape, np.float32) for shape in fed]
+        fed_arrays[0][...], fed_arrays[1][...] = 1e-3, 1.0
+        self._fed = _pointers(fed_arrays)
+        self._fed_flops = 2 * FED_STEPS * fed_arrays[2].size
+        self._l2_bytes = machine.l2_bytes // 2
+
+    def flops_per_second(self, least_ms: float = 3.0) -> float:
+        """Measure the arithmetic roof once, for ``least_ms`` milliseconds.
+
+        Look as long as the kernel runs beside it, so that a changing clock hits both alike.
+        """
+        (seconds,) = timing.seconds(self._module, "fma", self._fma, 1, least_ms)
+        return self._fma_flops / seconds
+
+    def fed_flops_per_second(self, least_ms: float = 3.0) -> float:
+        """Measure the arithmetic roof with operands from the first-level cache, as above."""
+        (seconds,) = timing.seconds(self._module, "fed", self._fed, 1, least_ms)
+        return self._fed_flops / seconds
+
+    def bandwidth(self, working_set: int, repeats: int = 5) -> float:
+        """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
+        rows = working_set // 2 // 4 // (ROW * self._threads)
+        source = arrays.empty_aligned((self._threads, rows, ROW), np.float32)
+        target = arrays.empty_aligned(source.shape, np.float32)
+        source[...] = target[...] = 1.0
+        pointers = _pointers([source, target])
+        fastest = min(timing.seconds(self._module, "copy", pointers, repeats, 3.0))
+        return 2 * source.nbytes / fastest
+
+    def peak(self) -> float:
+        """Measure the arithmetic roof: the median of eleven probes."""
+        return float(np.median([self.flops_per_second() for _ in range(11)]))
+
+    def roof(self) -> Roof:
+        """Measure everything: medians of eleven arithmetic probes, three levels of memory."""
+        flops = self.peak()
+        fed = float(np.median([self.fed_flops_per_second() for _ in range(11)]))
+        sizes = (self._l2_bytes, _LAST_LEVEL_BYTES, _MEMORY_BYTES)
+        return Roof(flops, fed, tuple(Bandwidth(size, self.bandwidth(size)) for size in sizes))
+
+
+def _pointers(buffers: list[arrays.Array]) -> tuple[Any, ...]:
+    return tuple(arrays.array_pointer(buffer) for buffer in buffers)

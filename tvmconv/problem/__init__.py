@@ -1,0 +1,1 @@
+"""What is to be computed: specs, TensorFlow's argument forms, keys, workloads. Standard library only."""

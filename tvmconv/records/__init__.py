@@ -1,0 +1,1 @@
+"""Tuning records: the log, its upkeep, and which schedule with which decisions a build takes."""
