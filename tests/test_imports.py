@@ -29,6 +29,7 @@ ROOMS = (
     "building",
     "functional",
     "checking",
+    "models",
     "contract",  # a door to checking/, for packs
     "measuring.process.candidate",  # what is measured, and what comes back: passed around by all below
     "measuring.process.worker",

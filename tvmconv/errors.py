@@ -50,3 +50,7 @@ class DeviceError(TvmconvError):
 
 class TuningError(TvmconvError):
     """Tuning could not go on: nothing could be measured, or the log cannot be written."""
+
+
+class ModelError(TvmconvError):
+    """A model cannot be read, or has something that is not supported; the message names its place."""
