@@ -21,6 +21,7 @@ from tvmconv.records import choice, log
 FUNCTIONS = {"conv2d": tvmconv.conv2d, "depthwise_conv2d": tvmconv.depthwise_conv2d}
 SPEC_OF = {"conv2d": spec_of_conv2d_call, "depthwise_conv2d": spec_of_depthwise_call}
 PADS = [(0, 0), (1, 2), (3, 0), (0, 0)]
+TESTS = Path(__file__).parent
 SPEC = tvmconv.ConvSpec.conv2d((1, 6, 5, 8), (3, 3, 8, 16))
 
 ONES = [1, 1, 1, 1]
@@ -154,7 +155,11 @@ def test_a_list_is_no_array(op, position, tmp_path):
 def run_python(code, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support"), **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "support")]),
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

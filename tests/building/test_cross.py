@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import zipfile
 
-import emulated_board as boards
+import boards
 import pytest
 
 import tvmconv

@@ -234,7 +234,8 @@ def test_a_process_that_builds_is_told_that_it_has_no_driver_and_still_computes(
     code = """
         import ctypes, numpy, pathlib, sys, tempfile
         import tvm, tvmconv
-        from tvmconv.building.cuda import compiler as cuda_compiler, driver as cuda_driver
+        from tvmconv.building.cuda import compiler as cuda_compiler
+        from tvmconv.hardware import cuda_driver
         assert cuda_driver.driver() is None
         with cuda_compiler.compiling("sm_90"):
             pass

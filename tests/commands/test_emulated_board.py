@@ -6,7 +6,7 @@ About 5 minutes in one process on the machine of README.md, most of it compiling
 import dataclasses
 import json
 
-import emulated_board as boards
+import boards
 import pytest
 
 import tvmconv

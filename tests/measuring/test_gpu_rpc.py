@@ -45,10 +45,10 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 import gpu_bundles, gpu_stand_rehearsal
 from tvmconv.commands import cli
-from tvmconv.tuning import gpus, running
-found = gpus.Found(getattr(gpu_bundles, sys.argv[1]), 1, {DRIVER!r})
-gpus.find = lambda machine: found
-running.gpu_stand.start = gpu_stand_rehearsal.start
+from tvmconv.measuring.process import device, on_gpu
+found = device.Found(getattr(gpu_bundles, sys.argv[1]), 1, {DRIVER!r})
+device.find = lambda machine: found
+on_gpu.start = gpu_stand_rehearsal.start
 sys.exit(cli.main(sys.argv[2:]))
 """
 

@@ -251,7 +251,7 @@ def test_a_batch_is_measured_whatever_one_candidate_does_to_its_process(
     monkeypatch.setattr(
         device, "find", lambda _machine: device.Found(gpu_bundles.H100, 1, "driver 1")
     )
-    monkeypatch.setattr(runner.gpu_stand, "start", gpu_stand_rehearsal.start)
+    monkeypatch.setattr(runner.on_gpu, "start", gpu_stand_rehearsal.start)
 
     batch_measuring.measure(tmp_path / "c.tar", tmp_path / "c.results", lambda *_: None)
 

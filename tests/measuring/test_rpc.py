@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import emulated_board as boards
+import boards
 import inference_venv
 import pytest
 from rpc_boards import Board, free_port, runtime_alone

@@ -24,10 +24,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", ["test_gpu_kernel.py", "test_gpu_check.py"])
+@pytest.mark.parametrize("name", ["runtime/test_gpu_kernel.py", "checking/test_gpu_check.py"])
 def test_on_the_emulated_gpu(name):
     options = ["-q", "-rs", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    done = emulated_driver.run("-m", "pytest", *options, str(SUPPORT / name))
+    done = emulated_driver.run("-m", "pytest", *options, str(SUPPORT.parent / name))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout, done.stdout

@@ -8,7 +8,7 @@ from tvm.target import codegen
 
 from tvmconv import hardware
 from tvmconv.checking import contract
-from tvmconv.errors import HardwarePackError
+from tvmconv.errors import HardwarePackError, UnknownNameError
 from tvmconv.hardware import host
 
 PACK = hardware.load_pack("arm")
@@ -91,7 +91,7 @@ def test_boards_are_names_of_their_cores(board):
 
 
 def test_boards_are_among_the_names_of_an_unknown_machine():
-    with pytest.raises(hardware.UnknownNameError, match="Did you mean raspberry-pi-4"):
+    with pytest.raises(UnknownNameError, match="Did you mean raspberry-pi-4"):
         hardware.find_machine("raspberrypi4")
 
 

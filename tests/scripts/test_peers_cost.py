@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import emulated_board as boards
+import boards
 import pytest
 
 from tvmconv import hardware

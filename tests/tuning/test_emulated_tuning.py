@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-import emulated_board as boards
+import boards
 import pytest
 from rpc_boards import Board, runtime_alone
 

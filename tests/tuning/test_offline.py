@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-import emulated_board as boards
+import boards
 import inference_venv
 import pytest
 from offline_batches import COUNT, fails, lines, manifest, measure, measure_command, rewritten, tune
