@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv.errors import ModelError
 from tvmconv.models import operators
 
 Array = npt.NDArray[Any]
+MOST_ELEMENTS = 2**31 - 1  # of a value: compiled loops count in int32
 ABSENT = ""  # stands in ``Node.inputs`` for an optional input that is not there
 
 
@@ -29,7 +32,7 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Of its elements, packed."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,18 @@ class Builder:
     ) -> str:
         """Add an operation; returns the name of its value.
 
-        Its dtype is that of its first input unless the operator or ``dtype`` says otherwise. Raises
-        ModelError, which names ``place``, for shapes or attributes that do not fit the operator.
+        Its dtype is that of its first input unless the operator or ``dtype``, an attribute of some operators,
+        says otherwise. Raises ModelError, which names ``place``, for shapes or attributes that do not fit
+        the operator, and for a value that is too large.
         """
+        if dtype and op in operators.OPERATORS and "dtype" in operators.OPERATORS[op].attributes:
+            attributes["dtype"] = dtype
         shapes = [self._tensors[each].shape if each != ABSENT else None for each in inputs]
         dtypes = [self._tensors[each].dtype for each in inputs if each != ABSENT]
         shape = operators.infer_shape(op, shapes, attributes, place)
-        made = operators.OPERATORS[op].dtype or dtype or attributes.get("dtype") or dtypes[0]
+        if prod(shape) > MOST_ELEMENTS:
+            raise ModelError(f"{place}: {op} makes {shape}, more than {MOST_ELEMENTS} elements")
+        made = operators.OPERATORS[op].dtype or dtype or dtypes[0]
         name = self._new(name or op, Tensor(shape, made))
         self.nodes.append(Node(name, op, tuple(inputs), self._tensors[name], attributes, place))
         return name

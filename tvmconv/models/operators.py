@@ -248,6 +248,10 @@ def _gather(shapes: Shapes, attributes: Attributes) -> Shape:
     return (*shape[:axis], *_given(shapes[1]), *shape[axis + 1 :])
 
 
+def _arg_max(shapes: Shapes, attributes: Attributes) -> Shape:
+    return _reduction(shapes, {"axes": (attributes["axis"],), "keepdims": False})
+
+
 _CONV = ("strides", "pads", "dilations", "activation")
 _POOL = ("window", "strides", "pads")
 # residual has the shape of the result and is added before the activation; slopes, one a channel, are those
@@ -298,5 +302,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "space_to_depth": Operator(("data",), ("block",), _space_to_depth),
     "broadcast_to": Operator(("data",), ("shape",), _broadcast_to),
     "gather": Operator(("data", "indices"), ("axis",), _gather),
+    # Index of the largest element along an axis, of the first where several are; the axis is gone.
+    "arg_max": Operator(("data",), ("axis", "dtype"), _arg_max),
     "cast": Operator(("data",), ("dtype",), _first),
 }
