@@ -121,4 +121,4 @@ def kernel(gpu, spec=SPEC):
         pack=manifest.PackEntry("pack", shape, spec.filter_dtype),
         workspace=workspace,
     )
-    return GpuKernel(spec, entry, "rehearsal", gpu, module["main"], module["pack"])
+    return GpuKernel(spec, entry, "rehearsal", module["main"], module["pack"], gpu)

@@ -60,6 +60,21 @@ class KernelEntry:
     pack: PackEntry | None = None
     workspace: int = 0
 
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        """As `calling.Compiled` has it; so are the next two."""
+        return self.pack.shape if self.pack else ()
+
+    @property
+    def packed_dtype(self) -> str:
+        """Empty where the kernel takes the filter as it is."""
+        return self.pack.dtype if self.pack else ""
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Of scratch memory; 0 for none."""
+        return self.workspace
+
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeEntry:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.runtime import tensors
+from tvmconv.problem.calling import ALIGNMENT, Operand, Signature
+from tvmconv.runtime import arguments, tensors
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 # NumPy's array interface: C-contiguous, aligned to the element, native byte order; and writable.
 READABLE = 0x1 | 0x100 | 0x200
 WRITABLE = READABLE | 0x400
@@ -139,14 +140,23 @@ def aligned_copy(array: Array) -> Array:
     return copy
 
 
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """One array argument of the kernel ``key``, and what it must be."""
+def empty(operand: Operand) -> Array:
+    """Return `empty_aligned` memory for an operand, in the form in which the function takes it."""
+    return empty_aligned(operand.taken_shape, tensors.numpy_dtype(operand.taken_dtype))
 
-    name: str
-    key: str
-    shape: tuple[int, ...]
-    dtype: DType
+
+def ordered(signature: Signature, values: Mapping[str, Array]) -> list[Array]:
+    """Return the arrays of operands, by name, as the function takes them: in its order and its shapes.
+
+    Arrays must be C-contiguous and a packed filter packed; what is returned shares their memory.
+    """
+    pairs = zip(signature.taken, signature.ordered(values), strict=True)
+    return [array.reshape(operand.taken_shape) for operand, array in pairs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument(arguments.Argument):
+    """One array argument of a kernel on the CPU."""
 
     def readable(self, value: object) -> Array:
         """Return ``value`` as a C-contiguous, aligned array in native byte order.
@@ -154,7 +164,8 @@ class Argument:
         Copies only an array that is not so. Raises TypeError for what is no array and for a wrong
         dtype, ValueError for a wrong shape or device.
         """
-        return np.require(self._checked(value), self.dtype, ["C_CONTIGUOUS", "ALIGNED"])
+        dtype = tensors.numpy_dtype(self.dtype)
+        return np.require(self._checked(value), dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
     def writable(self, value: object) -> Array:
         """Return a view of ``value`` to write to, with any strides and byte order.
@@ -173,30 +184,19 @@ class Argument:
             )
         return array
 
-    def refuse(self, value: object) -> None:
-        """Raise ValueError when an argument was given that the kernel does not have."""
-        if value is not None:
-            raise ValueError(
-                f"{self.key} was built without {self.name}, but one was given: leave it out, or "
-                f"build the spec with {self.name}=True"
-            )
-
     def _checked(self, value: object) -> Array:
-        if value is None:
-            raise ValueError(
-                f"{self.key} was built with {self.name}, but none was given: pass an array of "
-                f"shape {self.shape} and dtype {self.dtype}"
-            )
+        self.is_given(value)
         array = tensors.as_array(value, f"{self.name} of {self.key}")
         if array.shape != self.shape:
             self._fail(ValueError, f"shape {array.shape}", f"shape {self.shape}")
-        if array.dtype != self.dtype and array.dtype.newbyteorder("=") != self.dtype:
+        dtype = tensors.numpy_dtype(self.dtype)
+        if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
             self._fail(TypeError, f"dtype {array.dtype}", f"dtype {self.dtype}")
         return array
 
     def _fail(self, kind: type[Exception], given: str, expected: str) -> NoReturn:
         advice = (
-            f"convert it, e.g. {self.name}.astype({self.dtype.name!r})"
+            f"convert it, e.g. {self.name}.astype({self.dtype!r})"
             if kind is TypeError
             else "a kernel serves one problem; build one for yours: tvmconv build"
         )

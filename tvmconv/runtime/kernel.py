@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tvmconv.bundle import manifest
-from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.calling import Operand, Role
 from tvmconv.runtime import arrays, engine, tensors
+from tvmconv.runtime.arrays import Argument
+from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 
 # What nearly every call does, by names that are found fast: 0.3 us an array less than `arrays.address`.
 ndarray, addressof = np.ndarray, ctypes.addressof
@@ -30,40 +30,16 @@ _Frame = tuple[
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(CompiledKernel):
     """One compiled problem. Index a `Library` to get it.
 
     Attributes:
-        spec: the problem.
-        entry: how the manifest describes the kernel: schedule, decisions, tuning record.
-        machine: the variant of the bundle that was chosen for this CPU.
+        spec, entry, machine, function, pack: as in `CompiledKernel`.
         threads: how many threads a call uses.
-        function: the compiled function, None when the output is empty.
-        pack: the compiled function that packs the filter, None when the kernel takes it as it is.
 
     """
 
-    spec: ConvSpec
-    entry: manifest.KernelEntry
-    machine: str
     threads: int
-    function: Callable[..., Any] | None = dataclasses.field(repr=False)
-    pack: Callable[..., Any] | None = dataclasses.field(repr=False)
-
-    @property
-    def key(self) -> str:
-        """The problem in one line; see `ConvSpec.key`."""
-        return self.spec.key
-
-    @property
-    def schedule(self) -> str:
-        """Name of the schedule that the kernel was compiled with."""
-        return self.entry.schedule
-
-    @property
-    def decisions(self) -> dict[str, Any]:
-        """Values of the schedule's knobs."""
-        return dict(self.entry.decisions)
 
     def bind(self, w: object, bias: object = None) -> BoundKernel:
         """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once.
@@ -71,64 +47,44 @@ class Kernel:
         Both are copied: changing the arrays afterwards does not change the layer. Raises ValueError
         and TypeError as `BoundKernel.__call__` does.
         """
-        return BoundKernel(self, w, bias)
-
-    def __call__(
-        self,
-        x: object,
-        w: object,
-        bias: object = None,
-        residual: object = None,
-        out: object = None,
-    ) -> Any:
-        """Compute one convolution, packing ``w`` first; where weights stay the same, `bind` them.
-
-        Arguments, result and errors are those of `bind` and `BoundKernel.__call__`.
-        """
-        return BoundKernel(self, w, bias)(x, residual, out)
+        return BoundKernel(self, {"filter": w, "bias": bias})
 
 
-class BoundKernel:
+class BoundKernel(BoundLayer):
     """A convolution layer: a kernel with its weights packed. `Kernel.bind` makes it."""
 
     __slots__ = (
         "_constants", "_direct", "_dtype", "_frames", "_function", "_has_residual", "_out", "_out_dtype",
-        "_residual", "_threads", "_x", "_x_bytes", "_y_bytes", "kernel",
+        "_residual", "_threads", "_x", "_x_bytes", "_y_bytes",
     )  # fmt: skip
+    kernel: Kernel
 
-    def __init__(self, kernel: Kernel, w: object, bias: object) -> None:
-        spec, key = kernel.spec, kernel.key
-        dtype, out_dtype = tensors.numpy_dtype(spec.dtype), tensors.numpy_dtype(spec.out_dtype)
+    def __init__(self, kernel: Kernel, constants: Mapping[str, object]) -> None:
+        """``constants`` are what users gave, by the names of operands."""
+        key, signature = kernel.key, kernel.signature
+        data, residual, out = (signature[name] for name in ("data", "residual", "out"))
         self.kernel = kernel
-        self._dtype = dtype
-        self._out_dtype = out_dtype
+        self._dtype = tensors.numpy_dtype(data.dtype)
+        self._out_dtype = tensors.numpy_dtype(out.dtype)
         self._threads = kernel.threads
         self._function = kernel.function or _compute_nothing
-        self._has_residual = spec.residual
-        self._x = arrays.Argument("x", key, spec.input_shape, dtype)
-        self._residual = arrays.Argument("residual", key, spec.output_shape, out_dtype)
-        self._out = arrays.Argument("out", key, spec.output_shape, out_dtype)
-        self._x_bytes = math.prod(spec.input_shape) * dtype.itemsize
-        self._y_bytes = math.prod(spec.output_shape) * out_dtype.itemsize
+        self._has_residual = residual.present
+        self._x = Argument.of(data, key)
+        self._residual = Argument.of(residual, key)
+        self._out = Argument.of(out, key)
+        self._x_bytes, self._y_bytes = data.bytes, out.bytes
         # None never equals a shape: a kernel with a residual takes the other way.
-        in_shape = None if spec.residual else spec.input_shape
+        in_shape = None if residual.present else data.shape
         self._direct = (
-            in_shape, dtype, self._x_bytes, spec.output_shape, out_dtype, self._y_bytes
+            in_shape, self._dtype, self._x_bytes, out.shape, self._out_dtype, self._y_bytes
         )  # fmt: skip
-        filter_dtype = tensors.numpy_dtype(spec.filter_dtype)
-        filter_ = arrays.Argument("w", key, spec.filter_shape, filter_dtype).readable(w)
-        bias_argument = arrays.Argument("bias", key, spec.bias_shape, out_dtype)
-        constants = [_packed(kernel, filter_)]
-        if spec.bias:
-            constants.append(arrays.aligned_copy(bias_argument.readable(bias)))
-        else:
-            bias_argument.refuse(bias)
-        # Each struct with the array that it points to, which it does not keep alive.
-        self._constants = [(_struct(array), array) for array in constants]
+        self._constants: dict[str, arrays.Array] = {}
+        for operand in signature.of(Role.CONSTANT):
+            value, argument = constants[operand.name], Argument.of(operand, key)
+            if argument.is_given(value):
+                array = argument.readable(value)
+                self._constants[operand.name] = _constant(kernel, operand, array)
         self._frames: list[_Frame] = []
-
-    def __repr__(self) -> str:
-        return f"BoundKernel({self.kernel!r})"
 
     def __call__(self, x: object, residual: object = None, out: object = None) -> Any:
         """Compute the layer's output.
@@ -212,17 +168,14 @@ class BoundKernel:
         if addend is not None and residual is not None:
             addend.data = arrays.data_address(residual)
         # ctypes objects take attributes: the pointers keep alive what they point to.
-        pointers[0].keep = (data, addend, target, self)  # type: ignore[attr-defined]
+        pointers[0].keep = (data, addend, target)  # type: ignore[attr-defined]
         return pointers
 
     def _call_any(self, x: object, residual: object, out: object) -> Any:
         """Compute from arguments of any kind that is allowed, or raise."""
         source = self._x.readable(x)
-        addend = None
-        if self._has_residual:
-            addend = self._residual.readable(residual)
-        else:
-            self._residual.refuse(residual)
+        given = self._residual.is_given(residual)
+        addend = self._residual.readable(residual) if given else None
         result = None if out is None else self._out.writable(out)
         direct = (
             result is not None
@@ -261,32 +214,28 @@ class BoundKernel:
         self._frames.append(frame)
 
     def _new_frame(self) -> _Frame:
-        spec = self.kernel.spec
-        image = (spec.batch, *spec.input_shape[-3:])
-        result = (spec.batch, *spec.output_shape[-3:])
-        data = arrays.tensor(image, self._dtype)
-        residual = arrays.tensor(result, self._out_dtype) if spec.residual else None
-        out = arrays.tensor(result, self._out_dtype)
-        structs = [data, *(struct for struct, _ in self._constants)]
-        structs += [out] if residual is None else [residual, out]
-        return data, residual, out, tuple(arrays.pointer(struct) for struct in structs)
+        varying, pointers = {}, []
+        for operand in self.kernel.signature.taken:
+            if operand.role is Role.CONSTANT:
+                pointers.append(arrays.array_pointer(self._constants[operand.name]))
+            elif operand.role is Role.SCRATCH:  # of its own, since calls may run at the same time
+                pointers.append(arrays.array_pointer(arrays.empty(operand)))
+            else:
+                dtype = tensors.numpy_dtype(operand.taken_dtype)
+                struct = varying[operand.name] = arrays.tensor(operand.taken_shape, dtype)
+                pointers.append(arrays.pointer(struct))
+        return varying["data"], varying.get("residual"), varying["out"], tuple(pointers)
 
 
-def _packed(kernel: Kernel, filter_: arrays.Array) -> arrays.Array:
-    """Return a copy of the filter as the compiled function takes it."""
-    entry = kernel.entry.pack
-    if entry is None or kernel.pack is None:
-        return arrays.aligned_copy(filter_)
-    packed = arrays.empty_aligned(entry.shape, tensors.numpy_dtype(entry.dtype))
+def _constant(kernel: Kernel, operand: Operand, array: arrays.Array) -> arrays.Array:
+    """Return a copy of a constant as the compiled function takes it."""
+    if not operand.packed or kernel.pack is None:
+        return arrays.aligned_copy(array)
+    packed = arrays.empty(operand)
     if engine.current.threads != kernel.threads:
         engine.use_threads(kernel.threads)
-    source, target = _struct(filter_), _struct(packed)
-    kernel.pack(arrays.pointer(source), arrays.pointer(target))
+    kernel.pack(arrays.array_pointer(array), arrays.array_pointer(packed))
     return packed
-
-
-def _struct(array: arrays.Array) -> arrays.DLTensor:
-    return arrays.tensor(array.shape, array.dtype, arrays.data_address(array))
 
 
 def _compute_nothing(*_: object) -> None:

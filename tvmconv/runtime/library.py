@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -15,12 +15,15 @@ from tvmconv.bundle import variants
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import engine
+from tvmconv.runtime.compiled import InProcess
 from tvmconv.runtime.cuda import opening as gpu
 from tvmconv.runtime.cuda.device import Gpu
 from tvmconv.runtime.cuda.kernel import GpuKernel
 from tvmconv.runtime.kernel import Kernel
 
 _K = TypeVar("_K", Kernel, GpuKernel)
+_Function = Callable[..., Any] | None
+_Parts = tuple[ConvSpec, bundle.KernelEntry, str, _Function, _Function]
 
 
 class UnknownKeyError(errors.UnknownNameError, KeyError):
@@ -30,7 +33,7 @@ class UnknownKeyError(errors.UnknownNameError, KeyError):
         return str(self.args[0])  # KeyError would show the message's repr
 
 
-class _Kernels(Mapping[str, _K]):
+class _Kernels(InProcess, Mapping[str, _K]):
     """What libraries for CPUs and GPUs have in common: kernels by `ConvSpec.key`, made when asked for."""
 
     def __init__(
@@ -72,12 +75,14 @@ class _Kernels(Mapping[str, _K]):
     def _kernel(self, key: str) -> _K:
         """Make the kernel of a key that the bundle has."""
 
-    def _functions(self, entry: bundle.KernelEntry) -> tuple[Any, Any]:
-        """The compiled function, and the one that packs the filter; None for what is not there."""
-        if entry.symbol is None:
-            return None, None
-        pack = engine.function(self.module, entry.pack.symbol) if entry.pack else None
-        return engine.function(self.module, entry.symbol), pack
+    def _parts(self, key: str) -> _Parts:
+        """What every `CompiledKernel` is made of; no functions for an empty output."""
+        entry = self.variant.kernels[key]
+        function = pack = None
+        if entry.symbol is not None:
+            function = engine.function(self.module, entry.symbol)
+            pack = engine.function(self.module, entry.pack.symbol) if entry.pack else None
+        return self._specs[key], entry, self.variant.machine, function, pack
 
 
 class Library(_Kernels[Kernel]):
@@ -113,9 +118,7 @@ class Library(_Kernels[Kernel]):
         )
 
     def _kernel(self, key: str) -> Kernel:
-        entry = self.variant.kernels[key]
-        functions = self._functions(entry)
-        return Kernel(self._specs[key], entry, self.variant.machine, self.threads, *functions)
+        return Kernel(*self._parts(key), self.threads)
 
 
 class GpuLibrary(_Kernels[GpuKernel]):
@@ -148,9 +151,7 @@ class GpuLibrary(_Kernels[GpuKernel]):
         )
 
     def _kernel(self, key: str) -> GpuKernel:
-        entry = self.variant.kernels[key]
-        functions = self._functions(entry)
-        return GpuKernel(self._specs[key], entry, self.variant.machine, self.gpu, *functions)
+        return GpuKernel(*self._parts(key), self.gpu)
 
 
 @overload

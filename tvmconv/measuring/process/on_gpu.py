@@ -165,7 +165,7 @@ def _kernel(spec: ConvSpec, built: Built, machine: str, gpu: Gpu) -> GpuKernel:
     if built.pack_library is not None:
         packing = engine.function(open_kernels(built.pack_library), built.pack_symbol)
     function = engine.function(open_kernels(built.library), built.symbol)
-    return GpuKernel(spec, entry, machine, gpu, function, packing)
+    return GpuKernel(spec, entry, machine, function, packing, gpu)
 
 
 @dataclass

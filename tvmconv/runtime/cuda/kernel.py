@@ -9,15 +9,15 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from tvmconv import errors
-from tvmconv.bundle import manifest
-from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.calling import Operand, Role
 from tvmconv.runtime import arrays
+from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 from tvmconv.runtime.cuda import tensors
-from tvmconv.runtime.cuda.device import Gpu, size
+from tvmconv.runtime.cuda.device import Gpu
 from tvmconv.runtime.cuda.tensors import Argument
 
 # data, residual, workspace (None where the kernel has none) and out, whose addresses each call sets, and
@@ -29,44 +29,19 @@ _Frame = tuple[
     arrays.DLTensor,
     tuple[ctypes.c_void_p, ...],
 ]
-_WORDS = 4  # bytes of an element of the workspace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class GpuKernel:
+class GpuKernel(CompiledKernel):
     """One compiled problem on a GPU. Index a `GpuLibrary` to get it.
 
     Attributes:
-        spec: the problem.
-        entry: how the manifest describes the kernel: schedule, decisions, tuning record.
-        machine: the variant of the bundle that was chosen for this GPU.
+        spec, entry, machine, function, pack: as in `CompiledKernel`.
         gpu: where it runs.
-        function: the compiled function, None when the output is empty.
-        pack: the compiled function that packs the filter, None when the kernel takes it as it is.
 
     """
 
-    spec: ConvSpec
-    entry: manifest.KernelEntry
-    machine: str
     gpu: Gpu
-    function: Callable[..., Any] | None = dataclasses.field(repr=False)
-    pack: Callable[..., Any] | None = dataclasses.field(repr=False)
-
-    @property
-    def key(self) -> str:
-        """The problem in one line; see `ConvSpec.key`."""
-        return self.spec.key
-
-    @property
-    def schedule(self) -> str:
-        """Name of the schedule that the kernel was compiled with."""
-        return self.entry.schedule
-
-    @property
-    def decisions(self) -> dict[str, Any]:
-        """Values of the schedule's knobs."""
-        return dict(self.entry.decisions)
 
     def bind(self, w: object, bias: object = None) -> BoundGpuKernel:
         """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once, on the GPU.
@@ -74,44 +49,32 @@ class GpuKernel:
         Both are copied: changing the tensors afterwards does not change the layer. Waits until that is
         done. Raises as `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
         """
-        return BoundGpuKernel(self, w, bias)
-
-    def __call__(
-        self,
-        x: object,
-        w: object,
-        bias: object = None,
-        residual: object = None,
-        out: object = None,
-    ) -> Any:
-        """Compute one convolution, packing ``w`` first; where weights stay the same, `bind` them.
-
-        Arguments, result and errors are those of `bind` and `BoundGpuKernel.__call__`.
-        """
-        return BoundGpuKernel(self, w, bias)(x, residual, out)
+        return BoundGpuKernel(self, {"filter": w, "bias": bias})
 
 
-class BoundGpuKernel:
+class BoundGpuKernel(BoundLayer):
     """A convolution layer on a GPU: a kernel with its weights packed. `GpuKernel.bind` makes it."""
 
-    def __init__(self, kernel: GpuKernel, w: object, bias: object) -> None:
-        spec, key, gpu = kernel.spec, kernel.key, kernel.gpu
+    kernel: GpuKernel
+
+    def __init__(self, kernel: GpuKernel, constants: Mapping[str, object]) -> None:
+        """``constants`` are what users gave, by the names of operands."""
+        signature, gpu = kernel.signature, kernel.gpu
         self.kernel = kernel
         self._gpu = gpu
-        self._x = Argument("x", key, spec.input_shape, spec.dtype, gpu.index)
-        self._residual = Argument("residual", key, spec.output_shape, spec.out_dtype, gpu.index)
-        self._out = Argument("out", key, spec.output_shape, spec.out_dtype, gpu.index)
-        self._x_bytes = size(spec.input_shape, spec.dtype)
-        self._y_bytes = size(spec.output_shape, spec.out_dtype)
+        self._x, self._residual, self._out = (
+            self._argument(signature[name]) for name in ("data", "residual", "out")
+        )
+        self._x_bytes, self._y_bytes = signature["data"].bytes, signature["out"].bytes
         self._frames: list[_Frame] = []
-        self._workspace = kernel.entry.workspace // _WORDS
+        self._scratch = signature["workspace"]
         self._workspaces: dict[int, Any] = {}
         self._launching = threading.Lock()
         self._called = False
-        self._constants = self._copied(w, bias)
+        self._constants = self._copied(constants)
 
-    def __repr__(self) -> str:
-        return f"BoundGpuKernel({self.kernel!r})"
+    def _argument(self, operand: Operand) -> Argument:
+        return Argument.of(operand, self.kernel.key, self._gpu.index)
 
     def __call__(self, x: object, residual: object = None, out: object = None) -> Any:
         """Compute the layer's output in the current stream of the framework that ``x`` belongs to.
@@ -152,14 +115,8 @@ class BoundGpuKernel:
         return found.result(result, self._gpu, stream)
 
     def _addend(self, residual: object) -> int:
-        if not self.kernel.spec.residual:
-            self._residual.refuse(residual)
+        if not self._residual.is_given(residual):
             return 0
-        if residual is None:
-            raise ValueError(
-                f"{self.kernel.key} was built with residual, but none was given: pass a tensor of shape "
-                f"{self._residual.shape} and dtype {self._residual.dtype}"
-            )
         found = tensors.framework(residual, self._residual)
         return tensors.address(residual, self._residual, found)
 
@@ -223,7 +180,7 @@ class BoundGpuKernel:
             if self._gpu.is_capturing(stream):
                 found = self._spare
             else:
-                made = self._gpu.empty((self._workspace,), "float32")
+                made = self._empty(self._scratch)
                 found = self._workspaces.setdefault(stream, made)
         return int(found.data_ptr())
 
@@ -233,61 +190,52 @@ class BoundGpuKernel:
                 f"the stream in which {self.kernel.key} was called is capturing, and {why} before the capture"
             )
 
-    def _copied(self, w: object, bias: object) -> list[tuple[arrays.DLTensor, Any]]:
-        """Return filter and bias as the function takes them: each struct with what it points to."""
-        spec, gpu = self.kernel.spec, self._gpu
-        argument = Argument("w", spec.key, spec.filter_shape, spec.filter_dtype, gpu.index)
-        found = tensors.framework(w, argument)
-        source = tensors.address(w, argument, found)
-        addends = Argument("bias", spec.key, spec.bias_shape, spec.out_dtype, gpu.index)
-        if not spec.bias:
-            addends.refuse(bias)
-        elif bias is None:
-            raise ValueError(
-                f"{spec.key} was built with bias, but none was given: pass a tensor of shape "
-                f"{addends.shape} and dtype {addends.dtype}"
-            )
-        begin = 0
-        if spec.bias:
-            begin = tensors.address(bias, addends, tensors.framework(bias, addends))
-        stream = found.stream(gpu.index)
+    def _empty(self, operand: Operand) -> Any:
+        return self._gpu.empty(operand.taken_shape, operand.taken_dtype)
+
+    def _struct(self, operand: Operand, address: int = 0) -> arrays.DLTensor:
+        return self._gpu.tensor(operand.taken_shape, operand.taken_dtype, address)
+
+    def _copied(self, constants: Mapping[str, object]) -> dict[str, tuple[arrays.DLTensor, Any]]:
+        """Return constants as the function takes them: by name, each struct with what it points to."""
+        gpu, stream = self._gpu, None
+        sources: list[tuple[Operand, int]] = []
+        for operand in self.kernel.signature.of(Role.CONSTANT):
+            value, argument = constants[operand.name], self._argument(operand)
+            if argument.is_given(value):
+                found = tensors.framework(value, argument)
+                sources.append((operand, tensors.address(value, argument, found)))
+                stream = found.stream(gpu.index) if stream is None else stream  # the filter's
+        assert stream is not None  # noqa: S101 - every kernel has a filter
         self._refuse_capture(
             stream, "weights are packed and memory is allocated when they are bound: bind"
         )
-        constants = [self._packed(source, stream)]
-        if spec.bias:
-            constants.append(self._copy(spec.bias_shape, spec.out_dtype, begin, stream))
-        self._spare: Any = gpu.empty((self._workspace,), "float32") if self._workspace else None
+        made = {each.name: self._constant(each, source, stream) for each, source in sources}
+        self._spare: Any = self._empty(self._scratch) if self._scratch.present else None
         gpu.synchronize(stream)  # calls may come in other streams
-        return constants
+        return made
 
-    def _packed(self, source: int, stream: int) -> tuple[arrays.DLTensor, Any]:
-        spec, gpu, entry = self.kernel.spec, self._gpu, self.kernel.entry.pack
-        if entry is None or self.kernel.pack is None:
-            return self._copy(spec.filter_shape, spec.filter_dtype, source, stream)
-        made = gpu.empty(entry.shape, entry.dtype)
-        plain = gpu.tensor(spec.filter_shape, spec.filter_dtype, source)
-        packed = gpu.tensor(entry.shape, entry.dtype, int(made.data_ptr()))
-        gpu.launch(self.kernel.pack, (arrays.pointer(plain), arrays.pointer(packed)), stream)
-        return packed, made
-
-    def _copy(
-        self, shape: tuple[int, ...], dtype: str, source: int, stream: int
-    ) -> tuple[arrays.DLTensor, Any]:
-        made = self._gpu.empty(shape, dtype)
-        target = int(made.data_ptr())
-        if size(shape, dtype):
-            self._gpu.copy(target, source, size(shape, dtype), stream)
-        return self._gpu.tensor(shape, dtype, target), made
+    def _constant(self, operand: Operand, source: int, stream: int) -> tuple[arrays.DLTensor, Any]:
+        gpu, pack = self._gpu, self.kernel.pack
+        made = self._empty(operand)
+        target = self._struct(operand, int(made.data_ptr()))
+        if operand.packed and pack is not None:
+            plain = gpu.tensor(operand.shape, operand.dtype, source)
+            gpu.launch(pack, (arrays.pointer(plain), arrays.pointer(target)), stream)
+        elif operand.bytes:
+            gpu.copy(target.data, source, operand.bytes, stream)
+        return target, made
 
     def _new_frame(self) -> _Frame:
-        spec, gpu = self.kernel.spec, self._gpu
-        data = gpu.tensor((spec.batch, *spec.input_shape[-3:]), spec.dtype)
-        result = (spec.batch, *spec.output_shape[-3:])
-        residual = gpu.tensor(result, spec.out_dtype) if spec.residual else None
-        workspace = gpu.tensor((self._workspace,), "float32") if self._workspace else None
-        out = gpu.tensor(result, spec.out_dtype)
-        structs = [data, *(struct for struct, _ in self._constants)]
-        structs += [each for each in (residual, workspace) if each is not None]
-        pointers = tuple(arrays.pointer(struct) for struct in (*structs, out))
-        return data, residual, workspace, out, pointers
+        signature = self.kernel.signature
+        varying = {
+            each.name: self._struct(each)
+            for each in signature.taken
+            if each.role is not Role.CONSTANT
+        }
+        constants = {name: struct for name, (struct, _) in self._constants.items()}
+        pointers = tuple(
+            arrays.pointer(each) for each in signature.ordered({**varying, **constants})
+        )
+        data, out = varying["data"], varying["out"]
+        return data, varying.get("residual"), varying.get("workspace"), out, pointers

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 import tvm_ffi
 
-from tvmconv.runtime import tensors
+from tvmconv.runtime import arguments, tensors
 from tvmconv.runtime.cuda.device import CUDA, Gpu
 
 ALIGNMENT = 16  # bytes: what one thread loads at a time
@@ -34,22 +34,12 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True)
-class Argument:
-    """One array argument of the GPU kernel ``key``, and what it must be; ``index`` is its device."""
+class Argument(arguments.Argument):
+    """One array argument of a kernel on the GPU of number ``index``."""
 
-    name: str
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
+    kind: ClassVar[str] = "a tensor"
+
     index: int
-
-    def refuse(self, value: object) -> None:
-        """Raise ValueError when an argument was given that the kernel does not have."""
-        if value is not None:
-            raise ValueError(
-                f"{self.key} was built without {self.name}, but one was given: leave it out, or "
-                f"build the spec with {self.name}=True"
-            )
 
 
 class Framework(Protocol):
