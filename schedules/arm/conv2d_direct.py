@@ -18,7 +18,7 @@ and 1 to 2 % more where the loop is unrolled by eight.
 The last tile of a row may be ragged: it is compiled for itself and computes nothing in vain. A 1x1
 convolution of stride 1 has one long row of all pixels.
 
-BYTES without dot products (dot_conv2d.py) are widened to 16 bits, data once, in the copy that pads it.
+BYTES without dot products (conv2d_dot.py) are widened to 16 bits, data once, in the copy that pads it.
 SMLAL by a lane multiplies four at a time, as FMLA does, and a load brings eight: 88 % of 1x1, 128 -> 64
 channels, are multiply-adds (counted, Cortex-A72, 2026-11), where float32 has 83 %.
 
@@ -45,6 +45,7 @@ THE PADDING, knob "pad"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -52,26 +53,17 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.hardware import Choice, Function, Machine
 from tvmconv.lowering.interface import function, prim_func
-from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import dense_costs
-from tvmconv.schedules.shared import bias_start, dense_stages, tile_costs
+from tvmconv.schedules.shared import bias_start, dense_space, dense_stages, tile_costs
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared.dense import PIXELS_OUTER, WEIGHTS_OUTER
-
-# Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024.
-_MOST_UNROLLED = 1024
+from tvmconv.schedules.shared.dense import DenseDecisions
 
 
-def accepts(spec: ConvSpec, machine: Machine) -> bool:
-    """Every conv2d with an output."""
-    return spec.op == "conv2d" and not spec.is_empty
-
-
-def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
-    """Widths of the packed filter worth trying: one to five vectors, exact divisors where there are any."""
+def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+    """One to five vectors, exact divisors where there are any."""
     group, _ = conv2d.filter_blocks(spec, 1)
     lanes = machine.lanes(spec.accumulator_dtype)
     exact = [w for w in range(5 * lanes, 0, -lanes) if group % w == 0]
@@ -80,138 +72,80 @@ def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     return exact or halves or whole or [2 * lanes, lanes]
 
 
-def unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
+def lengths(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Pixels of a tile: eight registers are left to data and weights."""
+    found: list[int] = tile_costs.pixel_tiles(
+        geometry(spec).out_width, machine.vector_registers - 8
+    )
+    return found
+
+
+def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
     """Input channels a step: whole vectors of data, so that each comes with one load, where they divide."""
     group_in = spec.filter_shape[2]
     lanes = machine.lanes(spec.accumulator_dtype)
-    if is_stem(spec, machine):
+    if _is_stem(spec, machine):
         return [group_in]
     return [u for u in (2 * lanes, lanes, lanes // 2, 1) if u and group_in % u == 0][:2]
 
 
-def is_stem(spec: ConvSpec, machine: Machine) -> bool:
+def _is_stem(spec: ConvSpec, machine: Machine) -> bool:
     """Few input channels: columns and channels are unrolled together."""
     return spec.filter_shape[2] < machine.lanes(spec.accumulator_dtype)
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
-    """The tile, the order of its two outer loops, how much is unrolled, and where padding goes."""
-    g = geometry(spec)
-    far = tile_costs.is_far(
-        spec.reduction_length * spec.out_channels * ITEM_BYTES[spec.filter_dtype], machine
-    )
-    return (
-        Knob("channels", tuple(channel_blocks(spec, machine))),
-        Knob("pixels", tuple(tile_costs.pixel_tiles(g.out_width, machine.vector_registers - 8))),
-        Knob("order", (WEIGHTS_OUTER, PIXELS_OUTER)),
-        Knob("unroll", tuple(unrolls(spec, machine))),
-        Knob("pad", dense_stages.pads(spec, g)),
-        Knob("rows", tuple(tile_costs.row_bands(g.out_height))),
-        *((Knob("prefetch", (1, 0)),) if far else ()),
-    )
+def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
+    return dense_stages.pads(spec)
 
 
-def registers(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
+def _vectors(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
+    vectors: int = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
+    return vectors
+
+
+def _registers(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
     """Vector registers that a tile wants: accumulators, the data of its pixels, the weights of a step."""
-    vectors = tile_costs.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
-    pixels = int(decisions["pixels"])
-    data = pixels
-    if is_stem(spec, machine):  # overlapping windows, one row of them
-        values = ((pixels - 1) * spec.strides[1] + spec.kernel_width) * spec.filter_shape[2]
-        data = min(pixels, tile_costs.vectors(values, machine, spec.accumulator_dtype))
-    return pixels * vectors + data + vectors
+    vectors, data = _vectors(spec, machine, tile), tile.pixels
+    if _is_stem(spec, machine):  # overlapping windows, one row of them
+        columns = (tile.pixels - 1) * spec.strides[1] + spec.kernel_width
+        values = columns * spec.filter_shape[2]
+        data = min(data, tile_costs.vectors(values, machine, spec.accumulator_dtype))
+    return tile.pixels * vectors + data + vectors
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """The tile fits the registers, its code, nine times at the border, the cache; and there are jobs."""
-    vectors = tile_costs.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
-    pixels, taps = int(decisions["pixels"]), spec.kernel_height * spec.kernel_width
-    unrolled = taps * int(decisions["unroll"]) * pixels * vectors
-    if decisions["pad"] == "none" and unrolled > _MOST_UNROLLED:
-        return False
-    by_weights = decisions["order"] == WEIGHTS_OUTER
-    if (by_weights or decisions["pad"] == "rows") and tiled.jobs(
-        spec, decisions
-    ) < tile_costs.LEAST_JOBS:
-        return False
-    if decisions.get("prefetch") and not by_weights:
-        return False
-    return pixels == 1 or registers(spec, machine, decisions) <= machine.vector_registers
+def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
+    return tile.pixels == 1 or _registers(spec, machine, tile) <= machine.vector_registers
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    points: list[dict[str, Choice]] = [
-        {"channels": channels, "pixels": pixels, "unroll": unroll}
-        for channels in space["channels"]
-        for pixels in space["pixels"]
-        for unroll in space["unroll"]
-    ]
-    rest: dict[str, Choice] = {
-        "order": WEIGHTS_OUTER if streams_weights(spec, machine) else PIXELS_OUTER,
-        "pad": "image",
-        "rows": space["rows"][0],
-    }
-    if "prefetch" in space:
-        rest["prefetch"] = int(rest["order"] == WEIGHTS_OUTER)
-    fitting = [p for p in points if _roomy(spec, machine, {**rest, **p})]
-    if not fitting:  # too few blocks of channels to share out
-        rest["order"] = PIXELS_OUTER
-        if "prefetch" in space:
-            rest["prefetch"] = 0
-        fitting = [p for p in points if _roomy(spec, machine, {**rest, **p})]
-    best = min(fitting, key=lambda p: cycles_per_fma(spec, machine, {**rest, **p}))
-    return {**rest, **best}
-
-
-def streams_weights(spec: ConvSpec, machine: Machine) -> bool:
-    """Whether the filter of a group is too large to be read again for every tile of pixels."""
-    group, _ = conv2d.filter_blocks(spec, 1)
-    weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
-    return 4 * weights > 3 * machine.l2_bytes
-
-
-def _roomy(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """Whether the tile is legal, and a stem's leaves half of the registers to the loads.
+def _roomy(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
+    """Whether a stem's tile leaves half of the registers to the loads.
 
     LLVM unrolls a stem's whole window, and two blocks of channels too, and keeps as much of the data as it
     can: of the instructions of MobileNetV2's stem 75 % are multiply-adds at 8 x 8, 53 % at 4 x 16; of
     ResNet-50's 88 and 82 % (counted, 2026-11).
     """
-    if is_stem(spec, machine) and int(decisions["pixels"]) > 1:
-        vectors = tile_costs.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
-        if vectors > 2 or 2 * vectors * int(decisions["pixels"]) > machine.vector_registers:
-            return False
-    return legal(spec, machine, decisions)
+    if tile.pixels == 1 or not _is_stem(spec, machine):
+        return True
+    vectors = _vectors(spec, machine, tile)
+    return vectors <= 2 and 2 * vectors * tile.pixels <= machine.vector_registers
 
 
-def cycles_per_fma(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
-    """Estimate cycles per useful vector multiply-add of a tile."""
-    group, _ = conv2d.filter_blocks(spec, 1)
-    lanes, unroll = machine.lanes(spec.accumulator_dtype), int(decisions["unroll"])
-    cycles: float = dense_costs.tile_cycles(
-        machine,
-        pixels=int(decisions["pixels"]),
-        channels=int(decisions["channels"]),
-        unroll=unroll,
-        lanes=lanes,
-        values_per_load=lanes,
-        steps=spec.reduction_length // unroll,
-        out_width=geometry(spec).out_width,
-        group=group,
-    )
+def _fetches(_spec: ConvSpec, tile: DenseDecisions) -> bool:
+    return tile.by_weights
+
+
+def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:
+    lanes = machine.lanes(spec.accumulator_dtype)
+    steps = spec.reduction_length // tile.unroll
+    cycles: float = dense_costs.tile_cycles(spec, machine, tile, lanes, lanes, steps)
     return cycles
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:
     """Schedule `compute.conv2d.direct`; raises nothing for legal decisions."""
-    block, g = int(decisions["channels"]), geometry(spec)
-    func, fused = (
-        prim_func(conv2d.direct(spec, block, widen=True)),
-        dense_stages.is_fused(spec, g, block),
-    )
-    if spec.bias and fused:
+    block, g = decisions.channels, geometry(spec)
+    func = prim_func(conv2d.direct(spec, block, widen=True))
+    if spec.bias and dense_stages.is_fused(spec, g, block):
         func = bias_start.at_bias(func, lambda n, h, w, channel: channel)
     loops = Loops(tvm.IRModule({"main": func}))
     _schedule(loops, spec, machine, decisions)
@@ -220,15 +154,15 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     return function(spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g))
 
 
-def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions) -> None:
-    g, stem, inlined = geometry(spec), is_stem(spec, machine), decisions["pad"] == "none"
+def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> None:
+    g, stem, inlined = geometry(spec), _is_stem(spec, machine), decisions.pad == "none"
     tile = loops.get_sblock("conv")
     # Before anything has a predicate: TVM caches reads of complete blocks only.
     data = loops.get_sblock("padded") if inlined else loops.cache_read(tile, 0, "local")
     reduction: list[Any] = []
 
     def arrange() -> None:
-        reduction.extend(_schedule_tile(loops, tile, data, int(decisions["unroll"]), stem, inlined))
+        reduction.extend(_schedule_tile(loops, tile, data, decisions.unroll, stem, inlined))
         if inlined:
             loops.set_scope(data, 0, "local")
 
@@ -278,5 +212,18 @@ def _zero_outside(loops: Loops, tile: Any, reduction: Any) -> None:
     loops.vectorize(lanes)
 
 
-DIRECT = Schedule("arm.conv2d.direct", accepts, knobs, legal, default, apply)
+DIRECT = dense_space.schedule(
+    "arm.conv2d.direct",
+    dense_space.Instructions(
+        blocks=_channel_blocks,
+        lengths=lengths,
+        unrolls=_unrolls,
+        pads=_pads,
+        fits=_fits,
+        roomy=_roomy,
+        cycles=_cycles,
+        prefetches=_fetches,
+        apply=apply,
+    ),
+)
 SCHEDULES = (DIRECT,)

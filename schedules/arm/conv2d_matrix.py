@@ -7,7 +7,7 @@ lie joined in memory. A tile's instructions for two steps of eight input channel
     6 x 12    36 smmla = 1152 multiply-adds of 36 + 6 loads and 6 zips of data + 6 pair loads of weights + 3
     4 x 16    32 smmla = 1024                  32 + 4       + 4                + 8                       + 3
 
-llvm-mca gives 4 x 16's loop 106 multiply-adds a cycle on a Neoverse V1, 6 x 12's 101, where dot_conv2d.py's
+llvm-mca gives 4 x 16's loop 106 multiply-adds a cycle on a Neoverse V1, 6 x 12's 101, where conv2d_dot.py's
 5 x 16 has 64 (2026-11; 128 and 64 are the most). 6 x 16 spills: 65. No emulator here counts the instruction;
 values are checked on QEMU's core.
 """
@@ -22,13 +22,14 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d_matrix
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.hardware import Choice, Function, Machine
 from tvmconv.lowering.dot_calls import MATRIX
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.arm import conv2d_direct, dot_code
+from tvmconv.schedules.arm import dot_code
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_stages, tile_costs
+from tvmconv.schedules.shared import dense_space, dense_stages, tile_costs
+from tvmconv.schedules.shared.dense import DenseDecisions
 
 _SIDE = 2
 
@@ -36,90 +37,61 @@ _SIDE = 2
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """Bytes in whole steps, blocks of channels that divide them, on a machine with the instruction."""
     return (
-        conv2d_direct.accepts(spec, machine)
+        dense_space.accepts(spec, machine)
         and dot_code.has_matrix(spec.dtype, machine)
         and spec.data_format == "NHWC"
         and conv2d_matrix.fits(spec)
-        and bool(_channel_blocks(spec))
+        and bool(_channel_blocks(spec, machine))
         and geometry(spec).out_width >= _SIDE
     )
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
-    """The tile, the order of its two outer loops, how many steps are unrolled, and where the copy goes."""
-    g = geometry(spec)
-    steps = spec.filter_shape[2] // conv2d_matrix.STEP_BYTES
-    pixels = [p for p in range(_SIDE, 18, _SIDE) if p <= tile_costs.rounded(g.out_width, _SIDE)]
-    banded = g.needs_padding and g.out_height > 1
-    return (
-        Knob("channels", tuple(_channel_blocks(spec))),
-        Knob("pixels", tuple(pixels)),
-        Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
-        Knob("unroll", (2, 1) if steps % 2 == 0 else (1,)),
-        Knob("pad", ("image", "rows") if banded else ("image",)),
-        Knob("rows", tuple(tile_costs.row_bands(g.out_height))),
-    )
-
-
-def _channel_blocks(spec: ConvSpec) -> list[int]:
+def _channel_blocks(spec: ConvSpec, _machine: Machine) -> list[int]:
     group, _ = filter_blocks(spec, 1)
     return [block for block in (16, 12, 8, 4) if group % block == 0]
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """Sums, data and weights of a step fit the registers, and there are jobs."""
-    pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
-    few = tiled.jobs(spec, decisions) < tile_costs.LEAST_JOBS
-    if few and (decisions["order"] == tiled.WEIGHTS_OUTER or decisions["pad"] == "rows"):
-        return False
+def _lengths(spec: ConvSpec, _machine: Machine) -> list[int]:
+    width = tile_costs.rounded(geometry(spec).out_width, _SIDE)
+    return [pixels for pixels in range(_SIDE, 18, _SIDE) if pixels <= width]
+
+
+def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
+    return [2, 1] if spec.filter_shape[2] // conv2d_matrix.STEP_BYTES % 2 == 0 else [1]
+
+
+def _pads(spec: ConvSpec, _machine: Machine) -> list[Choice]:
+    g = geometry(spec)
+    return ["image", "rows"] if g.needs_padding and g.out_height > 1 else ["image"]
+
+
+def _fits(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
+    """Sums, data and weights of a step."""
+    pixels, channels = tile.pixels, tile.channels
     live = pixels * channels // _SIDE**2 + pixels + channels // _SIDE
     return pixels == _SIDE or live <= machine.vector_registers
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The tile with the fewest instructions for a product, and an order that spares the caches."""
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    outer = (
-        tiled.WEIGHTS_OUTER if conv2d_direct.streams_weights(spec, machine) else tiled.PIXELS_OUTER
-    )
-    rest: dict[str, Choice] = {
-        "order": outer,
-        "unroll": space["unroll"][0],
-        "pad": "image",
-        "rows": space["rows"][0],
-    }
-    points: list[dict[str, Choice]] = [
-        {**rest, "channels": channels, "pixels": pixels}
-        for channels in space["channels"]
-        for pixels in space["pixels"]
-    ]
-    if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
-        points = [{**point, "order": tiled.PIXELS_OUTER} for point in points]
-    usable = (point for point in points if legal(spec, machine, point))
-    return min(usable, key=lambda p: _cost(spec, int(p["pixels"]), int(p["channels"])))
-
-
-def _cost(spec: ConvSpec, pixels: int, channels: int) -> float:
+def _cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:
     """Instructions of a step, as in the table above, for each useful product."""
-    products = pixels * channels / _SIDE**2
+    products = tile.pixels * tile.channels / _SIDE**2
     width = geometry(spec).out_width
-    useful = (3 + width / tile_costs.rounded(width, pixels)) / 4
-    return float((products + pixels + channels / 4 + 2) / products / useful)
+    useful = (3 + width / tile_costs.rounded(width, tile.pixels)) / 4
+    return float((products + tile.pixels + tile.channels / 4 + 2) / products / useful)
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.matrix_conv2d.direct`; raises nothing for legal decisions."""
-    block, g = int(decisions["channels"]), geometry(spec)
+def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:
+    """Schedule `compute.conv2d_matrix.direct`; raises nothing for legal decisions."""
+    block, g = decisions.channels, geometry(spec)
     matrix = dot_code.matrix(spec.dtype, machine)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d_matrix.direct(spec, block))}))
     tile = loops.get_sblock("conv")
     # Before anything has a predicate: TVM caches reads of complete blocks only.
     data = loops.cache_read(tile, 0, "local")
-    unroll = int(decisions["unroll"])
     reduction: list[Any] = []
 
     def arrange() -> None:
-        reduction.extend(_schedule_tile(loops, tile, data, unroll, matrix is not None))
+        reduction.extend(_schedule_tile(loops, tile, data, decisions.unroll, matrix is not None))
 
     def reduce(_job: Any) -> Any:
         outermost, innermost, row = reduction
@@ -160,5 +132,17 @@ def _schedule_tile(
     return kh, outer, i
 
 
-MATRICES = Schedule("arm.conv2d.matrix", accepts, knobs, legal, default, apply)
+MATRICES = dense_space.schedule(
+    "arm.conv2d.matrix",
+    dense_space.Instructions(
+        blocks=_channel_blocks,
+        lengths=_lengths,
+        unrolls=_unrolls,
+        pads=_pads,
+        fits=_fits,
+        cycles=_cycles,
+        apply=apply,
+    ),
+    accepts,
+)
 SCHEDULES = (MATRICES,)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from tvmconv.compute.conv2d import filter_blocks
+from tvmconv.compute.geometry import geometry
 from tvmconv.hardware import Machine
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import tile_costs
+from tvmconv.schedules.shared.dense import DenseDecisions
 
 
 def tile_cycles(
+    spec: ConvSpec,
     machine: Machine,
-    *,
-    pixels: int,
-    channels: int,
-    unroll: int,
+    tile: DenseDecisions,
     lanes: int,
     values_per_load: int,
     steps: int,
-    out_width: int,
-    group: int,
 ) -> float:
     """Estimate cycles per useful vector multiply-add: the largest of ports, loads and latency.
 
     Every instruction that is no multiply-add also takes a third of a cycle, the share of one in the width
-    of a small core, which breaks ties toward larger and squarer tiles.
+    of a small core, which breaks ties toward larger and squarer tiles. A vector has ``lanes`` channels, a
+    load brings so many values of a pixel, and the reduction has ``steps``.
     """
+    (group, _), out_width = filter_blocks(spec, 1), geometry(spec).out_width
+    pixels, channels, unroll = tile.pixels, tile.channels, tile.unroll
     vectors = -(-channels // lanes)
     fmas = unroll * pixels * vectors
     data, weights = pixels * -(-unroll // values_per_load), unroll * vectors

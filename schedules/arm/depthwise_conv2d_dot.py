@@ -1,7 +1,7 @@
 """Depthwise convolution of bytes on ARM with dot products: words of four columns, put together on the way.
 
 Eight channels of two more columns of inputs are loaded and zipped, then two pairs of columns are zipped to
-words: three instructions, and at stride 1 each word serves two outputs (compute/dot_depthwise_conv2d.py).
+words: three instructions, and at stride 1 each word serves two outputs (compute/depthwise_conv2d_dot.py).
 Instructions of a tile of 4 x 4 outputs of 3x3, stride 1, for eight channels:
 
     6 rows of 6 loads, 3 + 4 zips    78      96 sdot      16 * 2 starts and 16 * 2 stores    64
@@ -15,11 +15,11 @@ multiply-adds a cycle in place of 4.1; stride 2 7.5 in place of 4.0, 5x5 on 14x1
 from __future__ import annotations
 
 from tvmconv.compute import depthwise_conv2d_dot
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.problem.arguments import window_extent
+from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.arm import dot_code
-from tvmconv.schedules.shared import depthwise_dot, tile_costs
+from tvmconv.schedules.arm import depthwise_conv2d_tiled, dot_code
+from tvmconv.schedules.shared import depthwise_dot, depthwise_space, tile_costs
+from tvmconv.schedules.shared.depthwise import DepthwiseDecisions
 
 _LANES, _CHANNELS = dot_code.LANES, dot_code.WORDS_LANES
 _VECTORS = _CHANNELS // _LANES
@@ -41,50 +41,32 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
     )
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
-    """The tile; outputs that share words are in one."""
+def _widths(_spec: ConvSpec, _machine: Machine) -> list[int]:
+    return [_CHANNELS]
+
+
+def _columns(spec: ConvSpec) -> list[int]:
+    """Columns of a tile; outputs that share words are in one."""
     phases = depthwise_conv2d_dot.cut(spec).phases
     most = tile_costs.rounded(spec.out_width, phases)
-    columns = [t for t in (4, 2, 6, 8, 3, 1, 5, 7) if t % phases == 0 and t <= most]
-    return (
-        Knob("channels", (_CHANNELS,)),
-        Knob("columns", tuple(columns)),
-        Knob("rows", tuple(t for t in (4, 2, 3, 1) if t <= spec.out_height)),
-    )
+    return [t for t in (4, 2, 6, 8, 3, 1, 5, 7) if t % phases == 0 and t <= most]
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """Few registers are spilled, and the unrolled code, nine times at the border, fits the cache."""
-    phases = depthwise_conv2d_dot.cut(spec).phases
-    rows, columns = int(decisions["rows"]), int(decisions["columns"])
-    if (rows, columns) == (1, phases):
-        return True
-    live, products = _live(spec, columns), rows * columns * _products(spec)
+def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
+    """Few registers are spilled, and the unrolled code is short enough."""
+    products = tile.rows * tile.columns * _products(spec)
+    live = _live(spec, tile.columns)
     return 2 * live <= 3 * machine.vector_registers and products <= _MOST_UNROLLED
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The legal tile with the fewest estimated instructions for an output."""
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    points: list[dict[str, Choice]] = [
-        {"channels": _CHANNELS, "columns": columns, "rows": rows}
-        for columns in space["columns"]
-        for rows in space["rows"]
-    ]
-    return min(
-        (point for point in points if legal(spec, machine, point)),
-        key=lambda p: instructions(spec, machine, int(p["rows"]), int(p["columns"])),
-    )
-
-
-def instructions(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
-    """Estimate instructions for an output, of those that a rows x columns tile takes.
+def _instructions(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
+    """Estimate instructions for an output, of those that a tile takes.
 
     Five for a register too many, in each row of outputs: fitted to counts of MobileNetV2's shapes, with
     kernels of 3x3 and 5x5, on a Cortex-A76 (2026-11).
     """
-    window = window_extent(spec.kernel_height, spec.dilations[0])
-    in_rows = min((rows - 1) * spec.strides[0] + window, rows * spec.kernel_height)
+    rows, columns = tile.rows, tile.columns
+    in_rows = min(depthwise_space.window(spec, tile)[0], rows * spec.kernel_height)
     halves = _halves(spec, columns)
     made = in_rows * (2 * halves + 2 + halves + 1 + 2 * halves)
     excess = max(0, _live(spec, columns) - machine.vector_registers)
@@ -92,11 +74,7 @@ def instructions(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> f
     again = 0 if weights <= _MOST_RESIDENT else rows * weights / 2
     each = rows * columns * (_products(spec) + 4)
     total = each + made + again + 5 * excess * rows + _LOOP
-    computed = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
-        spec.out_width, columns
-    )
-    ragged = (3 + spec.out_height * spec.out_width / computed) / 4
-    return float(total / (rows * columns) / ragged)
+    return float(total / (rows * columns) / depthwise_space.useful(spec, tile))
 
 
 def _products(spec: ConvSpec) -> int:
@@ -124,13 +102,24 @@ def _live(spec: ConvSpec, columns: int) -> int:
     return int((columns + words) * _VECTORS + resident)
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.dot_depthwise_conv2d.direct`; raises nothing for legal decisions."""
+def apply(spec: ConvSpec, machine: Machine, decisions: DepthwiseDecisions) -> Function:
+    """Schedule `compute.depthwise_conv2d_dot.direct`; raises nothing for legal decisions."""
     dot = dot_code.dot(spec.dtype, machine, turn=True)
     calls = None if dot is None else (dot_code.words(spec.dtype), dot)
     operand = dot_code.operand(spec.dtype, machine)
     return depthwise_dot.apply(spec, decisions, _LANES, calls, operand)
 
 
-WORDS = Schedule("arm.depthwise_conv2d.dot", accepts, knobs, legal, default, apply)
+WORDS = depthwise_space.schedule(
+    "arm.depthwise_conv2d.dot",
+    depthwise_space.Instructions(
+        widths=_widths,
+        columns=_columns,
+        rows=depthwise_conv2d_tiled.rows,
+        fits=_fits,
+        cycles=_instructions,
+        apply=apply,
+    ),
+    accepts,
+)
 SCHEDULES = (WORDS,)

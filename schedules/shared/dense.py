@@ -1,24 +1,21 @@
 """The loop nest of a dense convolution on any CPU: register tiles of pixels x channels, and their jobs.
 
-Decisions: "pixels" and "channels" of a tile, "rows" of a job, "order" of the loops over tiles, where the
-stage ``padded`` goes ("pad"), and where hardware offers it "prefetch" and "unroll".
-
-    for job (image, band of rows)            parallel
-      for block of channels | pixel tile     "weights_outer": a panel of weights stays in cache
-        for pixel tile | block of channels   "pixels_outer": a strip of pixels does
-          the tile's sums, arranged by the hardware; epilogue, store
+for job (image, band of rows)            parallel
+  for block of channels | pixel tile     "weights_outer": a panel of weights stays in cache
+    for pixel tile | block of channels   "pixels_outer": a strip of pixels does
+      the tile's sums, arranged by the hardware; epilogue, store
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import Geometry, geometry
-from tvmconv.hardware import Decisions
 from tvmconv.lowering.interface import SPLIT_AT
 from tvmconv.lowering.prefetching import PANEL, TILES
 from tvmconv.problem.spec import ConvSpec
@@ -27,12 +24,39 @@ from tvmconv.schedules.shared import dense_stages
 WEIGHTS_OUTER, PIXELS_OUTER = "weights_outer", "pixels_outer"
 
 
-def jobs(spec: ConvSpec, decisions: Decisions) -> int:
+@dataclass(frozen=True)
+class DenseDecisions:
+    """What is decided of a dense convolution.
+
+    Attributes:
+        channels, pixels: of a register tile.
+        order: of the loops over tiles.
+        pad: where the stage ``padded`` goes.
+        rows: of a job.
+        unroll: steps of the reduction that are unrolled.
+        prefetch: whether the next block's weights are fetched while one is used.
+    """
+
+    channels: int
+    pixels: int
+    order: str
+    pad: str
+    rows: int
+    unroll: int = 1
+    prefetch: int = 0
+
+    @property
+    def by_weights(self) -> bool:
+        """Whether blocks of channels are the outer loop over tiles."""
+        return self.order == WEIGHTS_OUTER
+
+
+def jobs(spec: ConvSpec, decisions: DenseDecisions) -> int:
     """Parallel jobs of "weights_outer" (blocks of channels in each band of rows), or of padded bands."""
     g = geometry(spec)
-    _, blocks = filter_blocks(spec, int(decisions["channels"]))
-    bands = g.batch * (g.out_height // int(decisions["rows"]))
-    return bands if decisions["pad"] == "rows" else bands * g.groups * blocks
+    _, blocks = filter_blocks(spec, decisions.channels)
+    bands = g.batch * (g.out_height // decisions.rows)
+    return bands if decisions.pad == "rows" else bands * g.groups * blocks
 
 
 def schedule(
@@ -40,7 +64,7 @@ def schedule(
     tile: Any,
     spec: ConvSpec,
     g: Geometry,
-    decisions: Decisions,
+    decisions: DenseDecisions,
     copied: bool,
     reduce: Callable[[Any], Any],
     arrange: Callable[[], None] = lambda: None,
@@ -51,17 +75,17 @@ def schedule(
     jobs, decomposes the reduction of one tile and returns its innermost loop that is not unrolled;
     ``arrange`` is called before the padding finds its place, for what reads it.
     """
-    pixels, by_weights = int(decisions["pixels"]), decisions["order"] == WEIGHTS_OUTER
-    fused = dense_stages.is_fused(spec, g, int(decisions["channels"]))
-    pad, out = str(decisions["pad"]), loops.get_sblock("out")
+    pixels, by_weights, pad = decisions.pixels, decisions.by_weights, decisions.pad
+    fused = dense_stages.is_fused(spec, g, decisions.channels)
+    out = loops.get_sblock("out")
     store = out if fused else loops.cache_write(tile, 0, "local")
     if not fused:
         dense_stages.schedule_out(loops, out)
 
     n, h, w, o = loops.get_loops(store)
-    bands, rows = loops.split(h, [None, int(decisions["rows"])])
+    bands, rows = loops.split(h, [None, decisions.rows])
     pixel_tiles, m = loops.split(w, [None, pixels])
-    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
+    channel_tiles, v = loops.split(o, [None, decisions.channels])
     inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
     nest = [n, bands, *inner]
     loops.reorder(*nest, m, v)
@@ -77,17 +101,17 @@ def schedule(
         dense_stages.schedule_padding(loops, g, at=job if pad == "rows" else None)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
     reduction = reduce(job)
-    if by_weights and decisions.get("prefetch"):
-        block = int(decisions["channels"])
+    if by_weights and decisions.prefetch:
+        block = decisions.channels
         panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
         loops.annotate(rows, TILES, [2])
-        loops.annotate(reduction, PANEL, [panel, panel, int(decisions["unroll"]) * block])
+        loops.annotate(reduction, PANEL, [panel, panel, decisions.unroll * block])
     loops.vectorize(v)
     loops.unroll(m)
 
     row_points, column_points = dense_stages.split_points(g, pixels, pad == "none")
     loops.annotate(job if one_row and pad != "rows" else pixel_tiles, SPLIT_AT, column_points)
     # A job is a row of its own number only where nothing else is fused into it.
-    job_is_row = g.batch == 1 and int(decisions["rows"]) == g.out_height and not one_row
+    job_is_row = g.batch == 1 and decisions.rows == g.out_height and not one_row
     if by_weights or (job_is_row and pad != "rows"):
         loops.annotate(rows if by_weights else job, SPLIT_AT, row_points)

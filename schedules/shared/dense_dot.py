@@ -1,6 +1,6 @@
 """The loop nest of a dense convolution of words on any CPU that multiplies them.
 
-Its decisions are those of tvmconv.schedules.shared.dense; "unroll" counts words.
+"unroll" counts words.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d_dot
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Decisions, Function
+from tvmconv.hardware import Choice, Function
 from tvmconv.lowering.dot_calls import DOT
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense as tiled
 from tvmconv.schedules.shared import dense_stages
+from tvmconv.schedules.shared.dense import DenseDecisions
 
 
 def pads(spec: ConvSpec, operand: str | None) -> tuple[Choice, ...]:
@@ -29,28 +30,29 @@ def pads(spec: ConvSpec, operand: str | None) -> tuple[Choice, ...]:
 
 def apply(
     spec: ConvSpec,
-    decisions: Decisions,
+    decisions: DenseDecisions,
     lanes: int,
     dot: tuple[str, str] | None,
     operand: str | None,
     load_words: bool = False,
 ) -> Function:
-    """Schedule `compute.dot_conv2d.direct` on vectors of ``lanes`` channels; legal decisions raise nothing.
+    """Schedule `compute.conv2d_dot.direct` on vectors of ``lanes`` channels; legal decisions raise nothing.
 
     ``dot`` is the name and the definition of the function for a vector. Without, on a rehearsal's machine,
     products are computed one by one. ``operand`` is the kind of byte that it takes. With ``load_words`` the
     words of a step are loaded together, for instructions that take one by its lane.
     """
-    block, g = int(decisions["channels"]), geometry(spec)
+    block, g = decisions.channels, geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d_dot.direct(spec, block, operand))}))
     tile = loops.get_sblock("conv")
     # Before anything has a predicate: TVM caches reads of complete blocks only.
     data = loops.cache_read(tile, 0, "local") if load_words else None
-    unroll = int(decisions["unroll"])
     reduction: list[Any] = []
 
     def arrange() -> None:
-        reduction.extend(_schedule_tile(loops, tile, data, unroll, lanes, dot is not None))
+        reduction.extend(
+            _schedule_tile(loops, tile, data, decisions.unroll, lanes, dot is not None)
+        )
 
     def reduce(_job: Any) -> Any:
         outermost, innermost, lane = reduction

@@ -7,7 +7,7 @@ from typing import Any
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d
-from tvmconv.compute.geometry import Geometry, is_pointwise
+from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.hardware import Choice
 from tvmconv.lowering.interface import SPLIT_AT
 from tvmconv.problem.arguments import window_extent
@@ -21,16 +21,21 @@ def is_fused(spec: ConvSpec, g: Geometry, block: int) -> bool:
     return g.channels_last and group % block == 0
 
 
-def is_copied(spec: ConvSpec, g: Geometry) -> bool:
-    """Whether stage ``padded`` exists: data is padded, turned to NHWC or converted on the way."""
-    return g.needs_padding or not g.channels_last or conv2d.widened(spec) != spec.dtype
+def is_copied(spec: ConvSpec, g: Geometry, widen: bool = True) -> bool:
+    """Whether stage ``padded`` exists: data is padded, turned to NHWC or widened on the way."""
+    return g.needs_padding or not g.channels_last or _is_widened(spec, widen)
 
 
-def pads(spec: ConvSpec, g: Geometry) -> tuple[Choice, ...]:
-    """Where a schedule may put that stage; what is converted cannot be left where it is."""
+def _is_widened(spec: ConvSpec, widen: bool) -> bool:
+    return widen and conv2d.widened(spec) != spec.dtype
+
+
+def pads(spec: ConvSpec, widen: bool = True) -> tuple[Choice, ...]:
+    """Where a schedule may put that stage; what is widened cannot be left where it is."""
+    g = geometry(spec)
     if not g.channels_last or 0 in (g.in_height, g.in_width):
         return ("image",)
-    if conv2d.widened(spec) != spec.dtype:
+    if _is_widened(spec, widen):
         return ("image", "rows") if g.out_height > 1 else ("image",)
     return ("image", "rows", "none") if g.needs_padding else ("image",)
 

@@ -1,7 +1,6 @@
 """The loop nest of a depthwise convolution on any CPU: rows x columns of outputs, a vector of channels.
 
-Its decisions are "channels", "rows" and "columns" of a tile, the "order" of the loops over tiles, and
-"taps", if the hardware leaves it open: which way the unrolled multiply-adds of a tile follow each other.
+"taps" is which way the unrolled multiply-adds of a tile follow each other:
 
     outside   a tap for all outputs, then the next: many accumulators in flight, inputs live from tap to tap
     inside    an output's taps, then the next output: a row of outputs needs few inputs at a time
@@ -9,6 +8,7 @@ Its decisions are "channels", "rows" and "columns" of a tile, the "order" of the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
@@ -16,7 +16,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import depthwise_conv2d
 from tvmconv.compute.geometry import Geometry, geometry
-from tvmconv.hardware import Decisions, Function
+from tvmconv.hardware import Function
 from tvmconv.lowering.dot_calls import DOT
 from tvmconv.lowering.interface import SPLIT_AT, function, prim_func
 from tvmconv.problem.arguments import window_extent
@@ -31,9 +31,26 @@ OUTSIDE, INSIDE = "outside", "inside"
 MOST_UNROLLED = 400
 
 
+@dataclass(frozen=True)
+class DepthwiseDecisions:
+    """What is decided of a depthwise convolution.
+
+    Attributes:
+        channels, rows, columns: of a register tile.
+        order: of the loops over tiles.
+        taps: order of a tile's multiply-adds.
+    """
+
+    channels: int
+    rows: int
+    columns: int
+    order: str = MIDDLE
+    taps: str = OUTSIDE
+
+
 def nest(
     spec: ConvSpec,
-    decisions: Decisions,
+    decisions: DepthwiseDecisions,
     stored: str,
     multiply_add: tuple[str, str] | None = None,
     lanes: int = 0,
@@ -53,21 +70,21 @@ def nest(
     if g.channels_last:
         _inline_padding(loops, g)
         n, h, w, o = loops.get_loops(out)
-        channel_tiles, v, q = loops.split(o, [None, int(decisions["channels"]), multiplier])
+        channel_tiles, v, q = loops.split(o, [None, decisions.channels, multiplier])
         store, inner = out, [v, q]
     else:
         _transpose_outside(loops, out)
         store = loops.cache_write(conv, 0, "local")
         n, h, w, q, k = loops.get_loops(store)
-        channel_tiles, v = loops.split(k, [None, int(decisions["channels"])])
+        channel_tiles, v = loops.split(k, [None, decisions.channels])
         inner = [q, v]
-    row_tiles, r = loops.split(h, [None, int(decisions["rows"])])
-    column_tiles, c = loops.split(w, [None, int(decisions["columns"])])
+    row_tiles, r = loops.split(h, [None, decisions.rows])
+    column_tiles, c = loops.split(w, [None, decisions.columns])
     nest = {
         INNER: [n, row_tiles, column_tiles, channel_tiles],
         MIDDLE: [n, row_tiles, channel_tiles, column_tiles],
         OUTER: [n, channel_tiles, row_tiles, column_tiles],
-    }[str(decisions["order"])]
+    }[decisions.order]
     loops.reorder(*nest, r, c, *inner)
     loops.compute_at(conv, nest[-1], preserve_unit_loops=True)
     if g.channels_last:
@@ -75,9 +92,9 @@ def nest(
     # The second loop and not the fused first two: a fused tile number has no simple border test.
     # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
     loops.parallel(nest[1])
-    unrolled = int(decisions["rows"]) * int(decisions["columns"]) * multiplier
+    unrolled = decisions.rows * decisions.columns * multiplier
     unroll_taps = unrolled * g.kernel_height * g.kernel_width <= MOST_UNROLLED
-    taps = _order_taps(loops, conv, unroll_taps, decisions.get("taps") == INSIDE)
+    taps = _order_taps(loops, conv, unroll_taps, decisions.taps == INSIDE)
     if multiply_add is None:
         _vectorize(loops, conv, taps)
     else:
@@ -88,8 +105,8 @@ def nest(
     rows, columns = _split_points(g, decisions)
     loops.annotate(row_tiles, SPLIT_AT, rows)
     loops.annotate(column_tiles, SPLIT_AT, columns)
-    if g.in_channels % int(decisions["channels"]):
-        loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // int(decisions["channels"])])
+    if g.in_channels % decisions.channels:
+        loops.annotate(channel_tiles, SPLIT_AT, [g.in_channels // decisions.channels])
     packed = depthwise_conv2d.packed_filter_shape(spec)
     definition = None if multiply_add is None else multiply_add[1]
     pack = prim_func(depthwise_conv2d.pack(spec, stored))
@@ -143,9 +160,9 @@ def _call(loops: Loops, tile: Any, taps: Any, lanes: int, name: str) -> None:
     loops.annotate(lane, DOT, name)  # not before: the zeros would inherit it
 
 
-def _split_points(g: Geometry, decisions: Decisions) -> tuple[list[int], list[int]]:
+def _split_points(g: Geometry, decisions: DepthwiseDecisions) -> tuple[list[int], list[int]]:
     """Tile numbers where the interior begins and ends, for rows and for columns."""
-    rows, columns = int(decisions["rows"]), int(decisions["columns"])
+    rows, columns = decisions.rows, decisions.columns
     high = window_extent(g.kernel_height, g.dilations[0])
     wide = window_extent(g.kernel_width, g.dilations[1])
     return (

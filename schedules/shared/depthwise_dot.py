@@ -1,7 +1,7 @@
 """The loop nest of a depthwise convolution of words: rows x columns of outputs, a vector of channels.
 
-Its decisions are "rows" and "columns" of a tile, and "channels" of a vector. Words of a row of inputs are put
-together where an output's row needs them; LLVM finds those that it has already.
+Words of a row of inputs are put together where an output's row needs them; LLVM finds those that it has
+already.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import depthwise_conv2d_dot
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Decisions, Function
+from tvmconv.hardware import Function
 from tvmconv.lowering.dot_calls import DOT, WORDS
 from tvmconv.lowering.interface import SPLIT_AT, function, prim_func
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import bias_start, tile_costs
+from tvmconv.schedules.shared.depthwise import DepthwiseDecisions
 
 Definition = tuple[str, str]
 
 
 def apply(
     spec: ConvSpec,
-    decisions: Decisions,
+    decisions: DepthwiseDecisions,
     lanes: int,
     calls: tuple[Definition, Definition] | None,
     operand: str | None,
 ) -> Function:
-    """Schedule `compute.dot_depthwise_conv2d.direct`; raises nothing for legal decisions.
+    """Schedule `compute.depthwise_conv2d_dot.direct`; raises nothing for legal decisions.
 
     ``calls`` are names and definitions of the function that makes words of "channels" channels, and of that
     which adds their dot products to vectors of ``lanes`` sums. Without, on a rehearsal's machine, products
@@ -42,15 +43,14 @@ def apply(
     loops = Loops(tvm.IRModule({"main": func}))
     conv, words, out = (loops.get_sblock(name) for name in ("conv", "words", "out"))
     n, h, w, o = loops.get_loops(out)
-    row_tiles, r = loops.split(h, [None, int(decisions["rows"])])
-    column_tiles, c = loops.split(w, [None, int(decisions["columns"])])
-    channel_tiles, v = loops.split(o, [None, int(decisions["channels"])])
+    row_tiles, r = loops.split(h, [None, decisions.rows])
+    column_tiles, c = loops.split(w, [None, decisions.columns])
+    channel_tiles, v = loops.split(o, [None, decisions.channels])
     loops.reorder(n, row_tiles, channel_tiles, column_tiles, r, c, v)
     loops.compute_at(conv, column_tiles, preserve_unit_loops=True)
     loops.set_scope(conv, 0, "local")
-    loops.parallel(
-        row_tiles
-    )  # before the reduction is decomposed: afterwards TVM cannot prove it safe
+    # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
+    loops.parallel(row_tiles)
     _schedule_sums(loops, conv, words, lanes, calls)
     for loop in (r, c):
         loops.unroll(loop)
@@ -89,9 +89,9 @@ def _schedule_sums(
     loops.annotate(lane, DOT, dot)  # not before: the zeros would inherit it
 
 
-def _split_points(spec: ConvSpec, decisions: Decisions) -> tuple[list[int], list[int]]:
+def _split_points(spec: ConvSpec, decisions: DepthwiseDecisions) -> tuple[list[int], list[int]]:
     """Tile numbers where the interior begins and ends, for rows and for columns."""
-    g, rows, columns = geometry(spec), int(decisions["rows"]), int(decisions["columns"])
+    g, rows, columns = geometry(spec), decisions.rows, decisions.columns
     high = window_extent(g.kernel_height, g.dilations[0])
     wide = depthwise_conv2d_dot.cut(spec).window
     return (

@@ -1,7 +1,7 @@
 """Dense convolution of bytes and bfloat16 on x86 with AMX: tiles of up to 32 pixels x 32 channels.
 
 Data is used as it lies, 64 bytes or fewer of each pixel's channels at a time; what is padded is copied
-once. The loops around a tile are conv2d.py's, its reduction is one call (amx.py):
+once. The loops around a tile are conv2d_direct.py's, its reduction is one call (amx_code.py):
 
     a step multiplies 32 pixels x 32 channels x 64 bytes in 4 x 16 cycles and loads 4 tiles in 4 x 8
     a tile's end stores 64 rows of sums and adds the epilogue to them: about 200 cycles, three steps
@@ -16,6 +16,7 @@ are 2 tiles in place of 7.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tvm
@@ -24,14 +25,15 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d_dot
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import Geometry, geometry
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.hardware import Choice, Function, Machine
 from tvmconv.lowering.amx_calls import CUT, JOB, TILE
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_stages, tile_costs
-from tvmconv.schedules.x86 import amx_code, conv2d_direct
+from tvmconv.schedules.shared import dense_dot, dense_space, dense_stages, tile_costs
+from tvmconv.schedules.shared.dense import DenseDecisions
+from tvmconv.schedules.x86 import amx_code
 
 GATHER = "gather"
 _LEAST_WORDS = 24  # of bytes, to be worth more than VNNI's dot products
@@ -41,7 +43,7 @@ _MOST_PIXELS, _MOST_CHANNELS, _MOST_WORDS = 2 * amx_code.ROWS, 2 * amx_code.COLU
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """Bytes and bfloat16 that the machine has an instruction for, cut into words."""
     return (
-        conv2d_direct.accepts(spec, machine)
+        dense_space.accepts(spec, machine)
         and amx_code.can(spec.dtype, machine)
         and conv2d_dot.words(spec) is not None
     )
@@ -56,24 +58,25 @@ def preferred(spec: ConvSpec, machine: Machine) -> bool:
     return conv2d_dot.cut(spec).total >= (_LEAST_WORDS if spec.dtype in BYTE_DTYPES else 0)
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
-    """The tile, the order of its two outer loops, and where the copy goes."""
-    g, (group, _) = geometry(spec), filter_blocks(spec, 1)
-    banded = conv2d_dot.is_copied(spec, g, operand=None) and g.channels_last and g.out_height > 1
-    gathers = (GATHER,) if conv2d_dot.can_gather(spec) else ()
+def _channel_blocks(spec: ConvSpec, _machine: Machine) -> list[int]:
+    group, _ = filter_blocks(spec, 1)
     exact = [block for block in range(_MOST_CHANNELS, 3, -4) if group % block == 0]
-    lengths = {n for pad in ("image", *gathers) for n in _lengths(spec, pad)}
-    return (
-        Knob("channels", tuple(exact[:3] or [_MOST_CHANNELS])),
-        Knob("pixels", tuple(sorted(lengths, reverse=True))),
-        Knob("order", (tiled.WEIGHTS_OUTER, tiled.PIXELS_OUTER)),
-        Knob("pad", ("image", "rows", *gathers) if banded else ("image", *gathers)),
-        Knob("rows", tuple(tile_costs.row_bands(g.out_height))),
-    )
+    return exact[:3] or [_MOST_CHANNELS]
+
+
+def _pads(spec: ConvSpec, _machine: Machine) -> list[Choice]:
+    """Where the copy may go, with what a tile's pixels need side by side or without."""
+    gathers = (GATHER,) if conv2d_dot.can_gather(spec) else ()
+    return [*dense_dot.pads(spec, operand=None), *gathers]
 
 
 def _in_rows(spec: ConvSpec, pad: Choice) -> Geometry:
     return conv2d_dot.in_one_row(spec) if pad == GATHER else geometry(spec)
+
+
+def _all_lengths(spec: ConvSpec, machine: Machine) -> list[int]:
+    pads = {pad for pad in _pads(spec, machine) if pad != "rows"}
+    return sorted({length for pad in pads for length in _lengths(spec, pad)}, reverse=True)
 
 
 def _lengths(spec: ConvSpec, pad: Choice) -> list[int]:
@@ -82,59 +85,39 @@ def _lengths(spec: ConvSpec, pad: Choice) -> list[int]:
     return lengths[:8] if pad == GATHER else lengths
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """There are jobs, and the tile is one for rows of this length."""
-    pad, by_weights = decisions["pad"], decisions["order"] == tiled.WEIGHTS_OUTER
-    if int(decisions["pixels"]) not in _lengths(spec, pad):
-        return False
-    if pad == GATHER:
-        whole = int(decisions["rows"]) == spec.out_height  # says nothing where there is one row
-        few = filter_blocks(spec, int(decisions["channels"]))[1] < tile_costs.LEAST_JOBS
-        return whole and not (few and by_weights)
-    few = tiled.jobs(spec, decisions) < tile_costs.LEAST_JOBS
-    return not (few and (by_weights or pad == "rows"))
+def _jobs(spec: ConvSpec, tile: DenseDecisions) -> int:
+    """Parallel jobs; of one row there are as many as blocks of channels."""
+    if tile.pad == GATHER:
+        return filter_blocks(spec, tile.channels)[1]
+    jobs: int = tiled.jobs(spec, tile)
+    return jobs
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The tile with the least estimated cycles per output, and an order that spares the caches."""
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    streams = conv2d_direct.streams_weights(spec, machine)
-    rest: dict[str, Choice] = {
-        "order": tiled.WEIGHTS_OUTER if streams else tiled.PIXELS_OUTER,
-        "rows": space["rows"][0],
-    }
-    points: list[dict[str, Choice]] = [
-        {**rest, "channels": channels, "pixels": pixels, "pad": pad}
-        for channels in space["channels"]
-        for pixels in space["pixels"]
-        for pad in space["pad"]
-        if pad != "rows"
-    ]
-    if not any(legal(spec, machine, point) for point in points):  # too few blocks to share out
-        points = [{**point, "order": tiled.PIXELS_OUTER} for point in points]
-    usable = (point for point in points if legal(spec, machine, point))
-    return min(usable, key=lambda point: cycles(spec, point))
+def _fits(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> bool:
+    """Whether the tile is one for rows of this length; "rows" says nothing where there is one row."""
+    whole = tile.rows == spec.out_height
+    return tile.pixels in _lengths(spec, tile.pad) and (whole or tile.pad != GATHER)
 
 
-def cycles(spec: ConvSpec, decisions: Decisions) -> float:
+def cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:
     """Estimate cycles per output: instructions or loads of all steps, a tile's ends, what is gathered.
 
     A row of a tile is loaded or stored in half a cycle; gathering writes 16 bytes a cycle.
     """
-    cut, g = conv2d_dot.cut(spec), _in_rows(spec, decisions["pad"])
-    pixels, channels = int(decisions["pixels"]), int(decisions["channels"])
+    cut, g = conv2d_dot.cut(spec), _in_rows(spec, tile.pad)
+    pixels, channels = tile.pixels, tile.channels
     words, columns = step_words(cut.words), -(-channels // amx_code.COLUMNS)
     steps = cut.total // words
     instructions = sum(_instruction_cycles(rows) for rows in (pixels - pixels // 2, pixels // 2))
     busy = steps * max(columns * instructions, (pixels + words * columns) / 2)
     end = 60 + 3 * pixels * columns
     covered = (3 + tile_costs.rounded(g.out_width, pixels) / g.out_width) / 4
-    gathered = 4 * cut.total / 16 / spec.out_channels if decisions["pad"] == GATHER else 0
+    gathered = 4 * cut.total / 16 / spec.out_channels if tile.pad == GATHER else 0
     return float((busy + end) / (pixels * channels) * covered + gathered)
 
 
 def _instruction_cycles(rows: int) -> float:
-    """Fitted to what amx.py's docstring says."""
+    """Fitted to what amx_code.py's docstring says."""
     return max(9.5, 4 + 0.75 * rows)
 
 
@@ -143,13 +126,9 @@ def step_words(words: int) -> int:
     return max(count for count in range(1, _MOST_WORDS + 1) if words % count == 0)
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.dot_conv2d.direct`; raises nothing for legal decisions."""
-    block, cut, gather = (
-        int(decisions["channels"]),
-        conv2d_dot.cut(spec),
-        decisions["pad"] == GATHER,
-    )
+def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:
+    """Schedule `compute.conv2d_dot.direct`; raises nothing for legal decisions."""
+    block, cut, gather = decisions.channels, conv2d_dot.cut(spec), decisions.pad == GATHER
     step = step_words(cut.words)
     name, definition = amx_code.tile(spec.dtype, block, step)
     tensors = conv2d_dot.direct(spec, block, operand=None, gather=gather)
@@ -165,11 +144,11 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         loops.annotate(outermost, CUT, [step, cut.values, block])
         return outermost
 
-    g = _in_rows(spec, decisions["pad"])
+    g = _in_rows(spec, decisions.pad)
     shapes = dense_stages.caller_shapes(spec, g)
     if gather:
         loops.parallel(loops.get_loops(loops.get_sblock("padded"))[0])
-        decisions = {**decisions, "rows": 1, "pad": "image"}
+        decisions = replace(decisions, rows=1, pad="image")
         shapes = dict.fromkeys(("residual", "out"), geometry(spec).out_shape)
     copied = not gather and conv2d_dot.is_copied(spec, g, operand=None)
     tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
@@ -187,5 +166,18 @@ def _rehearse(loops: Loops, tile: Any) -> Any:
     return r
 
 
-TILES = Schedule("x86.conv2d.amx", accepts, knobs, legal, default, apply, preferred)
+TILES = dense_space.schedule(
+    "x86.conv2d.amx",
+    dense_space.Instructions(
+        blocks=_channel_blocks,
+        lengths=_all_lengths,
+        pads=_pads,
+        fits=_fits,
+        jobs=_jobs,
+        cycles=cycles,
+        apply=apply,
+    ),
+    accepts,
+    preferred,
+)
 SCHEDULES = (TILES,)

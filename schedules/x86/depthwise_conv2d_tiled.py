@@ -38,32 +38,16 @@ THE ORDER of the tile loops; n is always outside
 
 from __future__ import annotations
 
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
-from tvmconv.problem.arguments import window_extent
+from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import tile_costs
-from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, MOST_UNROLLED, OUTER, nest
+from tvmconv.schedules.shared import depthwise_space, tile_costs
+from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, DepthwiseDecisions, nest
 from tvmconv.schedules.x86 import dot_code
 
 
-def accepts(spec: ConvSpec, machine: Machine) -> bool:
-    """Every depthwise_conv2d with an output."""
-    return spec.op == "depthwise_conv2d" and not spec.is_empty
-
-
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
-    """The tile and the order of the loops over tiles."""
-    lanes = machine.lanes(spec.accumulator_dtype)
-    return (
-        Knob("channels", tuple(_channel_tiles(spec.in_channels, lanes))),
-        Knob("columns", tuple(t for t in (4, 3, 6, 7, 8, 5, 2, 1) if t <= spec.out_width)),
-        Knob("rows", tuple(t for t in (2, 3, 4, 1) if t <= spec.out_height)),
-        Knob("order", (MIDDLE, INNER, OUTER)),
-    )
-
-
-def _channel_tiles(channels: int, lanes: int) -> list[int]:
+def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     """One or two vectors, exact where possible; odd channel counts get a ragged last tile."""
+    channels, lanes = spec.in_channels, machine.lanes(spec.accumulator_dtype)
     widths = [lanes, 2 * lanes, lanes // 2]
     exact = [width for width in widths if width and channels % width == 0]
     if channels <= 2 * lanes:
@@ -71,89 +55,76 @@ def _channel_tiles(channels: int, lanes: int) -> list[int]:
     return sorted(set(exact), key=lambda w: abs(w - lanes)) or [min(lanes, channels)]
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
-    """The tile leaves an eighth of the registers free, and its unrolled code fits the cache."""
-    vectors = tile_costs.vectors(int(decisions["channels"]), machine, spec.accumulator_dtype)
-    outputs = int(decisions["rows"]) * int(decisions["columns"]) * spec.multiplier
-    if outputs == spec.multiplier:
-        return True
-    live = outputs * vectors + spec.kernel_height + 2
-    return (
-        8 * live <= 7 * machine.vector_registers
-        and outputs * spec.kernel_height * spec.kernel_width <= MOST_UNROLLED
-    )
+def _columns(spec: ConvSpec) -> list[int]:
+    return [t for t in (4, 3, 6, 7, 8, 5, 2, 1) if t <= spec.out_width]
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The legal tile of one vector with the least estimated time per multiply-add.
+def _rows(spec: ConvSpec) -> list[int]:
+    return [t for t in (2, 3, 4, 1) if t <= spec.out_height]
 
-    Where data and output fit the second-level cache, a row of tiles keeps its weights in registers;
-    beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
+
+def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:
+    """Where data and output fit the second-level cache, a row of tiles keeps its weights in registers.
+
+    Beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
     2: 218 us against 296; 56x56x144: 128 against 163).
     """
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    order = MIDDLE if spec.bytes <= machine.l2_bytes else INNER
-    points: list[dict[str, Choice]] = [
-        {"channels": space["channels"][0], "columns": columns, "rows": rows, "order": order}
-        for columns in space["columns"]
-        for rows in space["rows"]
-    ]
-    return min(
-        (point for point in points if legal(spec, machine, point)),
-        key=lambda point: cycles_per_fma(spec, machine, int(point["rows"]), int(point["columns"])),
-    )
+    return {"order": MIDDLE if spec.bytes <= machine.l2_bytes else INNER}
 
 
-def cycles_per_fma(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> float:
-    """Estimate cycles per useful vector multiply-add of a rows x columns tile.
+def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
+    vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
+    fits: bool = depthwise_space.fits(spec, machine, tile, vectors)
+    return fits
+
+
+def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
+    """Estimate cycles per useful vector multiply-add of a tile.
 
     The largest of arithmetic, loads and the latency of the taps' chain. Weights stay in registers if
     accumulators, weights and one column of inputs take at most 25 of 32: beyond that LLVM 22 spills
     (3x3, stride 1, stores: none at 2 x 4 and 2 x 6, 7 at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in
     the assembly, 2026-11). A spilled register costs a store and a few loads in every tile.
     """
-    (sh, sw), (dh, dw) = spec.strides, spec.dilations
-    taps, accumulators = spec.kernel_height * spec.kernel_width, rows * columns * spec.multiplier
-    window_rows = (rows - 1) * sh + window_extent(spec.kernel_height, dh)
-    window_columns = (columns - 1) * sw + window_extent(spec.kernel_width, dw)
-    # With dilation neighbouring windows may share nothing.
-    inputs = min(window_rows * window_columns, rows * columns * taps)
+    taps = spec.kernel_height * spec.kernel_width
+    accumulators = tile.rows * tile.columns * spec.multiplier
+    window_rows, inputs = depthwise_space.window(spec, tile)
     room = machine.vector_registers * 25 // 32
-    live = accumulators + min(window_rows, rows * spec.kernel_height)
+    live = accumulators + min(window_rows, tile.rows * spec.kernel_height)
     resident = live + taps * spec.multiplier <= room
     excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
     loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
     fmas = accumulators * taps
     cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
     # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
-    return (cycles + loads / 8) / fmas / _useful(spec, rows, columns)
+    return float((cycles + loads / 8) / fmas / depthwise_space.useful(spec, tile))
 
 
-def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
-    """Share of a tile's efficiency that is left with ragged tiles at the edges.
-
-    A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
-    """
-    computed: int = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
-        spec.out_width, columns
-    )
-    return (3 + spec.out_height * spec.out_width / computed) / 4
-
-
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+def apply(spec: ConvSpec, machine: Machine, decisions: DepthwiseDecisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
-    lanes = _whole_vector(spec, machine, decisions)
+    lanes = _whole_vector(spec, machine, decisions.channels)
     products = dot_code.multiply_add(spec.dtype, machine, lanes)
     return nest(spec, decisions, spec.accumulator_dtype, products, lanes)
 
 
-def _whole_vector(spec: ConvSpec, machine: Machine, decisions: Decisions) -> int:
+def _whole_vector(spec: ConvSpec, machine: Machine, channels: int) -> int:
     """Lanes of a vector that whole tiles of channels consist of; 0 where a tile is ragged."""
-    channels, whole = int(decisions["channels"]), machine.lanes(spec.accumulator_dtype)
+    whole = machine.lanes(spec.accumulator_dtype)
     if spec.in_channels % channels:
         return 0
     return next((lanes for lanes in (whole, whole // 2) if lanes and channels % lanes == 0), 0)
 
 
-TILED = Schedule("x86.depthwise_conv2d.tiled", accepts, knobs, legal, default, apply)
+TILED = depthwise_space.schedule(
+    "x86.depthwise_conv2d.tiled",
+    depthwise_space.Instructions(
+        widths=_widths,
+        columns=_columns,
+        rows=_rows,
+        fits=_fits,
+        cycles=_cycles,
+        apply=apply,
+        orders=_orders,
+    ),
+)
 SCHEDULES = (TILED,)

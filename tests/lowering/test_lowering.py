@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import machine_code
 import numpy as np
 import pytest
 import tvm
@@ -170,21 +171,13 @@ def assembly(spec: ConvSpec, machine: hardware.Machine) -> tuple[str, dict[str, 
     return executable.mod.inspect_source("asm"), decisions
 
 
-def fmas(asm: str) -> list[str]:
+def fmas(code: list[machine_code.Instruction]) -> list[str]:
     """Multiply-adds, each as its kind and widest register: ``ps zmm``, ``ss xmm``."""
-    found = re.findall(r"^\s+vfn?m(?:add|sub)\d+([ps][sd])\s(.*)$", asm, re.MULTILINE)
-    return [f"{kind} {max(re.findall('[xyz]mm', operands))}" for kind, operands in found]
-
-
-def hot_loop(asm: str) -> str:
-    """The basic block that jumps back to itself and has the most multiply-adds."""
-    blocks = re.split(r"^(\.LBB\w+):", asm, flags=re.MULTILINE)
-    loops = []
-    for label, body in zip(blocks[1::2], blocks[2::2], strict=True):
-        loop, jump, _ = re.split(rf"^(\s+j\w+\s+{re.escape(label)})$|\Z", body, flags=re.M)[:3]
-        if jump:
-            loops.append(loop)
-    return max(loops, key=lambda body: len(fmas(body)))
+    return [
+        f"{each.name[-2:]} {max(re.findall('[xyz]mm', each.operands))}"
+        for each in code
+        if each.kind.startswith(machine_code.MULTIPLY_ADDS)
+    ]
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -194,14 +187,16 @@ def test_the_inner_loop_is_multiply_adds_in_registers(machine, channels, kernel)
     """LLVM keeps an array of <24 x float> in memory: 1.5 GFLOP/s in place of 190."""
     spec = ConvSpec.conv2d((1, 14, 14, 32), (kernel, kernel, 32, channels))
     asm, decisions = assembly(spec, machine)
-    loop = hot_loop(asm)
+    loop = machine_code.hot_loop(asm)
 
     runs = power_of_two_runs(decisions["channels"])
     vectors = sum(-(-(end - begin) // machine.lanes("float32")) for begin, end in runs)
     assert len(fmas(loop)) >= decisions["pixels"] * vectors * decisions["unroll"]
     assert f"ps {REGISTER[machine.vector_bytes]}" in fmas(loop)
     # A few spills of a tile that fills the registers are LLVM's; memory would be two for each.
-    on_stack = re.findall(r"[xyz]mm.*\(%rsp|\(%rsp.*[xyz]mm", loop)
+    on_stack = [
+        each for each in loop if re.search(r"[xyz]mm.*\(%rsp|\(%rsp.*[xyz]mm", each.operands)
+    ]
     assert len(on_stack) <= len(fmas(loop)) / 2
 
 
@@ -214,6 +209,6 @@ def test_no_multiply_add_is_scalar(op, machine, channels):
     window = (3, 3, channels, channels if op == "conv2d" else 1)
     asm, _ = assembly(make((1, 14, 14, channels), window), machine)
 
-    kinds = set(fmas(asm))
+    kinds = set(fmas(machine_code.instructions(asm)))
     assert kinds
     assert kinds <= {"ps zmm", "ps ymm"}

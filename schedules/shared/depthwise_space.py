@@ -1,0 +1,152 @@
+"""Depthwise convolution's decisions on any CPU: which there are, which go together, which to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.problem.arguments import window_extent
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.shared import tile_costs
+from tvmconv.schedules.shared.depthwise import (
+    INNER,
+    INSIDE,
+    MIDDLE,
+    MOST_UNROLLED,
+    OUTER,
+    OUTSIDE,
+    DepthwiseDecisions,
+)
+from tvmconv.schedules.shared.typed import read
+
+_ORDERS: Mapping[str, tuple[str, ...]] = {
+    "order": (MIDDLE, INNER, OUTER),
+    "taps": (INSIDE, OUTSIDE),
+}
+
+
+def _always(*_: object) -> bool:
+    return True
+
+
+def _nothing(_spec: ConvSpec, _machine: Machine) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What differs from one kind of multiply-adds to another.
+
+    Attributes:
+        widths: channels of a tile that are worth trying, the one to begin with first.
+        columns, rows: those of a tile's outputs that are.
+        fits: whether registers hold a tile, and the cache its code, nine times at the border.
+        cycles: estimated cycles of a tile for a unit of useful work.
+        apply: the scheduled function.
+        orders: what to begin with of "order" and "taps", as far as these are knobs.
+        roomy: whether to begin with a tile, of those that are legal.
+    """
+
+    widths: Callable[[ConvSpec, Machine], Sequence[int]]
+    columns: Callable[[ConvSpec], Sequence[int]]
+    rows: Callable[[ConvSpec], Sequence[int]]
+    fits: Callable[[ConvSpec, Machine, DepthwiseDecisions], bool]
+    cycles: Callable[[ConvSpec, Machine, DepthwiseDecisions], float]
+    apply: Callable[[ConvSpec, Machine, DepthwiseDecisions], Function]
+    orders: Callable[[ConvSpec, Machine], Mapping[str, str]] = _nothing
+    roomy: Callable[[ConvSpec, Machine, DepthwiseDecisions], bool] = _always
+
+
+def accepts(spec: ConvSpec, _machine: Machine) -> bool:
+    """Every depthwise_conv2d with an output."""
+    return spec.op == "depthwise_conv2d" and not spec.is_empty
+
+
+def schedule(
+    name: str, by: Instructions, accepts: Callable[[ConvSpec, Machine], bool] = accepts
+) -> Schedule:
+    """Return the schedule of these instructions under a pack's name."""
+    return Schedule(
+        name,
+        accepts,
+        partial(knobs, by),
+        partial(legal, by),
+        partial(default, by),
+        partial(apply, by),
+    )
+
+
+def knobs(by: Instructions, spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+    """The tile, and the orders of the loops over tiles and of a tile's multiply-adds."""
+    return (
+        Knob("channels", tuple(by.widths(spec, machine))),
+        Knob("columns", tuple(by.columns(spec))),
+        Knob("rows", tuple(by.rows(spec))),
+        *(Knob(name, _ORDERS[name]) for name in by.orders(spec, machine)),
+    )
+
+
+def legal(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+    """The tile fits; one of the fewest outputs always does."""
+    return _is_legal(by, spec, machine, read(DepthwiseDecisions, decisions))
+
+
+def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
+    smallest = tile.rows == 1 and tile.columns == min(by.columns(spec))
+    return smallest or by.fits(spec, machine, tile)
+
+
+def default(by: Instructions, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+    """The legal tile of the first width with the least estimated time per multiply-add."""
+    orders = by.orders(spec, machine)
+    tiles = (
+        DepthwiseDecisions(by.widths(spec, machine)[0], rows, columns, **orders)
+        for columns in by.columns(spec)
+        for rows in by.rows(spec)
+    )
+    usable = (
+        tile
+        for tile in tiles
+        if by.roomy(spec, machine, tile) and _is_legal(by, spec, machine, tile)
+    )
+    best = min(usable, key=lambda tile: by.cycles(spec, machine, tile))
+    return {name: getattr(best, name) for name in ("channels", "columns", "rows", *orders)}
+
+
+def fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, vectors: int) -> bool:
+    """Whether a tile of so many vectors leaves an eighth of the registers free, and is short enough.
+
+    Registers are accumulators, one column of inputs and a row of weights.
+    """
+    outputs = tile.rows * tile.columns * spec.multiplier
+    live = outputs * vectors + spec.kernel_height + 2
+    unrolled = outputs * spec.kernel_height * spec.kernel_width
+    return 8 * live <= 7 * machine.vector_registers and unrolled <= MOST_UNROLLED
+
+
+def window(spec: ConvSpec, tile: DepthwiseDecisions) -> tuple[int, int]:
+    """Rows of inputs that a tile reads, and its inputs."""
+    rows = (tile.rows - 1) * spec.strides[0] + window_extent(spec.kernel_height, spec.dilations[0])
+    columns = (tile.columns - 1) * spec.strides[1] + window_extent(
+        spec.kernel_width, spec.dilations[1]
+    )
+    # With dilation neighbouring windows may share nothing.
+    taps = spec.kernel_height * spec.kernel_width
+    return rows, min(rows * columns, tile.rows * tile.columns * taps)
+
+
+def useful(spec: ConvSpec, tile: DepthwiseDecisions) -> float:
+    """Share of a tile's efficiency that is left with ragged tiles at the edges.
+
+    A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
+    """
+    rows = tile_costs.rounded(spec.out_height, tile.rows)
+    columns = tile_costs.rounded(spec.out_width, tile.columns)
+    return float((3 + spec.out_height * spec.out_width / (rows * columns)) / 4)
+
+
+def apply(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+    """The scheduled function; raises nothing for legal decisions."""
+    return by.apply(spec, machine, read(DepthwiseDecisions, decisions))
