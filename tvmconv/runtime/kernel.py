@@ -16,7 +16,7 @@ import numpy as np
 
 from tvmconv.bundle import manifest
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import arrays, engine, tensors
+from tvmconv.runtime import arrays, pools, tensors
 
 # What nearly every call does, by names that are found fast: 0.3 us an array less than `arrays.address`.
 ndarray, addressof = np.ndarray, ctypes.addressof
@@ -244,8 +244,6 @@ class BoundKernel:
         return out
 
     def _run(self, source: int, addend: int, target: int) -> None:
-        if engine.current.threads != self._threads:
-            engine.use_threads(self._threads)
         # Each running call has structs of its own; list.pop and append are atomic, so no two
         # threads (and no signal handler) ever hold the same ones.
         try:
@@ -257,7 +255,11 @@ class BoundKernel:
         if residual is not None:
             residual.data = addend
         out.data = target
-        self._function(*pointers)
+        threads = self._threads
+        if pools.current.threads == threads or pools.may_call(threads):
+            self._function(*pointers)
+        else:
+            pools.call_elsewhere(threads, self._function, pointers)
         self._frames.append(frame)
 
     def _new_frame(self) -> _Frame:
@@ -278,10 +280,12 @@ def _packed(kernel: Kernel, filter_: arrays.Array) -> arrays.Array:
     if entry is None or kernel.pack is None:
         return arrays.aligned_copy(filter_)
     packed = arrays.empty_aligned(entry.shape, tensors.numpy_dtype(entry.dtype))
-    if engine.current.threads != kernel.threads:
-        engine.use_threads(kernel.threads)
     source, target = _struct(filter_), _struct(packed)
-    kernel.pack(arrays.pointer(source), arrays.pointer(target))
+    pointers = arrays.pointer(source), arrays.pointer(target)
+    if pools.may_call(kernel.threads):
+        kernel.pack(*pointers)
+    else:
+        pools.call_elsewhere(kernel.threads, kernel.pack, pointers)
     return packed
 
 
