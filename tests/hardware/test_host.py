@@ -18,6 +18,14 @@ def test_cpu_features_and_name_on_x86(monkeypatch, tmp_path):
     assert host.cpu_name() == "A CPU @ 2 GHz"
 
 
+@pytest.mark.parametrize("granted", [True, False])
+def test_tiles_are_a_feature_only_where_the_kernel_grants_them(monkeypatch, tmp_path, granted):
+    (tmp_path / "cpuinfo").write_text(X86.replace("fma", "amx_tile amx_int8"))
+    monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(host, "_may_use_tiles", lambda: granted)
+    assert host.cpu_features() - {"fpu", "avx2"} == ({"amx_tile", "amx_int8"} if granted else set())
+
+
 def test_cpu_features_and_name_on_arm(monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text(ARM + ARM + ARM.replace("0xd03", "0xd08"))
     monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")

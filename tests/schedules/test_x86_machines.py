@@ -179,6 +179,7 @@ def fake_host(monkeypatch, tmp_path, vendor: str, model: int, *flags_by_core: st
     (tmp_path / "cpuinfo").write_text("\n".join(cores))
     monkeypatch.setattr(host, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(host, "architecture", lambda: "x86_64")
+    monkeypatch.setattr(host, "_may_use_tiles", lambda: True)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from tvmconv.building.compile import compile_functions
 from tvmconv.errors import HardwarePackError
 from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import arrays, engine, tensors
+from tvmconv.runtime import arrays, pools, tensors
 
 Array = npt.NDArray[Any]
 
@@ -33,8 +32,7 @@ class GuardedKernel:
 
     def __init__(self, name: str, spec: ConvSpec, function: Function, machine: Machine) -> None:
         self.name, self.spec, self.function = name, spec, function
-        # TVM would pin this thread to a core when it starts others.
-        os.environ.setdefault("TVM_BIND_THREADS", "0")
+        pools.set_environment()
         self.module = compile_function(function, machine)
 
     def run(self, arguments: dict[str, Array], threads: int) -> Array:
@@ -42,7 +40,7 @@ class GuardedKernel:
 
         Raises HardwarePackError where the kernel writes to a guard or to an argument.
         """
-        engine.use_threads(threads)
+        pools.use_threads(threads)
         spec = self.spec
         placed = {name: _placed(array) for name, array in arguments.items() if name != "filter"}
         out, edges = _guarded(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))

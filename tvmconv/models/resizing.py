@@ -61,7 +61,8 @@ def round_pixels(where: Array, rounding: str) -> Array:
         rounded = np.ceil(where - 0.5)
     else:
         rounded = np.floor(where) if rounding == "floor" else np.ceil(where)
-    return rounded.astype(np.int64)
+    pixels: Array = rounded.astype(np.int64)
+    return pixels
 
 
 def cubic(distance: Array) -> Array:

@@ -1,13 +1,9 @@
-"""Opens TVM's runtime and compiled kernels in this process, and sets the threads that calls use.
-
-TVM keeps one pool of worker threads per calling thread, so every setting here is per Python thread.
-"""
+"""Opens TVM's runtime and compiled kernels in this process."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -18,27 +14,12 @@ import tvm_ffi
 
 from tvmconv import errors
 from tvmconv.bundle import manifest
+from tvmconv.runtime import pools
 
-# TVM's ThreadGroup::kSpecifyThreadShareAllCore: the mode that uses as many threads as it is told
-# also on CPUs with big and little cores, where others count only the cores of one kind.
-_SHARE_ALL_CORES = -3
-_CONFIGURE = "runtime.config_threadpool"
 _LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
-_SET_SERIAL = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"  # SetMaxConcurrency(int)
 
 _opening = threading.Lock()
 _opened: dict[str, list[str]] = {}
-
-
-class _PerThread(threading.local):
-    """What TVM was last told in this Python thread; 0 threads where it was not told anything."""
-
-    threads = 0
-    has_pool = False
-    lost_pool = False
-
-
-current = _PerThread()
 
 
 def open_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version: str) -> None:
@@ -49,11 +30,9 @@ def open_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version:
     installed TVM is preferred to the bundle's if it is the same: ``import tvm`` still works later.
     Raises BundleError when the library cannot be opened.
     """
-    # TVM pins the calling thread to some cores when it starts its pool, and with it all that the
-    # process does next in that thread. A user who wants that sets the variable.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    pools.set_environment()
     with _opening:
-        if tvm_ffi.get_global_func(_CONFIGURE, allow_missing=True) is not None:
+        if tvm_ffi.get_global_func(pools.CONFIGURE, allow_missing=True) is not None:
             return
         _open_once(directory, entry, "libtvm_runtime", tvm_ffi_version)
 
@@ -127,35 +106,6 @@ def function(module: Any, symbol: str) -> Callable[..., Any]:
         ) from error
 
 
-def use_threads(count: int) -> None:
-    """Let kernels that this Python thread calls from now on run on ``count`` threads.
-
-    With 1, kernels run in the calling thread and no pool is started. The first larger count sizes
-    this Python thread's pool for good; a later, larger one runs with that many.
-    """
-    if count == 1 or current.lost_pool:
-        # Not through config_threadpool: that creates the pool, which would then stay at one thread
-        # for good.
-        _set_max_concurrency(1)
-    else:
-        cores = sorted(os.sched_getaffinity(0))
-        cpus = [str(cores[index % len(cores)]) for index in range(count)]
-        tvm_ffi.get_global_func(_CONFIGURE)(_SHARE_ALL_CORES, count, cpus)
-        current.has_pool = True
-    current.threads = count
-
-
-def _set_max_concurrency(count: int) -> None:
-    try:
-        set_max_concurrency = ctypes.CFUNCTYPE(None, ctypes.c_int)((_SET_SERIAL, ctypes.CDLL(None)))
-    except AttributeError as error:
-        raise errors.BundleError(
-            "the libtvm_runtime loaded in this process is not the one this package works with; "
-            "load the bundle in a process that has not imported another version of tvm"
-        ) from error
-    set_max_concurrency(count)
-
-
 def _installed(library: str) -> Path | None:
     """Find a runtime library of an installed TVM without importing it."""
     try:
@@ -166,16 +116,3 @@ def _installed(library: str) -> Path | None:
         return None
     path = Path(spec.origin).parent / "lib" / library
     return path if path.is_file() else None
-
-
-def _after_fork() -> None:
-    """Remember, in a forked child, that the pool's threads stayed behind in the parent.
-
-    A parallel kernel would wait for them forever; in this one thread of the child kernels run
-    serially from now on. Threads that the child starts get pools of their own.
-    """
-    current.threads = 0
-    current.lost_pool = current.has_pool
-
-
-os.register_at_fork(after_in_child=_after_fork)

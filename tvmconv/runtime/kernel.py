@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.problem.calling import Operand, Role
-from tvmconv.runtime import arrays, engine, tensors
+from tvmconv.runtime import arrays, pools, tensors
 from tvmconv.runtime.arrays import Argument
 from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 
@@ -197,8 +197,6 @@ class BoundKernel(BoundLayer):
         return out
 
     def _run(self, source: int, addend: int, target: int) -> None:
-        if engine.current.threads != self._threads:
-            engine.use_threads(self._threads)
         # Each running call has structs of its own; list.pop and append are atomic, so no two
         # threads (and no signal handler) ever hold the same ones.
         try:
@@ -210,7 +208,11 @@ class BoundKernel(BoundLayer):
         if residual is not None:
             residual.data = addend
         out.data = target
-        self._function(*pointers)
+        threads = self._threads
+        if pools.current.threads == threads or pools.may_call(threads):
+            self._function(*pointers)
+        else:
+            pools.call_elsewhere(threads, self._function, pointers)
         self._frames.append(frame)
 
     def _new_frame(self) -> _Frame:
@@ -232,9 +234,11 @@ def _constant(kernel: Kernel, operand: Operand, array: arrays.Array) -> arrays.A
     if not operand.packed or kernel.pack is None:
         return arrays.aligned_copy(array)
     packed = arrays.empty(operand)
-    if engine.current.threads != kernel.threads:
-        engine.use_threads(kernel.threads)
-    kernel.pack(arrays.array_pointer(array), arrays.array_pointer(packed))
+    pointers = arrays.array_pointer(array), arrays.array_pointer(packed)
+    if pools.may_call(kernel.threads):
+        kernel.pack(*pointers)
+    else:
+        pools.call_elsewhere(kernel.threads, kernel.pack, pointers)
     return packed
 
 

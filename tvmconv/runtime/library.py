@@ -20,6 +20,7 @@ from tvmconv.runtime.cuda import opening as gpu
 from tvmconv.runtime.cuda.device import Gpu
 from tvmconv.runtime.cuda.kernel import GpuKernel
 from tvmconv.runtime.kernel import Kernel
+from tvmconv.runtime.threads import thread_count
 
 _K = TypeVar("_K", Kernel, GpuKernel)
 _Function = Callable[..., Any] | None
@@ -179,10 +180,11 @@ def load(
 
     Args:
         path: the bundle's directory.
-        threads: how many threads each call uses; None for all cores that this process may use
-            (affinity and container limits counted), 1 to stay in the calling thread and start no
-            others. Each Python thread that calls kernels gets a pool of its own, whose size is the
-            first number above 1 that it meets.
+        threads: how many threads each call uses, at most 8 for each core that this process may use;
+            1 to stay in the calling thread and start no others. None for what TVMCONV_NUM_THREADS,
+            TVM_NUM_THREADS or OMP_NUM_THREADS say, the first that is set, and else for all cores that
+            this process may use (affinity and container limits counted). Calls above 1 from other
+            Python threads than the main one take turns.
         machine: the name of a variant, or of a board that it is for, to use instead of the best that
             runs here.
         device: where kernels run: ``"cpu"``, ``"cuda"`` (which is ``"cuda:0"``), ``"cuda:1"``, or a device
@@ -198,18 +200,20 @@ def load(
             on that GPU; or there is no GPU or no driver.
         MissingToolError: CUDA's runtime library is missing, or the NVIDIA driver is older than CUDA 13.
         UnknownNameError: there is no variant ``machine``.
-        ValueError, TypeError: ``threads`` is not a positive integer; there is no such ``device``.
+        ValueError, TypeError: ``threads``, or the variable TVMCONV_NUM_THREADS, is not a number from 1 on, or
+            is too large; there is no such ``device``.
 
-    Sets the environment variable ``TVM_BIND_THREADS`` to 0 unless it is set, so that TVM pins no
-    thread of this process to a core.
+    Sets two environment variables unless they are set: ``TVM_BIND_THREADS`` to 0, so that TVM pins no
+    thread of this process to a core, and ``TVM_THREAD_POOL_SPIN_COUNT`` to 100, so that workers without
+    work sleep soon.
 
-    A process forked from a thread that has run kernels on several threads computes serially in that
-    thread, and hangs or aborts where it exits by anything but ``os._exit`` (which multiprocessing
-    uses), because TVM waits for the pool's threads, which a fork does not copy. Servers that fork
-    their workers should load in the worker, or with ``threads=1`` before the fork.
+    A process forked from a main thread that has run kernels on several threads hangs or aborts where
+    it exits by anything but ``os._exit`` (which multiprocessing uses), because TVM waits for the
+    pool's threads, which a fork does not copy. Servers that fork their workers should load in the
+    worker, or with ``threads=1`` before the fork.
 
     """
-    count = host.available_cores() if threads is None else _thread_count(threads)
+    count = thread_count(threads)
     directory = Path(path)
     index = gpu.device_index(device)
     manifest = bundle.read_manifest(directory)
@@ -253,13 +257,3 @@ def _specs(directory: Path, manifest: bundle.Manifest) -> dict[str, ConvSpec]:
             f"{directory}: {error} It was built by tvmconv {manifest.tvmconv}; run: "
             f"pip install 'tvmconv>={manifest.tvmconv}'"
         ) from error
-
-
-def _thread_count(threads: object) -> int:
-    if not isinstance(threads, int) or isinstance(threads, bool):
-        raise TypeError(f"threads must be None or an int, {threads!r} was given")
-    if threads < 1:
-        raise ValueError(
-            f"threads must be at least 1, {threads} was given; None takes all cores of the process"
-        )
-    return threads

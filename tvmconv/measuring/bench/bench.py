@@ -14,7 +14,7 @@ from tvmconv.measuring.roof import roof_loops, timing
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer
-from tvmconv.runtime import Library, arrays, engine, tensors
+from tvmconv.runtime import Library, arrays, pools, tensors
 
 # One run of a kernel fills 3 ms, so that a timer tick or an interrupt is below 1 %.
 _LEAST_MS = 3.0
@@ -134,7 +134,7 @@ def bench(
 
     Empty layers are left out: they run no kernel. Raises BuildError for wrong values.
     """
-    engine.use_threads(library.threads)  # also the roof's loops run on so many
+    pools.use_threads(library.threads)  # also the roof's loops run on so many
     loops = roof_loops.compiled(machine, library.threads)
     probe = roof.Probe(machine, library.threads, loops)
     measured = probe.roof()

@@ -18,7 +18,7 @@ from tvmconv.measuring.peers.contender import Array, Prepared, UnsupportedLayerE
 from tvmconv.measuring.roof import roof_loops
 from tvmconv.measuring.roof.probe import Probe, Roof
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import engine
+from tvmconv.runtime import pools
 
 LIBRARIES = ("xnnpack", "onednn", "onnxruntime", "openvino", "tensorflow", "ncnn")
 
@@ -81,7 +81,7 @@ class Stand:
         if self._library is None:
             raise TuningError("only the process of our own kernels measures the roof")
         machine, _ = hardware.find_machine(self._library.variant.machine)
-        engine.use_threads(self._threads)
+        pools.use_threads(self._threads)
         loops = roof_loops.compiled(machine, self._threads)
         return Probe(machine, self._threads, loops).roof()
 

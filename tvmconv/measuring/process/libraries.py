@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv.bundle import manifest
-from tvmconv.runtime import engine
+from tvmconv.runtime import engine, pools
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Libraries:
 def open_runtime(runtime: Path, threads: int) -> None:
     """Open ``libtvm_runtime`` in this process, and let kernels run on so many threads."""
     engine.open_runtime(runtime.parent, _entry(runtime), "")
-    engine.use_threads(threads)
+    pools.use_threads(threads)
 
 
 def open_cuda_runtime(runtime: Path) -> None:

@@ -1,0 +1,189 @@
+"""Which threads a kernel's parallel loops run on: at most two pools of TVM's in a process.
+
+TVM keeps a pool of worker threads for each calling thread, which a server with a thread for every request
+cannot pay. Here the main thread has a pool, and so has one more thread, which runs the parallel kernels of
+all others, one after the other; handing over costs 8 to 15 us. Calls on one thread need neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import tvm_ffi
+
+from tvmconv import errors
+
+# TVM's ThreadGroup::kSpecifyThreadShareAllCore: the mode that uses as many threads as it is told
+# also on CPUs with big and little cores, where others count only the cores of one kind.
+_SHARE_ALL_CORES = -3
+CONFIGURE = "runtime.config_threadpool"
+_SET_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"  # SetMaxConcurrency(int)
+_RESET_POOL = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"  # ResetThreadPool()
+
+# Idle workers look for work that many times, giving their core away each time, and then sleep. TVM's 300000
+# keep a core busy for 0.1 s a call, and a process from ending for 3 ms each where others want the core.
+# Calls back to back are as fast from 50 on; with 0 each wakes its workers, which costs 5 us.
+_SPINS = "100"
+
+
+class _PerThread(threading.local):
+    """What TVM was last told in this Python thread; 0 threads where it was not told anything."""
+
+    threads = 0
+    has_pool = False
+    lost_pool = False
+
+    def __init__(self) -> None:
+        self.may_have_pool = threading.get_ident() == threading.main_thread().ident
+
+
+current = _PerThread()
+
+
+def set_environment() -> None:
+    """Tell TVM, which reads it when it starts its first pool, what the user has not told it."""
+    # TVM pins the calling thread to some cores when it starts its pool, and with it all that the
+    # process does next in that thread. A user who wants that sets the variable.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
+
+
+def may_call(count: int) -> bool:
+    """Whether this Python thread itself may call kernels on ``count`` threads; if so, it can from now on.
+
+    Where it may not, `call_elsewhere` does. A caller need not ask where ``current.threads`` is ``count``.
+    """
+    if count > 1 and (current.lost_pool or not current.may_have_pool):
+        return False
+    use_threads(count)
+    return True
+
+
+def use_threads(count: int) -> None:
+    """Let kernels that this Python thread calls from now on run on ``count`` threads.
+
+    With 1, kernels run in the calling thread and no pool is started. With more, this thread gets a pool of
+    its own, which grows to the largest count and ends with the thread.
+    """
+    if count == 1 or current.lost_pool:
+        # Not through config_threadpool: that creates the pool.
+        _runtime_function(_SET_CONCURRENCY, ctypes.c_int)(1)
+    else:
+        _configure(count)
+        if tvm_ffi.get_global_func("runtime.NumThreads")() < count:
+            _runtime_function(_RESET_POOL)()  # starts as many as _configure allowed
+            _configure(count)
+        current.has_pool = True
+    current.threads = count
+
+
+def call_elsewhere(count: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Call a kernel on ``count`` threads from a Python thread that has no pool, and wait for it."""
+    global _caller
+    try:
+        with _starting:
+            caller = _caller = _caller or _Caller()
+    except RuntimeError:  # the system grants no more threads: this one has to do
+        use_threads(1)
+        function(*arguments)
+    else:
+        caller.call(_Job(count, function, arguments))
+
+
+class _Job:
+    """A call that another thread makes."""
+
+    def __init__(
+        self, count: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        self.count = count
+        self.function = function
+        self.arguments = arguments
+        self.error: BaseException | None = None
+        self.over = False
+        self.signal = threading.Lock()
+        self.signal.acquire()
+
+    def run(self) -> None:
+        try:
+            if current.threads != self.count:
+                use_threads(self.count)
+            self.function(*self.arguments)
+        except BaseException as error:
+            self.error = error
+        self.over = True
+        self.signal.release()
+
+    def wait(self) -> None:
+        try:
+            self.signal.acquire()
+        finally:
+            # After an interrupt too: until it is over, the kernel writes to the caller's arrays.
+            while not self.over:
+                self.signal.acquire(timeout=0.01)
+
+
+class _Caller:
+    """The thread that calls the parallel kernels of threads without a pool, in their order."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="tvmconv-caller", daemon=True).start()
+
+    def call(self, job: _Job) -> None:
+        self._jobs.put(job)
+        job.wait()
+        if job.error is not None:
+            raise job.error
+
+    def _serve(self) -> None:
+        # Threads inherit the cores of the one that starts them, which may have pinned itself to one.
+        with contextlib.suppress(OSError):  # sandboxes may forbid it
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+        current.may_have_pool = True
+        while True:
+            job = self._jobs.get()
+            job.run()
+            del job  # and the arrays that it keeps alive
+
+
+_starting = threading.RLock()
+_caller: _Caller | None = None
+
+
+def _configure(count: int) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    cpus = [str(cores[index % len(cores)]) for index in range(count)]
+    tvm_ffi.get_global_func(CONFIGURE)(_SHARE_ALL_CORES, count, cpus)
+
+
+@functools.cache
+def _runtime_function(symbol: str, *arguments: type) -> Callable[..., None]:
+    try:
+        return ctypes.CFUNCTYPE(None, *arguments)((symbol, ctypes.CDLL(None)))
+    except AttributeError as error:
+        raise errors.BundleError(
+            "the libtvm_runtime loaded in this process is not the one this package works with; "
+            "load the bundle in a process that has not imported another version of tvm"
+        ) from error
+
+
+def _after_fork() -> None:
+    """Remember, in a forked child, that the threads of pools stayed behind in the parent.
+
+    A parallel kernel would wait for them forever: those of this thread are called by another one.
+    """
+    global _starting, _caller
+    _starting, _caller = threading.RLock(), None
+    current.threads = 0
+    current.lost_pool = current.has_pool
+
+
+os.register_at_fork(after_in_child=_after_fork)
