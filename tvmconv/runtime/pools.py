@@ -25,7 +25,6 @@ from tvmconv import errors
 _SHARE_ALL_CORES = -3
 CONFIGURE = "runtime.config_threadpool"
 _SET_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"  # SetMaxConcurrency(int)
-_RESET_POOL = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"  # ResetThreadPool()
 
 # Idle workers look for work that many times, giving their core away each time, and then sleep. TVM's 300000
 # keep a core busy for 0.1 s a call, and a process from ending for 3 ms each where others want the core.
@@ -34,10 +33,13 @@ _SPINS = "100"
 
 
 class _PerThread(threading.local):
-    """What TVM was last told in this Python thread; 0 threads where it was not told anything."""
+    """What TVM was last told in this Python thread; 0 threads where it was not told anything.
+
+    A pool has as many threads as were asked for first, for good; 0 is no pool.
+    """
 
     threads = 0
-    has_pool = False
+    pool = 0
     lost_pool = False
 
     def __init__(self) -> None:
@@ -60,8 +62,11 @@ def may_call(count: int) -> bool:
 
     Where it may not, `call_elsewhere` does. A caller need not ask where ``current.threads`` is ``count``.
     """
-    if count > 1 and (current.lost_pool or not current.may_have_pool):
-        return False
+    if count > 1:
+        if current.lost_pool or not current.may_have_pool:
+            return False
+        if 0 < current.pool < count:
+            return False
     use_threads(count)
     return True
 
@@ -70,31 +75,35 @@ def use_threads(count: int) -> None:
     """Let kernels that this Python thread calls from now on run on ``count`` threads.
 
     With 1, kernels run in the calling thread and no pool is started. With more, this thread gets a pool of
-    its own, which grows to the largest count and ends with the thread.
+    its own, which ends with it; later calls on more threads than that run on these.
     """
     if count == 1 or current.lost_pool:
         # Not through config_threadpool: that creates the pool.
-        _runtime_function(_SET_CONCURRENCY, ctypes.c_int)(1)
+        _set_concurrency()(1)
     else:
-        _configure(count)
-        if tvm_ffi.get_global_func("runtime.NumThreads")() < count:
-            _runtime_function(_RESET_POOL)()  # starts as many as _configure allowed
-            _configure(count)
-        current.has_pool = True
+        cores = sorted(os.sched_getaffinity(0))
+        cpus = [str(cores[index % len(cores)]) for index in range(count)]
+        tvm_ffi.get_global_func(CONFIGURE)(_SHARE_ALL_CORES, count, cpus)
+        current.pool = current.pool or count
     current.threads = count
 
 
 def call_elsewhere(count: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Call a kernel on ``count`` threads from a Python thread that has no pool, and wait for it."""
     global _caller
+    job = _Job(count, function, arguments)
     try:
         with _starting:
-            caller = _caller = _caller or _Caller()
+            if _caller is None or _caller.threads < count:
+                old, _caller = _caller, _Caller(count)
+                if old is not None:
+                    old.end()
+            _caller.add(job)
     except RuntimeError:  # the system grants no more threads: this one has to do
         use_threads(1)
         function(*arguments)
     else:
-        caller.call(_Job(count, function, arguments))
+        job.wait()
 
 
 class _Job:
@@ -128,46 +137,45 @@ class _Job:
             # After an interrupt too: until it is over, the kernel writes to the caller's arrays.
             while not self.over:
                 self.signal.acquire(timeout=0.01)
+        if self.error is not None:
+            raise self.error
 
 
 class _Caller:
-    """The thread that calls the parallel kernels of threads without a pool, in their order."""
+    """The thread that calls the parallel kernels of threads without a pool, in their order.
 
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+    Its pool has ``threads`` threads; where more are needed, another takes its place.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="tvmconv-caller", daemon=True).start()
 
-    def call(self, job: _Job) -> None:
+    def add(self, job: _Job) -> None:
         self._jobs.put(job)
-        job.wait()
-        if job.error is not None:
-            raise job.error
+
+    def end(self) -> None:
+        """End the thread, and with it its pool, behind the jobs that wait."""
+        self._jobs.put(None)
 
     def _serve(self) -> None:
         # Threads inherit the cores of the one that starts them, which may have pinned itself to one.
         with contextlib.suppress(OSError):  # sandboxes may forbid it
             os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
-        current.may_have_pool = True
-        while True:
-            job = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
             job.run()
-            del job  # and the arrays that it keeps alive
+            job = None  # and the arrays that it keeps alive
 
 
 _starting = threading.RLock()
 _caller: _Caller | None = None
 
 
-def _configure(count: int) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    cpus = [str(cores[index % len(cores)]) for index in range(count)]
-    tvm_ffi.get_global_func(CONFIGURE)(_SHARE_ALL_CORES, count, cpus)
-
-
 @functools.cache
-def _runtime_function(symbol: str, *arguments: type) -> Callable[..., None]:
+def _set_concurrency() -> Callable[[int], None]:
     try:
-        return ctypes.CFUNCTYPE(None, *arguments)((symbol, ctypes.CDLL(None)))
+        return ctypes.CFUNCTYPE(None, ctypes.c_int)((_SET_CONCURRENCY, ctypes.CDLL(None)))
     except AttributeError as error:
         raise errors.BundleError(
             "the libtvm_runtime loaded in this process is not the one this package works with; "
@@ -183,7 +191,7 @@ def _after_fork() -> None:
     global _starting, _caller
     _starting, _caller = threading.RLock(), None
     current.threads = 0
-    current.lost_pool = current.has_pool
+    current.lost_pool = current.pool > 0
 
 
 os.register_at_fork(after_in_child=_after_fork)
