@@ -74,10 +74,7 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def lengths(spec: ConvSpec, machine: Machine) -> list[int]:
     """Pixels of a tile: eight registers are left to data and weights."""
-    found: list[int] = tile_costs.pixel_tiles(
-        geometry(spec).out_width, machine.vector_registers - 8
-    )
-    return found
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 8)
 
 
 def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
@@ -99,8 +96,7 @@ def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
 
 
 def _vectors(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
-    vectors: int = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
-    return vectors
+    return tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
 
 
 def _registers(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
@@ -137,8 +133,7 @@ def _fetches(_spec: ConvSpec, tile: DenseDecisions) -> bool:
 def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:
     lanes = machine.lanes(spec.accumulator_dtype)
     steps = spec.reduction_length // tile.unroll
-    cycles: float = dense_costs.tile_cycles(spec, machine, tile, lanes, lanes, steps)
-    return cycles
+    return dense_costs.tile_cycles(spec, machine, tile, lanes, lanes, steps)
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:

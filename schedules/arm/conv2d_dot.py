@@ -60,8 +60,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
 def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:
     cut = conv2d_dot.cut(spec)
     values_per_load, steps = 1 if cut.rows else _LANES, cut.total // tile.unroll
-    cycles: float = dense_costs.tile_cycles(spec, machine, tile, _LANES, values_per_load, steps)
-    return cycles
+    return dense_costs.tile_cycles(spec, machine, tile, _LANES, values_per_load, steps)
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:

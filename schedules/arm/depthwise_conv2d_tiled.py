@@ -69,8 +69,7 @@ def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     vectors = -(-tile.channels // _lanes(spec, machine))
-    fits: bool = depthwise_space.fits(spec, machine, tile, vectors)
-    return fits
+    return depthwise_space.fits(spec, machine, tile, vectors)
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
@@ -101,10 +100,9 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
 
 def _interior(spec: ConvSpec, columns: int) -> list[int]:
     window = window_extent(spec.kernel_width, spec.dilations[1])
-    found: list[int] = tile_costs.interior(
+    return tile_costs.interior(
         spec.out_width, columns, spec.in_width, spec.pads[2], spec.strides[1], window
     )
-    return found
 
 
 def apply(spec: ConvSpec, _machine: Machine, decisions: DepthwiseDecisions) -> Function:

@@ -1,11 +1,8 @@
-"""The loop nest of Winograd's convolution on any CPU.
-
-Its decisions are "outputs" (of a tile, in each direction), "channels" and "pixels" of the register tile,
-"band" (rows of tiles at a time), "order" and "unroll".
-"""
+"""The loop nest of Winograd's convolution on any CPU."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
@@ -19,8 +16,34 @@ from tvmconv.lowering.prefetching import PANEL, TILES
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import tile_costs
+from tvmconv.schedules.shared.typed import read
 
 DATA_OUTER, FILTER_OUTER = "data_outer", "filter_outer"
+
+
+@dataclass(frozen=True)
+class WinogradDecisions:
+    """What is decided of Winograd's convolution.
+
+    Attributes:
+        outputs: of a tile, in each direction.
+        channels, pixels: output channels and tiles of a register tile.
+        band: rows of tiles at a time.
+        order: what is outermost.
+        unroll: input channels that are unrolled.
+    """
+
+    outputs: int
+    channels: int
+    pixels: int
+    band: int
+    order: str
+    unroll: int
+
+    @property
+    def by_data(self) -> bool:
+        """Whether bands of data are the outer loop, and blocks of the filter the inner."""
+        return self.order == DATA_OUTER
 
 
 def filter_bytes(spec: ConvSpec, taps: int) -> int:
@@ -29,11 +52,12 @@ def filter_bytes(spec: ConvSpec, taps: int) -> int:
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.winograd.winograd`; raises nothing for legal decisions."""
-    outputs, block, band = (int(decisions[name]) for name in ("outputs", "channels", "band"))
-    tensors = conv2d_winograd.winograd(spec, outputs, block, band)
+    """Schedule `compute.conv2d_winograd.winograd`; raises nothing for legal decisions."""
+    typed = read(WinogradDecisions, decisions)
+    outputs, block = typed.outputs, typed.channels
+    tensors = conv2d_winograd.winograd(spec, outputs, block, typed.band)
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
-    _schedule(loops, spec, machine, decisions)
+    _schedule(loops, spec, machine, typed)
     return Function(
         with_interface(loops.mod["main"], {}, aligned=frozenset({"filter"})),
         _pack(spec, outputs, block),
@@ -57,11 +81,10 @@ def _pack(spec: ConvSpec, outputs: int, block: int) -> Any:
     return with_interface(loops.mod["main"], {}, aligned=frozenset({"packed"}))
 
 
-def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions) -> None:
-    outputs, block, band = (int(decisions[name]) for name in ("outputs", "channels", "band"))
+def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: WinogradDecisions) -> None:
+    outputs, block, band = decisions.outputs, decisions.channels, decisions.band
     g, cut = geometry(spec), conv2d_winograd.tiling(spec, outputs, band)
-    lanes = machine.lanes("float32")
-    by_data = decisions["order"] == DATA_OUTER
+    lanes, by_data = machine.lanes("float32"), decisions.by_data
     out, product = loops.get_sblock("out"), loops.get_sblock("product")
     columns = loops.get_sblock("columns")
     store = loops.cache_write(product, 0, "local")
@@ -77,11 +100,11 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisio
     loops.compute_at(store, outer[2], preserve_unit_loops=True)
     transformed, rows = loops.get_sblock("transformed"), loops.get_sblock("rows")
     job = loops.fuse(*outer[:2])
-    strip = _schedule_strips(loops, store, product, cut, int(decisions["pixels"]))
+    strip = _schedule_strips(loops, store, product, cut, decisions.pixels)
     if by_data:
         loops.compute_at(transformed, job, preserve_unit_loops=True)
     loops.parallel(job)  # before the reduction is decomposed: afterwards TVM cannot prove it safe
-    unroll = int(decisions["unroll"])
+    unroll = decisions.unroll
     reduction = _schedule_tile(loops, product, unroll)
     far = tile_costs.is_far(filter_bytes(spec, (outputs + conv2d_winograd.TAPS - 1) ** 2), machine)
     if far and not by_data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from tvmconv.compute import conv2d_winograd
@@ -11,7 +11,14 @@ from tvmconv.hardware import Choice, Decisions, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import tile_costs
-from tvmconv.schedules.shared.winograd import DATA_OUTER, FILTER_OUTER, apply, filter_bytes
+from tvmconv.schedules.shared.typed import read
+from tvmconv.schedules.shared.winograd import (
+    DATA_OUTER,
+    FILTER_OUTER,
+    WinogradDecisions,
+    apply,
+    filter_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile of outputs, the register tile, the rows of tiles at a time, and what is outermost."""
-    outputs = [m for m in conv2d_winograd.TILES[::-1] if m <= min(spec.out_height, spec.out_width)]
+    outputs = _outputs(spec)
     bands = {band for m in outputs for band in _bands(spec, m)}
     most = max(_tiles(spec, m, conv2d_winograd.tile_rows(spec, m)) for m in outputs)
     return (
@@ -76,8 +83,18 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
         Knob("band", tuple(sorted(bands))),
         Knob("order", (DATA_OUTER, FILTER_OUTER)),
-        Knob("unroll", tuple(u for u in (4, 2, 1) if spec.in_channels % u == 0)),
+        Knob("unroll", tuple(_unrolls(spec))),
     )
+
+
+def _outputs(spec: ConvSpec) -> list[int]:
+    """Sizes of a tile, the larger first."""
+    most = min(spec.out_height, spec.out_width)
+    return [outputs for outputs in conv2d_winograd.TILES[::-1] if outputs <= most]
+
+
+def _unrolls(spec: ConvSpec) -> list[int]:
+    return [u for u in (4, 2, 1) if spec.in_channels % u == 0]
 
 
 def _bands(spec: ConvSpec, outputs: int) -> list[int]:
@@ -86,12 +103,12 @@ def _bands(spec: ConvSpec, outputs: int) -> list[int]:
     return [band for band in range(1, rows + 1) if rows % band == 0]
 
 
-def _jobs(spec: ConvSpec, decisions: Decisions) -> int:
+def _jobs(spec: ConvSpec, point: WinogradDecisions) -> int:
     """Parallel jobs: bands of rows, or blocks of output channels."""
-    if decisions["order"] == FILTER_OUTER:
-        return spec.batch * spec.out_channels // int(decisions["channels"])
-    rows = conv2d_winograd.tile_rows(spec, int(decisions["outputs"]))
-    return spec.batch * rows // int(decisions["band"])
+    if not point.by_data:
+        return spec.batch * spec.out_channels // point.channels
+    rows = conv2d_winograd.tile_rows(spec, point.outputs)
+    return spec.batch * rows // point.band
 
 
 def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
@@ -108,58 +125,53 @@ def _tiles(spec: ConvSpec, outputs: int, band: int) -> int:
 
 def legal(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
     """Bands divide the rows, the register tile fits and is not too ragged, and there are jobs."""
-    outputs, band, pixels = (int(decisions[name]) for name in ("outputs", "band", "pixels"))
-    bands = _bands(spec, outputs)
-    if band not in bands:
+    return _is_legal(costs, spec, machine, read(WinogradDecisions, decisions))
+
+
+def _is_legal(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> bool:
+    bands, pixels = _bands(spec, point.outputs), point.pixels
+    if point.band not in bands:
         return False
     most = max(spec.batch * bands[-1], spec.out_channels // min(_blocks(spec, machine)))
-    if _jobs(spec, decisions) < min(most, tile_costs.LEAST_JOBS):
+    if _jobs(spec, point) < min(most, tile_costs.LEAST_JOBS):
         return False
-    vectors = tile_costs.vectors(int(decisions["channels"]), machine, "float32")
+    vectors = tile_costs.vectors(point.channels, machine, "float32")
     if pixels > 1 and costs.registers(pixels, vectors) > machine.vector_registers:
         return False
-    strip = _tiles(spec, outputs, band)
+    strip = _tiles(spec, point.outputs, point.band)
     return pixels in tile_costs.pixel_tiles(strip, machine.vector_registers - 2)
 
 
 def default(costs: Costs, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The legal point with the least estimated time."""
-    space = {knob.name: knob.candidates for knob in knobs(spec, machine)}
-    points: list[dict[str, Choice]] = [
-        {
-            "outputs": outputs,
-            "channels": channels,
-            "pixels": pixels,
-            "band": band,
-            "order": order,
-            "unroll": space["unroll"][0],
-        }
-        for outputs in space["outputs"]
-        for channels in space["channels"]
-        for band in _bands(spec, int(outputs))
+    return asdict(_best(costs, spec, machine))
+
+
+def _best(costs: Costs, spec: ConvSpec, machine: Machine) -> WinogradDecisions:
+    points = (
+        WinogradDecisions(outputs, channels, pixels, band, order, _unrolls(spec)[0])
+        for outputs in _outputs(spec)
+        for channels in _blocks(spec, machine)
+        for band in _bands(spec, outputs)
         for pixels in tile_costs.pixel_tiles(
-            _tiles(spec, int(outputs), band), machine.vector_registers - 2
+            _tiles(spec, outputs, band), machine.vector_registers - 2
         )
-        for order in space["order"]
-    ]
-    return min(
-        (point for point in points if legal(costs, spec, machine, point)),
-        key=lambda point: cycles(costs, spec, machine, point),
+        for order in (DATA_OUTER, FILTER_OUTER)
     )
+    usable = (point for point in points if _is_legal(costs, spec, machine, point))
+    return min(usable, key=lambda point: cycles(costs, spec, machine, point))
 
 
 def preferred(costs: Costs, spec: ConvSpec, machine: Machine) -> bool:
     """Whether the best tile is estimated to be faster than direct convolution at its usual rate."""
     fmas = spec.macs / machine.lanes("float32") / machine.fma_ports / costs.direct_rate
     direct = max(fmas, _filter_cycles(costs, spec, machine, taps=conv2d_winograd.TAPS**2, reads=1))
-    return cycles(costs, spec, machine, default(costs, spec, machine)) < direct
+    return cycles(costs, spec, machine, _best(costs, spec, machine)) < direct
 
 
-def cycles(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+def cycles(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
     """Estimate one core's cycles: products or reading the filter, whichever is longer, and transforms."""
-    outputs, channels, pixels, band = (
-        int(decisions[name]) for name in ("outputs", "channels", "pixels", "band")
-    )
+    outputs, channels, pixels, band = point.outputs, point.channels, point.pixels, point.band
     lanes, size = machine.lanes("float32"), outputs + conv2d_winograd.TAPS - 1
     cut = conv2d_winograd.tiling(spec, outputs, band)
     count, strip = spec.batch * cut.bands * cut.strip, cut.strip
@@ -171,12 +183,12 @@ def cycles(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions)
     if 4 * panel > 3 * machine.l1_bytes:  # every strip reads it from the second level
         strips = count / pixels
         products += strips * size**2 * panel * (spec.out_channels / channels) / costs.l2_bytes
-    reads = spec.batch * cut.bands if decisions["order"] == DATA_OUTER else spec.batch
+    reads = spec.batch * cut.bands if point.by_data else spec.batch
     filter_ = _filter_cycles(costs, spec, machine, size**2, reads)
     transforms = (
         count * size**2 * (costs.data * spec.in_channels + costs.out * spec.out_channels) / lanes
     )
-    transforms *= _spilled(spec, machine, decisions)
+    transforms *= _spilled(spec, machine, point)
     # An eighth of the lesser breaks ties among tiles that all wait for memory.
     return float(max(products, filter_) + min(products, filter_) / 8 + transforms)
 
@@ -188,10 +200,10 @@ def _filter_cycles(costs: Costs, spec: ConvSpec, machine: Machine, taps: int, re
     return reads * size / (costs.far_bytes if far else costs.l2_bytes)
 
 
-def _spilled(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+def _spilled(spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
     """How much dearer transforms are when their results leave the second-level cache."""
-    outputs, band = int(decisions["outputs"]), int(decisions["band"])
+    outputs = point.outputs
     size = outputs + conv2d_winograd.TAPS - 1
-    rows = band if decisions["order"] == DATA_OUTER else conv2d_winograd.tile_rows(spec, outputs)
+    rows = point.band if point.by_data else conv2d_winograd.tile_rows(spec, outputs)
     held = _tiles(spec, outputs, rows) * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
     return 2.0 if 2 * held > machine.l2_bytes else 1.0

@@ -89,8 +89,7 @@ def _jobs(spec: ConvSpec, tile: DenseDecisions) -> int:
     """Parallel jobs; of one row there are as many as blocks of channels."""
     if tile.pad == GATHER:
         return filter_blocks(spec, tile.channels)[1]
-    jobs: int = tiled.jobs(spec, tile)
-    return jobs
+    return tiled.jobs(spec, tile)
 
 
 def _fits(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> bool:

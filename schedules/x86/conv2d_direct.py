@@ -80,10 +80,7 @@ def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def lengths(spec: ConvSpec, machine: Machine) -> list[int]:
     """Pixels of a tile: two registers are left to one vector of weights and a broadcast."""
-    found: list[int] = tile_costs.pixel_tiles(
-        geometry(spec).out_width, machine.vector_registers - 2
-    )
-    return found
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 2)
 
 
 def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:

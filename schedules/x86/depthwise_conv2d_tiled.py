@@ -74,8 +74,7 @@ def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
-    fits: bool = depthwise_space.fits(spec, machine, tile, vectors)
-    return fits
+    return depthwise_space.fits(spec, machine, tile, vectors)
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
