@@ -70,4 +70,5 @@ def cubic(distance: Array) -> Array:
     d, a = distance, CUBIC
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0.0)))
+    weights: Array = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return weights
