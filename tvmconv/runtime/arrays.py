@@ -26,7 +26,7 @@ READABLE = 0x1 | 0x100 | 0x200
 WRITABLE = READABLE | 0x400
 
 _CPU = 1
-_TYPE_CODES = {"i": 0, "u": 1, "f": 2}
+_TYPE_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 _BFLOAT = 4
 
 
@@ -141,12 +141,13 @@ def aligned_copy(array: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """One array argument of the kernel ``key``, and what it must be."""
+    """One array argument of the kernel ``key``, and what it must be; what to do about another shape."""
 
     name: str
     key: str
     shape: tuple[int, ...]
     dtype: DType
+    other_shape: str = "a kernel serves one problem; build one for yours: tvmconv build"
 
     def readable(self, value: object) -> Array:
         """Return ``value`` as a C-contiguous, aligned array in native byte order.
@@ -198,6 +199,6 @@ class Argument:
         advice = (
             f"convert it, e.g. {self.name}.astype({self.dtype.name!r})"
             if kind is TypeError
-            else "a kernel serves one problem; build one for yours: tvmconv build"
+            else self.other_shape
         )
         raise kind(f"{self.name} of {self.key} must have {expected}, {given} was given: {advice}")
