@@ -53,18 +53,25 @@ def vectorise(schedule: s_tir.Schedule, loop: Any, lanes: int, split_at: tuple[i
 
 
 def apply_rule(
-    schedule: s_tir.Schedule, machine: Machine, shape: tuple[int, ...], dtype: str, split_at: tuple[int, ...] = ()
+    schedule: s_tir.Schedule,
+    machine: Machine,
+    shape: tuple[int, ...],
+    dtype: str,
+    split_at: tuple[int, ...] = (),
+    fuse: int | None = None,
 ) -> None:
-    """Schedule the block ``out``, whose loops are its spatial axes."""
-    loops = schedule.get_loops(schedule.get_sblock("out"))
-    if not loops:
-        return
-    *outer, inner = loops
+    """Schedule the block ``out``, whose loops are its spatial axes.
+
+    ``fuse`` is how many outer loops become the parallel one: all of them, unless what is computed of the
+    inner ones' variables is worth keeping over a row.
+    """
+    *outer, inner = schedule.get_loops(schedule.get_sblock("out"))
     lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
     vectors = vectorise(schedule, inner, lanes, split_at)
     if not is_large(shape, dtype):
         return
-    if outer:
-        schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
+    fused = outer[:fuse]
+    if fused:
+        schedule.parallel(schedule.fuse(*fused) if len(fused) > 1 else fused[0])
     elif vectors is not None:
         schedule.parallel(vectors)

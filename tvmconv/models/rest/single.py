@@ -10,7 +10,8 @@ from tvm import te
 
 from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
-from tvmconv.models.rest import loops
+from tvmconv.models.operators import REDUCTIONS
+from tvmconv.models.rest import joining, loops, pools, products, reductions, resizing
 
 # From a node, shape and dtype of each of its inputs, and the machine: the scheduled function.
 Maker = Callable[[Node, Sequence[Tensor], Machine], Any]
@@ -25,4 +26,11 @@ def copy(tensor: Tensor, machine: Machine) -> Any:
     return loops.finished(schedule)
 
 
-MAKERS: Final[Mapping[str, Maker]] = {}
+MAKERS: Final[Mapping[str, Maker]] = {
+    **dict.fromkeys(REDUCTIONS, reductions.reduction),
+    **dict.fromkeys(("softmax", "log_softmax"), reductions.softmax),
+    **dict.fromkeys(("max_pool2d", "average_pool2d"), pools.pool),
+    "resize": resizing.resize,
+    "matmul": products.matmul,
+    "concat": joining.concat,
+}
