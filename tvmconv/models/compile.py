@@ -12,6 +12,7 @@ from tvmconv.bundle import manifest
 from tvmconv.bundle.model_entries import LayerEntry, ModelEntry, ProgramEntry, TensorEntry
 from tvmconv.errors import ModelError
 from tvmconv.models import graph as graphs
+from tvmconv.models import reading
 from tvmconv.problem.spec import ConvSpec
 
 Model = str | os.PathLike[str] | graphs.Graph
@@ -69,8 +70,7 @@ def compile(
 def _graph(model: Model, input_shapes: Shapes | None) -> graphs.Graph:
     if isinstance(model, graphs.Graph):
         return model
-    path = Path(model)
-    raise ModelError(f"{path}: only graphs can be compiled so far")
+    return reading.read(Path(model), input_shapes)
 
 
 def _variant(

@@ -137,6 +137,14 @@ _ONE_BY_ONE: Final[Mapping[str, Any]] = {
 }
 
 
+def _slice(work: _Rewriting, node: Node) -> bool:
+    """A slice that is all of its input is the input."""
+    if node.tensor.shape != work.tensor(node.inputs[0]).shape or min(node.attributes["strides"]) < 0:
+        return False
+    work.node(node, "reshape", node.inputs, shape=node.tensor.shape)
+    return True
+
+
 def _matmul(work: _Rewriting, node: Node) -> bool:
     """A product with a constant matrix is dense."""
     left, right = node.inputs
@@ -163,7 +171,7 @@ def _transposed(work: _Rewriting, node: Node) -> bool:
     weights = work.graph.constants.get(window)
     if weights is None:
         raise ModelError(f"{node.place or node.name}: the filter of {node.op} must be constant")
-    (sh, sw), (top, bottom, left, right) = node.attributes["strides"], node.attributes["pads"]
+    (sh, sw), (top, _, left, _) = node.attributes["strides"], node.attributes["pads"]
     (batch, height, width, depth), (kh, kw, channels, _) = work.tensor(data).shape, weights.shape
     taps = (-(-kh // sh), -(-kw // sw))
     grid = np.zeros((taps[0] * sh, taps[1] * sw, channels, depth), weights.dtype)
@@ -172,19 +180,14 @@ def _transposed(work: _Rewriting, node: Node) -> bool:
     split = grid.reshape(taps[0], sh, taps[1], sw, channels, depth)[::-1, :, ::-1]
     kernel = split.transpose(0, 2, 5, 1, 3, 4).reshape(*taps, depth, sh * sw * channels)
     size = node.attributes["size"]
-    whole = ((height - 1) * sh + kh - top - bottom, (width - 1) * sw + kw - left - right)
-    inside = tuple(min(own, most) for own, most in zip(size, whole, strict=True))
-    cut = bottom > 0 or right > 0
-    reach = inside if cut else size  # beyond the whole result, padding of the data gives the zeros
-    blocks = (-(-(top + reach[0]) // sh), -(-(left + reach[1]) // sw))
-    later = cut and inside != tuple(size)
+    # Beyond the whole result, padding of the data gives the zeros.
+    blocks = (-(-(top + size[0]) // sh), -(-(left + size[1]) // sw))
     inputs = [data, work.constant(f"{window} by remainder", np.ascontiguousarray(kernel))]
-    if bias != ABSENT and not later:
+    if bias != ABSENT:
         wide = np.tile(work.graph.constants[bias], sh * sw)
         inputs.append(work.constant(f"{bias} by remainder", wide))
     before = (taps[0] - 1, taps[1] - 1)
     after = (max(blocks[0] - height, 0), max(blocks[1] - width, 0))
-    activation = node.attributes["activation"]
     made = work.node(
         node,
         "conv2d",
@@ -193,26 +196,11 @@ def _transposed(work: _Rewriting, node: Node) -> bool:
         strides=(1, 1),
         pads=(before[0], after[0], before[1], after[1]),
         dilations=(1, 1),
-        activation=None if later else activation,
+        activation=node.attributes["activation"],
     )
     made = _interleaved(work, node, made, (sh, sw), channels)
-    full = work.tensor(made).shape
-    begin = (0, top, left, 0)
-    end = (batch, top + reach[0], left + reach[1], channels)
-    if begin == (0, 0, 0, 0) and end == full and not later:
-        work.node(node, "reshape", [made], shape=full)
-        return True
-    if not later:
-        work.node(node, "slice", [made], begin=begin, end=end, strides=(1, 1, 1, 1))
-        return True
-    made = work.node(node, "slice", [made], "cut", begin=begin, end=end, strides=(1, 1, 1, 1))
-    fill = ((0, 0), (0, size[0] - reach[0]), (0, size[1] - reach[1]), (0, 0))
-    made = work.node(node, "pad", [made], "filled", pads=fill, value=0.0, mode="constant")
-    if bias != ABSENT:
-        made = work.node(node, "add", [made, bias], "sums")
-    if activation is not None:
-        made = work.node(node, activation, [made], "activated")
-    work.node(node, "reshape", [made], shape=node.tensor.shape)
+    begin, end = (0, top, left, 0), (batch, top + size[0], left + size[1], channels)
+    work.node(node, "slice", [made], begin=begin, end=end, strides=(1, 1, 1, 1))
     return True
 
 
@@ -237,5 +225,6 @@ _RULES: Final[Mapping[str, Callable[[_Rewriting, Node], bool]]] = {
     "depthwise_conv2d": _convolution,
     "dense": _dense,
     "matmul": _matmul,
+    "slice": _slice,
     "conv2d_transpose": _transposed,
 }

@@ -63,7 +63,7 @@ def function(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
         blocks, lane = schedule.split(o, [1, None])
     if prod(matrix.shape) * np.dtype(data.dtype).itemsize >= loops.PARALLEL_BYTES:
         schedule.parallel(blocks)
-    schedule.compute_at(main, blocks)
+    schedule.compute_at(main, blocks, preserve_unit_loops=True)
     loop_k, loop_v = schedule.get_loops(main)[-1], schedule.get_loops(main)[-2]
     schedule.reorder(loop_k, loop_v)
     schedule.vectorize(loop_v)

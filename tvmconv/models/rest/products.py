@@ -39,17 +39,21 @@ def matmul(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     *outer, j = schedule.get_loops(end)
     lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
     width = next((lanes * v for v in (4, 2, 1) if shape[-1] % (lanes * v) == 0), min(shape[-1], lanes))
-    blocks, lane = schedule.split(j, [None, width])
-    target = schedule.fuse(*outer, blocks)
+    lane = j
+    if width < shape[-1]:
+        blocks, lane = schedule.split(j, [None, width])
+        outer.append(blocks)
+    target = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
     if loops.is_large(shape, dtype):
         schedule.parallel(target)
     schedule.set_scope(main, 0, "local")
     schedule.compute_at(main, target, preserve_unit_loops=True)
     loop_j, loop_k = schedule.get_loops(main)[-2:]
     schedule.reorder(loop_k, loop_j)
-    init = schedule.decompose_reduction(main, loop_k)
     if shape[-1] % width == 0:
         schedule.vectorize(loop_j)
-        schedule.vectorize(schedule.get_loops(init)[-1])
         schedule.vectorize(lane)
+    init = schedule.decompose_reduction(main, loop_k)
+    if shape[-1] % width == 0:
+        schedule.vectorize(schedule.get_loops(init)[-1])
     return loops.finished(schedule)

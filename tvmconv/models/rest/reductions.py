@@ -93,11 +93,9 @@ def _schedule(schedule: Any, machine: Machine, data: Tensor, last_reduced: bool)
     if last_reduced or target is None:
         if last_reduced:
             schedule.compute_at(main, inner)
-        if last_reduced and target is None and False:
-            schedule.parallel(inner)
         return
     schedule.set_scope(main, 0, "local")
-    schedule.compute_at(main, target)
+    schedule.compute_at(main, target, preserve_unit_loops=True)
     _vectors_inside(schedule, main, inner)
 
 
@@ -144,3 +142,21 @@ def softmax(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     for name in ("total", "powers", "high"):
         schedule.compute_at(schedule.get_sblock(name), row, preserve_unit_loops=True)
     return loops.finished(schedule)
+
+
+def arg_max(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
+    """Return the function of arg_max: the least index at which the largest element stands."""
+    shape, axis = tensors[0].shape, node.attributes["axis"]
+    before, extent, after = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    x = te.placeholder((before, extent, after), tensors[0].dtype, name="x")
+    k, j = te.reduce_axis((0, extent), "k"), te.reduce_axis((0, extent), "j")
+    rows = (before, after)
+    high = te.compute(rows, lambda b, a: te.max(x[b, k, a], axis=k), name="high")
+    last = tirx.const(extent - 1, "int32")  # also where all elements are NaN
+    first = te.compute(
+        rows,
+        lambda b, a: te.min(tirx.Select(x[b, j, a] >= high[b, a], j, last), axis=j),
+        name="first",
+    )
+    out = te.compute(rows, lambda b, a: first[b, a].astype(node.tensor.dtype), name="out")
+    return loops.finished(loops.start([x, out]))

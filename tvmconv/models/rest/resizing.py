@@ -9,9 +9,8 @@ from tvm import te, tirx
 
 from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
+from tvmconv.models.resizing import CUBIC
 from tvmconv.models.rest import loops
-
-CUBIC = -0.5  # the a of Keys' kernel, as TensorFlow has it
 
 
 def _position(at: Any, source: int, target: int, coordinates: str) -> tuple[Any, int]:

@@ -30,6 +30,7 @@ MAKERS: Final[Mapping[str, Maker]] = {
     **dict.fromkeys(REDUCTIONS, reductions.reduction),
     **dict.fromkeys(("softmax", "log_softmax"), reductions.softmax),
     **dict.fromkeys(("max_pool2d", "average_pool2d"), pools.pool),
+    "arg_max": reductions.arg_max,
     "resize": resizing.resize,
     "matmul": products.matmul,
     "concat": joining.concat,
