@@ -14,14 +14,16 @@ from tvmconv.version import __version__
 if TYPE_CHECKING:
     from tvmconv.building.builder import build
     from tvmconv.functional import conv2d, depthwise_conv2d
+    from tvmconv.models.compile import compile
     from tvmconv.problem.spec import ConvSpec
     from tvmconv.runtime import load
 
-__all__ = ["ConvSpec", "__version__", "build", "conv2d", "depthwise_conv2d", "load"]
+__all__ = ["ConvSpec", "__version__", "build", "compile", "conv2d", "depthwise_conv2d", "load"]
 
 _MODULES = {
     "ConvSpec": "tvmconv.problem.spec",
     "build": "tvmconv.building.builder",
+    "compile": "tvmconv.models.compile",
     "conv2d": "tvmconv.functional",
     "depthwise_conv2d": "tvmconv.functional",
     "load": "tvmconv.runtime",

@@ -16,6 +16,7 @@ from tvmconv.building import cross, toolchain
 from tvmconv.building.cuda import fatbin
 from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.bundle import manifest, publishing
+from tvmconv.bundle.model_entries import ModelEntry
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records.choice import Choice, choose
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Choices = Mapping[str, Choice]
 Progress = Callable[[str, int, int], None]
+_STEPS = 2  # that a variant takes, for progress
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,18 @@ def build(
     # First, because without TVM no machine is known either, and the error would blame the pack.
     toolchain.require_compiler()
     names = [machine] if isinstance(machine, str) else list(machine)
-    directories = None if logs is None else [Path(path) for path in logs]
-    requests = [_request(wanted, name, directories, winograd) for name in names]
+    requests = [request(wanted, name, logs, winograd) for name in names]
     return build_requests(wanted, requests, output, progress)
 
 
-def _request(
-    specs: Sequence[ConvSpec], name: str, directories: Sequence[Path] | None, winograd: bool
+def request(
+    specs: Sequence[ConvSpec],
+    name: str,
+    logs: Sequence[str | os.PathLike[str]] | None = None,
+    winograd: bool = True,
 ) -> Request:
+    """Choose how to compute each spec on the machine of that name; arguments and errors as in `build`."""
+    directories = None if logs is None else [Path(path) for path in logs]
     machine, pack = hardware.find_machine(name)
     choices = {
         spec.key: choose(spec, machine, pack, directories, winograd)
@@ -103,6 +109,20 @@ def build_requests(
     progress: Progress | None = None,
 ) -> Path:
     """Build what was chosen already: `build` after its look-ups, and the tuner's way in."""
+    return publish(
+        requests, output, progress, lambda *each: _variant(specs, *each), [s.key for s in specs]
+    )
+
+
+def publish(
+    requests: Sequence[Request],
+    output: str | os.PathLike[str],
+    progress: Progress | None,
+    make: Callable[[Request, Path, Progress], manifest.Variant],
+    keys: Sequence[str],
+    model: ModelEntry | None = None,
+) -> Path:
+    """Put a bundle of what ``make`` makes of each request where ``output`` says; returns that path."""
     toolchain.require_compiler()
     for machine in (request.machine for request in requests):
         cross.require(machine.architecture, machine.name)
@@ -114,8 +134,8 @@ def build_requests(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         staging = Path(scratch) / "bundle"
         staging.mkdir(mode=0o755)
-        variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
-        manifest.write_manifest(staging, _manifest(specs, variants))
+        variants = [make(request, staging, report) for request in _ordered(requests)]
+        manifest.write_manifest(staging, _manifest(keys, variants, model))
         return publishing.publish(staging, target)
 
 
@@ -145,12 +165,20 @@ def pack_symbol(key: str) -> str:
     return f"{key}__pack"
 
 
-def compile_library(functions: Mapping[str, Function], machine: Machine, path: Path) -> None:
-    """Compile scheduled functions for one machine and link them into a shared library."""
+def compile_library(
+    functions: Mapping[str, Function],
+    machine: Machine,
+    path: Path,
+    others: Mapping[str, Any] | None = None,
+) -> None:
+    """Compile scheduled functions for one machine and link them into a shared library.
+
+    ``others`` are TIR functions by symbol that go into the same library.
+    """
     # Not at the top: `tvmconv build --help` and a wrong argument need not wait for TVM.
     from tvmconv.building.compile import compile_functions
 
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = dict(others or {})
     for key, function in functions.items():
         flat[key] = function.main
         if function.pack is not None:
@@ -178,17 +206,27 @@ def check_device_code(library: Path, name: str, arch: str) -> None:
 def _variant(
     specs: Sequence[ConvSpec], request: Request, staging: Path, report: Progress
 ) -> manifest.Variant:
+    report(f"scheduling {len(specs)} kernels for {request.machine.name}", 0, _STEPS)
+    return variant(specs, request, scheduled(specs, request), staging, report)
+
+
+def variant(
+    specs: Sequence[ConvSpec],
+    request: Request,
+    functions: Mapping[str, Function],
+    staging: Path,
+    report: Progress,
+    others: Mapping[str, Any] | None = None,
+) -> manifest.Variant:
+    """Compile scheduled functions, and ``others``, into the bundle ``staging``; returns their entry."""
     machine = request.machine
-    steps = 2
-    report(f"scheduling {len(specs)} kernels for {machine.name}", 0, steps)
-    functions = scheduled(specs, request)
-    report(f"compiling {len(functions)} kernels for {machine.name}", 1, steps)
+    report(f"compiling {len(functions)} kernels for {machine.name}", 1, _STEPS)
     library = staging / manifest.library_name(machine.name)
-    compile_library(functions, machine, library)
+    compile_library(functions, machine, library, others)
     runtime = _runtime(machine, staging, "libtvm_runtime")
     cuda = _runtime(machine, staging, "libtvm_runtime_cuda") if machine.gpu else None
     glibc = checked_glibc(machine, [library], runtime, *([cuda] if cuda else []))
-    report(f"{machine.name} is built", steps, steps)
+    report(f"{machine.name} is built", _STEPS, _STEPS)
     return manifest.Variant(
         machine=machine.name,
         architecture=machine.architecture,
@@ -261,7 +299,9 @@ def _entry(
     )
 
 
-def _manifest(specs: Sequence[ConvSpec], variants: Sequence[manifest.Variant]) -> manifest.Manifest:
+def _manifest(
+    keys: Sequence[str], variants: Sequence[manifest.Variant], model: ModelEntry | None
+) -> manifest.Manifest:
     import tvm
     import tvm_ffi
 
@@ -270,6 +310,7 @@ def _manifest(specs: Sequence[ConvSpec], variants: Sequence[manifest.Variant]) -
         tvmconv=__version__,
         tvm=tvm.__version__,
         tvm_ffi=tvm_ffi.__version__,
-        keys=tuple(spec.key for spec in specs),
+        keys=tuple(keys),
         variants=tuple(variants),
+        model=model,
     )

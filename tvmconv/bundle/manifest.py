@@ -8,6 +8,7 @@
       libtvm_runtime-x86_64.so      what the kernels need to run, one per architecture
       sm_90.so                      kernels for a GPU, launched from a CPU of any kind
       libtvm_runtime_cuda-x86_64.so what those need besides
+      sapphirerapids.weights.bin    of a whole model: its weights, packed for the kernels
 
 Build and runtime share this module; it knows nothing of TVM and uses the standard library only.
 """
@@ -25,11 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv import errors
+from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
 from tvmconv.files import decode
 
-FORMAT = 3  # 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory
+# 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory, 4 a whole model
+FORMAT = 4
 MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
+WEIGHTS_SUFFIX = ".weights.bin"
 _CHECKSUM = "checksum"
 _GPU_ARCH = re.compile(r"sm_[1-9][0-9]+")
 REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
@@ -94,6 +98,7 @@ class Variant:
     none; ``kernels`` maps each of the manifest's keys to its entry. ``gpu`` is the architecture of a GPU
     variant's machine code, like ``sm_90``, beside which there is PTX for newer ones; ``architecture`` and
     ``features`` are then the host's, and ``cuda_runtime`` is the entry of ``libtvm_runtime_cuda.so``.
+    ``program`` is what computes the manifest's model, None in a bundle of kernels.
     """
 
     machine: str
@@ -108,12 +113,18 @@ class Variant:
     gpu: str | None = None
     cuda_runtime: RuntimeEntry | None = None
     also: tuple[str, ...] = ()
+    program: ProgramEntry | None = None
 
     @property
     def files(self) -> list[tuple[str, str]]:
         """The names and SHA-256 of the files that the variant needs."""
         runtimes = [self.runtime, *([self.cuda_runtime] if self.cuda_runtime else [])]
-        return [(self.library, self.sha256), *((each.file, each.sha256) for each in runtimes)]
+        weights = [(self.program.weights, self.program.sha256)] if self.program else []
+        return [
+            (self.library, self.sha256),
+            *((each.file, each.sha256) for each in runtimes),
+            *weights,
+        ]
 
     def is_called(self, name: str) -> bool:
         """Whether ``name`` is the machine's, or a board's that has it."""
@@ -124,7 +135,8 @@ class Variant:
 class Manifest:
     """Everything a bundle says of itself; ``variants`` are ordered best first.
 
-    ``created`` is an ISO 8601 time; ``tvmconv``, ``tvm``, ``tvm_ffi`` are versions at the build.
+    ``created`` is an ISO 8601 time; ``tvmconv``, ``tvm``, ``tvm_ffi`` are versions at the build. ``model``
+    is what a whole model takes and makes, None in a bundle of kernels.
     """
 
     created: str
@@ -133,6 +145,7 @@ class Manifest:
     tvm_ffi: str
     keys: tuple[str, ...]
     variants: tuple[Variant, ...]
+    model: ModelEntry | None = None
     format: int = FORMAT
 
 
@@ -144,6 +157,11 @@ def runtime_name(architecture: str, library: str = "libtvm_runtime") -> str:
 def library_name(machine: str) -> str:
     """Return the file name of a variant's kernels in a bundle: ``sapphirerapids.so``."""
     return f"{machine}{LIBRARY_SUFFIX}"
+
+
+def weights_name(machine: str) -> str:
+    """Return the file name of a variant's packed weights in a bundle: ``sapphirerapids.weights.bin``."""
+    return f"{machine}{WEIGHTS_SUFFIX}"
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -279,6 +297,10 @@ def _check(manifest: Manifest) -> None:
             )
         if variant.gpu is not None and not _GPU_ARCH.fullmatch(variant.gpu):
             raise ValueError(f"gpu of variant {variant.machine} is {variant.gpu!r}, not like sm_90")
+        if (manifest.model is None) != (variant.program is None):
+            raise ValueError(
+                f"variant {variant.machine} has a program without a model, or none for it"
+            )
         if any(entry.workspace < 0 for entry in variant.kernels.values()):
             raise ValueError(f"variant {variant.machine} has a kernel with a workspace below 0")
         if set(variant.kernels) != set(manifest.keys):

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tvmconv import errors
-from tvmconv.bundle.manifest import LIBRARY_SUFFIX, MANIFEST_NAME, read_manifest
+from tvmconv.bundle.manifest import LIBRARY_SUFFIX, MANIFEST_NAME, WEIGHTS_SUFFIX, read_manifest
 
 
 def publish(staging: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -58,7 +58,10 @@ def _replaceable(target: Path) -> bool:
     names = [entry.name for entry in target.iterdir()]
     if not names:
         return True
-    if any(name != MANIFEST_NAME and not name.endswith(LIBRARY_SUFFIX) for name in names):
+    if any(
+        name != MANIFEST_NAME and not name.endswith((LIBRARY_SUFFIX, WEIGHTS_SUFFIX))
+        for name in names
+    ):
         return False
     try:
         with open(target / MANIFEST_NAME, "rb") as file:

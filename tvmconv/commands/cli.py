@@ -28,6 +28,7 @@ VERBS = (
     ("board", "serve this board to tune --rpc-tracker"),
     ("logs", "merge, prune and promote tuning records"),
     ("build", "compile kernels into a bundle"),
+    ("compile", "compile a whole model into a bundle"),
     ("bench", "time kernels, beside other libraries"),
     ("verify", "check every kernel of a bundle against the oracle"),
     ("inspect", "show what a bundle holds and where it runs"),

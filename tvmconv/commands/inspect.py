@@ -13,6 +13,7 @@ from typing import Any
 from tvmconv.bundle import gpu_variants, variants
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.manifest import Manifest, Variant
+from tvmconv.bundle.model_entries import ProgramEntry
 from tvmconv.commands.show import tables
 from tvmconv.errors import BundleError, IncompatibleMachineError, MissingToolError
 from tvmconv.hardware import cuda_driver, host
@@ -86,6 +87,7 @@ def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) ->
             ("built", f"{manifest.created}, format {manifest.format}"),
             ("tvmconv", manifest.tvmconv),
             ("tvm", f"{manifest.tvm}, tvm-ffi {manifest.tvm_ffi}"),
+            *_model_facts(manifest),
             ("kernels", len(manifest.keys)),
             ("taken here", _taken(manifest) or "none: no variant runs on this machine"),
         ]
@@ -103,6 +105,8 @@ def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) ->
         print(
             f"  files  {damage[variant.machine] or f'{variant.library} and runtime are intact'}\n"
         )
+        if variant.program is not None:
+            _show_program(variant.program)
         tables.show_table(
             ("kernel", "schedule", "decisions", "from"),
             [
@@ -115,6 +119,30 @@ def _show(directory: Path, manifest: Manifest, damage: dict[str, str | None]) ->
                 for key, entry in variant.kernels.items()
             ],
         )
+
+
+def _model_facts(manifest: Manifest) -> list[tuple[str, object]]:
+    if manifest.model is None:
+        return []
+    facts: list[tuple[str, object]] = [("model", manifest.model.name)]
+    for what, entries in (("input", manifest.model.inputs), ("output", manifest.model.outputs)):
+        facts += [(what, f"{each.name} {each.shape} {each.dtype}") for each in entries]
+    return facts
+
+
+def _show_program(program: ProgramEntry) -> None:
+    tables.show_table(
+        ("call", "function", "computes", "result"),
+        [
+            (number, layer.symbol, " ".join(layer.operators), "x".join(map(str, layer.shape)))
+            for number, layer in enumerate(program.layers)
+        ],
+    )
+    saved = f"of {program.values_bytes / 1e6:.2f} MB that all values have together"
+    print(f"  arena   {program.arena_bytes / 1e6:.2f} MB a running call, {saved}")
+    print(
+        f"  weights {program.weights_bytes / 1e6:.2f} MB in {program.weights}, mapped read-only\n"
+    )
 
 
 def _as_json(manifest: Manifest, damage: dict[str, str | None]) -> dict[str, Any]:

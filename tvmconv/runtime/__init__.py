@@ -15,6 +15,7 @@ from tvmconv.runtime.arrays import empty_aligned  # noqa: E402
 from tvmconv.runtime.cuda.kernel import BoundGpuKernel, GpuKernel  # noqa: E402
 from tvmconv.runtime.kernel import BoundKernel, Kernel  # noqa: E402
 from tvmconv.runtime.library import GpuLibrary, Library, load  # noqa: E402
+from tvmconv.runtime.model import Model  # noqa: E402
 
 __all__ = [
     "BoundGpuKernel",
@@ -23,6 +24,7 @@ __all__ = [
     "GpuLibrary",
     "Kernel",
     "Library",
+    "Model",
     "empty_aligned",
     "load",
 ]

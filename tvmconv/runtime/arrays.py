@@ -27,7 +27,7 @@ READABLE = 0x1 | 0x100 | 0x200
 WRITABLE = READABLE | 0x400
 
 _CPU = 1
-_TYPE_CODES = {"i": 0, "u": 1, "f": 2}
+_TYPE_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 _BFLOAT = 4
 
 
@@ -156,7 +156,9 @@ def ordered(signature: Signature, values: Mapping[str, Array]) -> list[Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Argument(arguments.Argument):
-    """One array argument of a kernel on the CPU."""
+    """One array argument of a kernel on the CPU, and what to do about another shape."""
+
+    other_shape: str = "a kernel serves one problem; build one for yours: tvmconv build"
 
     def readable(self, value: object) -> Array:
         """Return ``value`` as a C-contiguous, aligned array in native byte order.
@@ -198,6 +200,6 @@ class Argument(arguments.Argument):
         advice = (
             f"convert it, e.g. {self.name}.astype({self.dtype!r})"
             if kind is TypeError
-            else "a kernel serves one problem; build one for yours: tvmconv build"
+            else self.other_shape
         )
         raise kind(f"{self.name} of {self.key} must have {expected}, {given} was given: {advice}")

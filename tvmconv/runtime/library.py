@@ -20,6 +20,7 @@ from tvmconv.runtime.cuda import opening as gpu
 from tvmconv.runtime.cuda.device import Gpu
 from tvmconv.runtime.cuda.kernel import GpuKernel
 from tvmconv.runtime.kernel import Kernel
+from tvmconv.runtime.model import Model
 from tvmconv.runtime.threads import thread_count
 
 _K = TypeVar("_K", Kernel, GpuKernel)
@@ -161,7 +162,7 @@ def load(  # type: ignore[overload-overlap] # None and "cpu" are objects too
     threads: int | None = None,
     machine: str | None = None,
     device: Literal["cpu"] | None = None,
-) -> Library: ...
+) -> Any: ...  # a Library, or a Model, by what the path holds
 @overload
 def load(
     path: str | os.PathLike[str],
@@ -175,8 +176,8 @@ def load(
     threads: int | None = None,
     machine: str | None = None,
     device: object = None,
-) -> Library | GpuLibrary:
-    """Open a bundle that `tvmconv.build` made; neither TVM nor a compiler is needed.
+) -> Library | GpuLibrary | Model:
+    """Open what `tvmconv.build` or `tvmconv.compile` made; neither TVM nor a compiler is needed.
 
     Args:
         path: the bundle's directory.
@@ -191,7 +192,8 @@ def load(
             object of PyTorch. None is the CPU, and the first GPU for a bundle that has nothing else.
 
     Returns:
-        A mapping from `ConvSpec.key` (or the `ConvSpec`) to `Kernel`; for a GPU to `GpuKernel`.
+        A mapping from `ConvSpec.key` (or the `ConvSpec`) to `Kernel`; for a GPU to `GpuKernel`. For a
+        compiled model the `Model`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, or of a newer format. Everything is checked
@@ -233,6 +235,8 @@ def load(
     bundle.verify_files(directory, variant)
     engine.open_runtime(directory, variant.runtime, manifest.tvm_ffi)
     module = engine.open_kernels(directory / variant.library, variant.sha256)
+    if manifest.model is not None:
+        return Model(directory, manifest, variant, count, module)
     return Library(directory, manifest, variant, specs, count, module)
 
 

@@ -1,0 +1,84 @@
+"""Compile a whole model into a directory that runs without a compiler.
+
+MODEL is a .tflite file. Each of its convolutions is made by its tuning record if there is one, else by
+the default of its schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tvmconv.bundle import manifest as bundle
+from tvmconv.commands.options import arguments
+from tvmconv.commands.show import tables
+from tvmconv.models import compile as models
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument(
+        "--machine",
+        default="host",
+        metavar="M[,M2...]",
+        help="what to compile for; the loader takes the best that runs (default: host, this machine)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="PATH", help="the directory; an older one is replaced"
+    )
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        type=_input_shape,
+        metavar="NAME=1,H,W,C",
+        help="shape of an input that the model leaves open, or that is to be another; may be repeated",
+    )
+    arguments.add_logs(parser)
+    arguments.add_winograd(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile and say what came of it."""
+    machines = [name.strip() for name in args.machine.split(",")]
+    shapes = dict(args.input_shape)
+    logs = arguments.logs(args)
+    with tables.progress(quiet=args.json) as report:
+        path = models.compile(
+            args.model, machines, args.output, shapes or None, logs, report, args.winograd
+        )
+    manifest = bundle.read_manifest(path)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    summary = [_summary(variant) for variant in manifest.variants]
+    if args.json:
+        tables.show_json({"path": str(path), "bytes": size, "variants": summary})
+        return 0
+    print(f"{path}: {size / 1e6:.1f} MB")
+    for each in summary:
+        print(
+            f"  {each['machine']}: {each['calls']} calls, {each['convolutions']} of them convolutions, "
+            f"weights {each['weights_bytes'] / 1e6:.1f} MB, arena {each['arena_bytes'] / 1e6:.1f} MB"
+        )
+    print(f"look at it: tvmconv inspect {path}\nuse it:     tvmconv.load({str(path)!r})")
+    return 0
+
+
+def _summary(variant: bundle.Variant) -> dict[str, object]:
+    program = variant.program
+    layers = program.layers if program else ()
+    return {
+        "machine": variant.machine,
+        "calls": len(layers),
+        "convolutions": sum(layer.key is not None for layer in layers),
+        "weights_bytes": program.weights_bytes if program else 0,
+        "arena_bytes": program.arena_bytes if program else 0,
+    }
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, shape = text.rpartition("=")
+    extents = shape.split(",")
+    if not name or not all(extent.isdigit() and int(extent) > 0 for extent in extents):
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=1,640,640,3")
+    return name, tuple(map(int, extents))

@@ -1,0 +1,235 @@
+"""Expresses what there is no function for by what there is one for: a pass from graph to graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from tvmconv.errors import ModelError
+from tvmconv.models import operators
+from tvmconv.models.graph import ABSENT, Array, Graph, Node, Tensor
+from tvmconv.problem.rules import ACTIVATIONS
+
+
+class _Rewriting:
+    """The nodes and constants that take the place of a graph's."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Array] = {}
+        self._tensors: dict[str, Tensor] = {}
+
+    def tensor(self, name: str) -> Tensor:
+        """Shape and dtype of an old or a new value."""
+        return self._tensors.get(name) or self.graph.tensor(name)
+
+    def constant(self, name: str, array: Array) -> str:
+        """Add a constant, once."""
+        if name not in self.constants:
+            self.constants[name] = array
+            self._tensors[name] = Tensor(array.shape, array.dtype.name)
+        return name
+
+    def node(
+        self, old: Node, op: str, inputs: Sequence[str], step: str = "", **attributes: Any
+    ) -> str:
+        """Add a node of the old one's place; without ``step`` it makes the old one's value."""
+        shapes = [self.tensor(name).shape if name != ABSENT else None for name in inputs]
+        shape = operators.infer_shape(op, shapes, attributes, old.place)
+        tensor = Tensor(shape, old.tensor.dtype)
+        name = f"{old.name} {step}" if step else old.name
+        self.nodes.append(Node(name, op, tuple(inputs), tensor, attributes, old.place))
+        self._tensors[name] = tensor
+        return name
+
+
+def rewritten(graph: Graph) -> Graph:
+    """Return the same model in operators that `partition` has functions for.
+
+    What a rule makes may have a rule of its own: passes go on until nothing changes.
+    """
+    done = _distinct_outputs(graph)
+    changed = True
+    while changed:
+        work = _Rewriting(done)
+        changed = False
+        for node in done.nodes:
+            rule = _RULES.get(node.op)
+            if rule is not None and rule(work, node):
+                changed = True
+            else:
+                work.nodes.append(node)
+        done = done.with_nodes(work.nodes, work.constants)
+    return done
+
+
+def _distinct_outputs(graph: Graph) -> Graph:
+    """Give an output that is the same value as another one a value of its own."""
+    nodes, outputs = list(graph.nodes), dict[str, str]()
+    for public, name in graph.outputs.items():
+        if name in outputs.values():
+            tensor = graph.tensor(name)
+            nodes.append(
+                Node(f"{name} as {public}", "reshape", (name,), tensor, {"shape": tensor.shape})
+            )
+            name = nodes[-1].name
+        outputs[public] = name
+    return replace(graph, nodes=tuple(nodes), outputs=outputs)
+
+
+def _convolution(work: _Rewriting, node: Node) -> bool:
+    """Slopes and unusual activations follow the convolution; slopes are a prelu."""
+    data, window, bias, residual, slopes = [*node.inputs, *[ABSENT] * 3][:5]
+    activation = node.attributes["activation"]
+    if slopes == ABSENT and (activation is None or activation in ACTIVATIONS):
+        return False
+    inputs = [data, window, bias, residual]
+    attributes = {**node.attributes, "activation": None}
+    made = work.node(node, node.op, inputs, "sums", **attributes)
+    if slopes != ABSENT:
+        work.node(node, "prelu", [made, slopes])
+    else:
+        work.node(node, activation, [made])
+    return True
+
+
+def _dense(work: _Rewriting, node: Node) -> bool:
+    """Several rows are a 1x1 convolution; one stays; a matrix that is computed is a matmul."""
+    data, window, bias = [*node.inputs, ABSENT][:3]
+    activation = node.attributes["activation"]
+    shape, (depth, channels) = work.tensor(data).shape, work.tensor(window).shape
+    if window not in work.graph.constants:
+        flat = work.node(node, "reshape", [data], "rows", shape=(prod(shape[:-1]), depth))
+        made = work.node(
+            node, "matmul", [flat, window], "product", transpose_a=False, transpose_b=False
+        )
+        if bias != ABSENT:
+            made = work.node(node, "add", [made, bias], "sums")
+        if activation is not None:
+            made = work.node(node, activation, [made], "activated")
+        work.node(node, "reshape", [made], shape=node.tensor.shape)
+        return True
+    rows = prod(shape[:-1])
+    usual = activation is None or activation in ACTIVATIONS
+    if not usual:
+        made = work.node(node, "dense", [data, window, bias], "sums", activation=None)
+        work.node(node, activation, [made])
+        return True
+    if rows == 1:
+        return False
+    pixels = work.node(node, "reshape", [data], "pixels", shape=(1, 1, rows, depth))
+    matrix = work.graph.constants[window].reshape(1, 1, depth, channels)
+    kernel = work.constant(f"{window} as 1x1", matrix)
+    made = work.node(
+        node, "conv2d", [pixels, kernel, bias], "channels", activation=activation, **_ONE_BY_ONE
+    )
+    work.node(node, "reshape", [made], shape=node.tensor.shape)
+    return True
+
+
+_ONE_BY_ONE: Final[Mapping[str, Any]] = {
+    "strides": (1, 1),
+    "pads": (0, 0, 0, 0),
+    "dilations": (1, 1),
+}
+
+
+def _slice(work: _Rewriting, node: Node) -> bool:
+    """A slice that is all of its input is the input."""
+    if (
+        node.tensor.shape != work.tensor(node.inputs[0]).shape
+        or min(node.attributes["strides"]) < 0
+    ):
+        return False
+    work.node(node, "reshape", node.inputs, shape=node.tensor.shape)
+    return True
+
+
+def _matmul(work: _Rewriting, node: Node) -> bool:
+    """A product with a constant matrix is dense."""
+    left, right = node.inputs
+    matrix = work.graph.constants.get(right)
+    if matrix is None or matrix.ndim != 2 or node.attributes["transpose_a"]:
+        return False
+    if not np.issubdtype(matrix.dtype, np.floating):
+        return False
+    if node.attributes["transpose_b"]:
+        right = work.constant(f"{right} transposed", np.ascontiguousarray(matrix.T))
+    work.node(node, "dense", [left, right], activation=None)
+    return True
+
+
+def _transposed(work: _Rewriting, node: Node) -> bool:
+    """A transposed convolution of stride s is one convolution to s * s times the channels.
+
+    With y + top = s * q + r, output row y sums up data[q - j] * filter[s * j + r] over j: for each remainder
+    r a convolution of its own, whose taps are those of the filter that are s apart. All of them are one
+    convolution, with zeros where a remainder has fewer taps, followed by depth_to_space and a cut. Where
+    the window is as large as the stride, it is a 1x1 convolution.
+    """
+    data, window, bias = [*node.inputs, ABSENT][:3]
+    weights = work.graph.constants.get(window)
+    if weights is None:
+        raise ModelError(f"{node.place or node.name}: the filter of {node.op} must be constant")
+    (sh, sw), (top, _, left, _) = node.attributes["strides"], node.attributes["pads"]
+    (batch, height, width, depth), (kh, kw, channels, _) = work.tensor(data).shape, weights.shape
+    taps = (-(-kh // sh), -(-kw // sw))
+    grid = np.zeros((taps[0] * sh, taps[1] * sw, channels, depth), weights.dtype)
+    grid[:kh, :kw] = weights
+    # [tap, remainder, tap, remainder, out, in] -> [tap, tap, in, remainder, remainder, out], taps reversed
+    split = grid.reshape(taps[0], sh, taps[1], sw, channels, depth)[::-1, :, ::-1]
+    kernel = split.transpose(0, 2, 5, 1, 3, 4).reshape(*taps, depth, sh * sw * channels)
+    size = node.attributes["size"]
+    # Beyond the whole result, padding of the data gives the zeros.
+    blocks = (-(-(top + size[0]) // sh), -(-(left + size[1]) // sw))
+    inputs = [data, work.constant(f"{window} by remainder", np.ascontiguousarray(kernel))]
+    if bias != ABSENT:
+        wide = np.tile(work.graph.constants[bias], sh * sw)
+        inputs.append(work.constant(f"{bias} by remainder", wide))
+    before = (taps[0] - 1, taps[1] - 1)
+    after = (max(blocks[0] - height, 0), max(blocks[1] - width, 0))
+    made = work.node(
+        node,
+        "conv2d",
+        inputs,
+        "by remainder",
+        strides=(1, 1),
+        pads=(before[0], after[0], before[1], after[1]),
+        dilations=(1, 1),
+        activation=node.attributes["activation"],
+    )
+    made = _interleaved(work, node, made, (sh, sw), channels)
+    begin, end = (0, top, left, 0), (batch, top + size[0], left + size[1], channels)
+    work.node(node, "slice", [made], begin=begin, end=end, strides=(1, 1, 1, 1))
+    return True
+
+
+def _interleaved(
+    work: _Rewriting, node: Node, made: str, strides: tuple[int, int], channels: int
+) -> str:
+    """Return the value whose pixels are the remainders of each block."""
+    (sh, sw), (batch, rows, columns, _) = strides, work.tensor(made).shape
+    if strides == (1, 1):
+        return made
+    if sh == sw:
+        return work.node(node, "depth_to_space", [made], "interleaved", block=sh)
+    blocks = (batch, rows, columns, sh, sw, channels)
+    made = work.node(node, "reshape", [made], "blocks", shape=blocks)
+    made = work.node(node, "transpose", [made], "turned", permutation=(0, 1, 3, 2, 4, 5))
+    image = (batch, rows * sh, columns * sw, channels)
+    return work.node(node, "reshape", [made], "interleaved", shape=image)
+
+
+_RULES: Final[Mapping[str, Callable[[_Rewriting, Node], bool]]] = {
+    "conv2d": _convolution,
+    "depthwise_conv2d": _convolution,
+    "dense": _dense,
+    "matmul": _matmul,
+    "slice": _slice,
+    "conv2d_transpose": _transposed,
+}
