@@ -21,14 +21,14 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d_matrix
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import geometry
+from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Function, Machine
 from tvmconv.lowering.dot_calls import MATRIX
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import dot_code
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_space, dense_stages, tile_costs
+from tvmconv.schedules.shared import dense_space
 from tvmconv.schedules.shared.dense import DenseDecisions
 
 _SIDE = 2
@@ -52,7 +52,7 @@ def _channel_blocks(spec: ConvSpec, _machine: Machine) -> list[int]:
 
 
 def _lengths(spec: ConvSpec, _machine: Machine) -> list[int]:
-    width = tile_costs.rounded(geometry(spec).out_width, _SIDE)
+    width = round_up(geometry(spec).out_width, _SIDE)
     return [pixels for pixels in range(_SIDE, 18, _SIDE) if pixels <= width]
 
 
@@ -76,7 +76,7 @@ def _cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:
     """Instructions of a step, as in the table above, for each useful product."""
     products = tile.pixels * tile.channels / _SIDE**2
     width = geometry(spec).out_width
-    useful = (3 + width / tile_costs.rounded(width, tile.pixels)) / 4
+    useful = (3 + width / round_up(width, tile.pixels)) / 4
     return float((products + tile.pixels + tile.channels / 4 + 2) / products / useful)
 
 
@@ -107,9 +107,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Functi
     packed = conv2d_matrix.packed_filter_shape(spec, block)
     pack = prim_func(conv2d_matrix.pack(spec, block))
     definition = None if matrix is None else matrix[1]
-    return function(
-        spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g), definition
-    )
+    return function(spec, loops.mod["main"], pack, packed, definition)
 
 
 def _schedule_tile(

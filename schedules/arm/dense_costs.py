@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import geometry
+from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Machine
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import tile_costs
 from tvmconv.schedules.shared.dense import DenseDecisions
 
 
@@ -37,8 +36,8 @@ def tile_cycles(
     cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
     if _is_short(steps) and vectors != 3:
         cycles *= 1.3
-    useful = group / tile_costs.rounded(group, channels) * channels / lanes / vectors
-    useful *= (3 + out_width / tile_costs.rounded(out_width, pixels)) / 4
+    useful = group / round_up(group, channels) * channels / lanes / vectors
+    useful *= (3 + out_width / round_up(out_width, pixels)) / 4
     return float(cycles / fmas / useful)
 
 

@@ -15,10 +15,11 @@ multiply-adds a cycle in place of 4.1; stride 2 7.5 in place of 4.0, 5x5 on 14x1
 from __future__ import annotations
 
 from tvmconv.compute import depthwise_conv2d_dot
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import depthwise_conv2d_tiled, dot_code
-from tvmconv.schedules.shared import depthwise_dot, depthwise_space, tile_costs
+from tvmconv.schedules.shared import depthwise_dot, depthwise_space
 from tvmconv.schedules.shared.depthwise import DepthwiseDecisions
 
 _LANES, _CHANNELS = dot_code.LANES, dot_code.WORDS_LANES
@@ -48,7 +49,7 @@ def _widths(_spec: ConvSpec, _machine: Machine) -> list[int]:
 def _columns(spec: ConvSpec) -> list[int]:
     """Columns of a tile; outputs that share words are in one."""
     phases = depthwise_conv2d_dot.cut(spec).phases
-    most = tile_costs.rounded(spec.out_width, phases)
+    most = round_up(spec.out_width, phases)
     return [t for t in (4, 2, 6, 8, 3, 1, 5, 7) if t % phases == 0 and t <= most]
 
 

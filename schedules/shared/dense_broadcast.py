@@ -38,7 +38,7 @@ def apply(
     tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = conv2d.packed_filter_shape(spec, block)
     pack = prim_func(conv2d.pack(spec, block, widen))
-    return function(spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g))
+    return function(spec, loops.mod["main"], pack, packed)
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import geometry
+from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
@@ -182,8 +182,8 @@ def cycles_per_fma(
     g, (group, _) = geometry(spec), filter_blocks(spec, 1)
     lanes = machine.lanes(spec.accumulator_dtype)
     # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
-    useful = group / tile_costs.rounded(group, tile.channels)
-    useful *= (3 + g.out_width / tile_costs.rounded(g.out_width, tile.pixels)) / 4
+    useful = group / round_up(group, tile.channels)
+    useful *= (3 + g.out_width / round_up(g.out_width, tile.pixels)) / 4
     held = -(-tile.channels // lanes) if vectors is None else vectors
     cycles = tile_costs.cycles_per_fma(machine, tile.pixels, held, tile.channels / lanes)
     return float(cycles / useful)

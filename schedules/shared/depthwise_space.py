@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import tile_costs
 from tvmconv.schedules.shared.depthwise import (
     INNER,
     INSIDE,
@@ -142,8 +142,8 @@ def useful(spec: ConvSpec, tile: DepthwiseDecisions) -> float:
 
     A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
     """
-    rows = tile_costs.rounded(spec.out_height, tile.rows)
-    columns = tile_costs.rounded(spec.out_width, tile.columns)
+    rows = round_up(spec.out_height, tile.rows)
+    columns = round_up(spec.out_width, tile.columns)
     return float((3 + spec.out_height * spec.out_width / (rows * columns)) / 4)
 
 
