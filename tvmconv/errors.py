@@ -20,6 +20,14 @@ class IncompatibleMachineError(BundleError):
     """A bundle is sound, but none of its variants runs on this machine's architecture and CPU features."""
 
 
+class UntrustedBundleError(BundleError):
+    """A bundle is not signed, or by none of the keys that are trusted."""
+
+
+class SigningKeyError(TvmconvError):
+    """A key file cannot be read or written, or holds no Ed25519 key of the kind that is needed."""
+
+
 class HardwarePackError(TvmconvError):
     """A hardware pack that was asked for cannot be loaded or contradicts itself."""
 

@@ -13,7 +13,7 @@ from gpu_bundles import A100, B200, EMPTY, H100, H200, PLAIN, RTX_3090, SPLIT, T
 import tvmconv
 from tvmconv.building import builder, cross, elf
 from tvmconv.building.cuda import fatbin
-from tvmconv.bundle import gpu_variants, variants
+from tvmconv.bundle import gpu_variants, reading, variants
 from tvmconv.bundle import manifest as bundle
 from tvmconv.commands.cli import main
 from tvmconv.errors import BuildError, BundleError, IncompatibleMachineError, UnknownNameError
@@ -37,7 +37,8 @@ def test_cpu_variants_come_first_then_the_newest_gpu(manifest):
 
 @gpu_bundles.needs_compiler
 def test_a_gpu_variant_has_machine_code_for_its_architecture_and_the_cuda_runtime(built, manifest):
-    bundle.verify_files(built, manifest.variants[1])
+    with bundle.open_folder(built) as folder:
+        reading.read_files(folder, manifest.variants[1])
     for variant in manifest.variants[1:]:
         code = fatbin.device_code((built / variant.library).read_bytes())
         assert code == fatbin.DeviceCode(frozenset([variant.gpu]), frozenset([variant.gpu]))
@@ -91,9 +92,10 @@ def test_a_damaged_cuda_runtime_is_found(built, manifest, tmp_path):
     with open(tmp_path / manifest.variants[1].cuda_runtime.file, "r+b") as file:
         file.write(b"X")
 
-    bundle.verify_files(tmp_path, manifest.variants[0])
-    with pytest.raises(BundleError, match=r"libtvm_runtime_cuda.*truncated or altered"):
-        bundle.verify_files(tmp_path, manifest.variants[1])
+    with bundle.open_folder(tmp_path) as folder:
+        reading.read_files(folder, manifest.variants[0])
+        with pytest.raises(BundleError, match=r"libtvm_runtime_cuda.*truncated or altered"):
+            reading.read_files(folder, manifest.variants[1])
 
 
 @gpu_bundles.needs_compiler

@@ -1,15 +1,14 @@
-"""The manifest, the choice of a variant, and publishing."""
+"""The manifest and the choice of a variant."""
 
 import dataclasses
 import json
-import os
 
 import pytest
 from plain_bundle import manifest
 
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
-from tvmconv.bundle import publishing, variants
+from tvmconv.bundle import variants
 
 
 def variant(machine="haswell", features=("avx2", "fma"), architecture="x86_64", **changes):
@@ -122,6 +121,20 @@ def test_every_single_flipped_byte_of_the_manifest_is_noticed(written):
             lambda body: body["variants"][0]["kernels"]["a"].update(symbol=7),
             "symbol must be str, found int",
         ),
+        (lambda body: body["variants"][0].update(glibc="two"), "glibc of variant haswell is 'two'"),
+        (lambda body: body["variants"][0].update(glibc="2." + "9" * 5000), "not like 2.28"),
+        (
+            lambda body: body["variants"][0]["kernels"]["a"].update(symbol="a\0b"),
+            "is no name in C",
+        ),
+        (
+            lambda body: body["variants"][0]["kernels"]["a"]["pack"].update(shape=[2, -3]),
+            r"packed to \(2, -3\)",
+        ),
+        (
+            lambda body: body["variants"][0]["kernels"]["a"]["pack"].update(dtype="object"),
+            "packed as 'object'",
+        ),
     ],
 )
 def test_fields_are_checked(written, change, message):
@@ -220,75 +233,3 @@ def test_a_variant_is_found_by_a_board_that_has_the_machine():
         assert variants.choose(choices, "x86_64", (), machine=name) is core
     with pytest.raises(errors.UnknownNameError, match=r"it has icelake, a72 \(rpi4, rk3399\)"):
         variants.choose(choices, "x86_64", (), machine="rpi5")
-
-
-def test_publish_moves_replaces_and_leaves_nothing_behind(tmp_path):
-    for created in ("first", "second"):
-        staging = tmp_path / "staging"
-        staging.mkdir()
-        bundle.write_manifest(staging, manifest(variant(), created=created))
-        (staging / "haswell.so").write_text(created)
-        published = publishing.publish(staging, tmp_path / "deep" / "kernels")
-        assert bundle.read_manifest(published).created == created
-        assert (published / "haswell.so").read_text() == created
-    assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["kernels"]
-    assert not (tmp_path / "staging").exists()
-
-
-def test_publish_mends_a_damaged_bundle(tmp_path, written):
-    output = tmp_path / "kernels"
-    output.mkdir()
-    data = (written / bundle.MANIFEST_NAME).read_bytes()
-    (output / bundle.MANIFEST_NAME).write_bytes(data[: len(data) // 2])
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    (staging / bundle.MANIFEST_NAME).write_bytes(data)
-    publishing.publish(staging, output)
-    assert bundle.read_manifest(output) == bundle.read_manifest(written)
-
-
-@pytest.mark.parametrize("precious", ["notes.txt", "manifest.json"])
-def test_publish_does_not_overwrite_what_is_no_bundle(tmp_path, written, precious):
-    output = tmp_path / "output"
-    output.mkdir()
-    (output / precious).write_text('{"name": "somebody else\'s"}')
-    if precious == "notes.txt":
-        (output / bundle.MANIFEST_NAME).write_bytes((written / bundle.MANIFEST_NAME).read_bytes())
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    bundle.write_manifest(staging, manifest(variant()))
-    with pytest.raises(errors.BundleError, match="not overwritten"):
-        publishing.publish(staging, output)
-    assert (output / precious).read_text() == '{"name": "somebody else\'s"}'
-    assert bundle.read_manifest(staging)
-
-
-def test_publish_keeps_the_old_bundle_when_the_move_fails(tmp_path, monkeypatch):
-    output, staging = tmp_path / "output", tmp_path / "staging"
-    for folder, created in ((output, "old"), (staging, "new")):
-        folder.mkdir()
-        bundle.write_manifest(folder, manifest(variant(), created=created))
-    replace = os.replace
-
-    def failing(source, target):
-        if source == staging:
-            raise OSError(18, "Invalid cross-device link")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(errors.BundleError, match="different file systems"):
-        publishing.publish(staging, output)
-    assert bundle.read_manifest(output).created == "old"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["output", "staging"]
-
-
-def test_publish_replaces_the_target_of_a_link(tmp_path):
-    (tmp_path / "v1").mkdir()
-    bundle.write_manifest(tmp_path / "v1", manifest(variant(), created="old"))
-    (tmp_path / "current").symlink_to("v1")
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    bundle.write_manifest(staging, manifest(variant(), created="new"))
-    publishing.publish(staging, tmp_path / "current")
-    assert (tmp_path / "current").is_symlink()
-    assert bundle.read_manifest(tmp_path / "v1").created == "new"

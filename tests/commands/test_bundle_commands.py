@@ -216,3 +216,19 @@ sys.exit(cli.main(["verify", {str(built)!r}]) or cli.main(["inspect", {str(built
     assert done.returncode == 0, done.stderr
     assert "4 of 4 kernels" in done.stdout
     assert PLAIN.key in done.stdout
+
+
+# publish and key
+
+
+def test_a_bundle_is_signed_published_and_verified(invoke, tmp_path):
+    key, built, live = tmp_path / "key", tmp_path / "b", tmp_path / "live"
+    assert invoke("key", "--output", key)[0] == 0
+    assert invoke("build", PLAIN.key, "--output", built, "--sign", key)[0] == 0
+    assert invoke("publish", built, live)[:2] == (0, f"{live}\n")
+    assert invoke("verify", live, "--trusted", f"{key}.pub")[0] == 0
+    (built / "manifest.sig").unlink()
+    assert invoke("publish", built, live)[0] == 0
+    code, _, err = invoke("verify", live, "--trusted", f"{key}.pub")
+    assert code == 1
+    assert "is not signed; build it with" in err

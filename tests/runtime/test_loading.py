@@ -1,6 +1,7 @@
 """Loading checks everything first, and shares one runtime with all that is in the process."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import plain_bundle
 import pytest
-from plain_bundle import PACKED, SPECS, TINY, assert_right, operands
+from plain_bundle import EMPTY, PACKED, SPECS, TINY, assert_right, operands
 from runtime_calls import in_new_process, shared_bundle
 
 from tvmconv import errors
@@ -180,6 +181,181 @@ def test_a_rebuilt_bundle_replaces_the_old_one_in_the_same_process(path, tmp_pat
     assert_right(PACKED, layer(x), x, w, bias)  # what was loaded stays usable
 
 
+OVERWRITTEN = """
+import json, shutil, sys
+from pathlib import Path
+import plain_bundle as b
+import tvmconv
+path, other = map(Path, sys.argv[1:])
+x, w, _, _ = b.operands(b.LARGE)
+layer = tvmconv.load(path, threads=1)[b.LARGE].bind(w)
+b.assert_right(b.LARGE, layer(x), x, w)
+for file in path.iterdir():
+    file.write_bytes(b"")  # as `cp` does first
+b.assert_right(b.LARGE, layer(x), x, w)
+try:
+    tvmconv.load(path)
+    said = ""
+except tvmconv.errors.BundleError as error:
+    said = str(error)
+for file in other.iterdir():
+    shutil.copyfile(file, path / file.name)
+b.assert_right(b.TINY, tvmconv.load(path, threads=1)[b.TINY](*b.operands(b.TINY)[:2]),
+               *b.operands(b.TINY)[:2])
+b.assert_right(b.LARGE, layer(x), x, w)
+print(json.dumps(said))
+"""
+
+
+def test_a_bundle_may_be_overwritten_in_place_while_it_is_used(path, tmp_path):
+    used = shutil.copytree(path, tmp_path / "used")
+    other = plain_bundle.build(tmp_path / "other", [TINY])
+    # Not the installed runtime, which is opened from its own file: the bundle's.
+    with open(runtime_file(Path(used)), "ab") as file:
+        file.write(b"another build")
+    signed(Path(used), runtime=manifest.RuntimeEntry(
+        runtime_file(Path(used)).name, manifest.file_digest(runtime_file(Path(used)))
+    ))  # fmt: skip
+    assert "truncated or damaged" in in_new_process(OVERWRITTEN, used, other)
+
+
+def mapped():
+    with open("/proc/self/maps") as file:
+        return sum("memfd:unmapped.so" in line for line in file)
+
+
+def test_what_is_not_used_any_more_is_unmapped(tmp_path):
+    path = plain_bundle.build(tmp_path / "kernels", [TINY], "unmapped")
+    x, w, *_ = operands(TINY)
+    first = load(path, threads=1)
+    assert_right(TINY, first[TINY](x, w), x, w)
+    once = mapped()
+    assert load(path, threads=1).module.same_as(first.module)
+    assert mapped() == once  # equal contents that are used are mapped once
+    layer = first[TINY].bind(w)
+    del first
+    gc.collect()
+    assert mapped() == once
+    assert_right(TINY, layer(x), x, w)  # a layer alone keeps its code
+    del layer
+    gc.collect()
+    assert mapped() == 0
+
+
+RELOADED = """
+import hashlib, json, sys
+from pathlib import Path
+import plain_bundle as b
+from tvmconv.bundle.folder import File
+from tvmconv.runtime import engine, load
+path = Path(sys.argv[1])
+load(path, threads=1)
+file = next(path.glob("tests.so"))
+def maps():
+    return sum("memfd:tests.so" in line for line in open("/proc/self/maps"))
+for number in range(5000):  # contents that differ at every time, under one path
+    contents = file.read_bytes() + b"%d" % number
+    engine.open_kernels(File(file, contents, hashlib.sha256(contents).hexdigest()))
+print(json.dumps(maps()))
+"""
+
+
+def test_a_path_is_reloaded_with_new_contents_5000_times(path):
+    assert in_new_process(RELOADED, path) == 0
+
+
+def test_files_may_be_links_to_blobs_of_any_name(path, tmp_path):
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    (tmp_path / "blobs").mkdir()
+    for number, file in enumerate(
+        sorted(copy.iterdir())
+    ):  # as Hugging Face's cache and DVC keep them
+        os.rename(file, tmp_path / "blobs" / f"{number}f00d")
+        file.symlink_to(tmp_path / "blobs" / f"{number}f00d")
+    x, w, *_ = operands(TINY)
+    assert_right(TINY, load(copy)[TINY](x, w), x, w)
+
+
+def test_a_path_need_not_be_utf8(path, tmp_path):
+    copy = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shutil.copytree(path, copy)
+    x, w, *_ = operands(TINY)
+    assert_right(TINY, load(copy)[TINY](x, w), x, w)
+
+
+WITHOUT_MEMFD = """
+import errno, json, os, sys, tempfile
+from pathlib import Path
+def refused(*_):
+    raise PermissionError(errno.EACCES, "no memory files here")
+os.memfd_create = refused
+import plain_bundle as b
+import tvmconv
+path = Path(sys.argv[1])
+x, w, _, _ = b.operands(b.TINY)
+layer = tvmconv.load(path, threads=1)[b.TINY].bind(w)
+for file in path.iterdir():
+    file.write_bytes(b"")
+b.assert_right(b.TINY, layer(x), x, w)
+print(json.dumps([os.listdir(tempfile.gettempdir()), "memfd" in open("/proc/self/maps").read()]))
+"""
+
+
+def test_where_there_are_no_files_in_memory_a_temporary_copy_is_mapped(path, tmp_path):
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (tmp_path / "empty").mkdir()
+    assert in_new_process(WITHOUT_MEMFD, copy, TMPDIR=str(tmp_path / "empty")) == [[], False]
+
+
+JUNK = (None, True, -1, 2**70, 1.5, "", "x", "\0", "caf\u00e9", "../x", [], {}, [None], "9" * 5000)
+
+
+def leaves(value, where=()):
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(each, (*where, key))
+    yield where
+
+
+def test_no_field_of_a_manifest_can_do_harm(path, tmp_path):
+    """Every field, with each piece of junk and a checksum that fits: right results, or an error of ours."""
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    file = copy / manifest.MANIFEST_NAME
+    whole = json.loads(file.read_text())
+    keep = (TINY.key, EMPTY.key)
+    whole["keys"] = [key for key in whole["keys"] if key in keep]
+    kernels = whole["variants"][0]["kernels"]
+    whole["variants"][0]["kernels"] = {key: kernels[key] for key in whole["keys"]}
+    x, w, *_ = operands(TINY)
+    for where in list(leaves(whole)):
+        if not where or where == ("checksum",):
+            continue
+        for junk in JUNK:
+            body = json.loads(json.dumps(whole))
+            inner = body
+            for key in where[:-1]:
+                inner = inner[key]
+            inner[where[-1]] = junk
+            body["checksum"] = manifest._checksum(body)
+            file.write_text(json.dumps(body))
+            try:
+                library = load(copy, threads=1)
+                for key in library:
+                    if key == TINY.key:
+                        assert_right(TINY, library[key](x, w), x, w)
+            # The last comes from the compiled function, which checks its arguments.
+            except (errors.BundleError, errors.UnknownNameError, ValueError):
+                pass
+
+
+def test_a_kernel_without_a_function_is_refused(copied):
+    kernels = dict(manifest.read_manifest(copied).variants[0].kernels)
+    kernels[TINY.key] = dataclasses.replace(kernels[TINY.key], symbol=None)
+    signed(copied, kernels=kernels)
+    with pytest.raises(errors.BundleError, match=f"names no function for {TINY.key}"):
+        load(copied)
+
+
 ORDERS = """
 import json, sys
 import plain_bundle as b
@@ -194,7 +370,7 @@ def compile():
     tvm.compile(te.create_prim_func([a, te.compute((4,), lambda i: a[i] + 1)]), {"kind": "llvm"})
 for step in sys.argv[1:]:
     compile() if step == "tvm" else use(step)
-maps = {line.split()[-1] for line in open("/proc/self/maps") if "/libtvm_runtime" in line}
+maps = {line.split()[5] for line in open("/proc/self/maps") if "libtvm_runtime" in line}
 print(json.dumps(sorted(name for name in maps if "_extra" not in name)))
 """
 
@@ -218,11 +394,11 @@ def test_another_tvm_installed_is_warned_of(path, tmp_path):
         "import tvmconv\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    tvmconv.load(sys.argv[1])\n"
-        "maps = {l.split()[-1] for l in open('/proc/self/maps') if 'libtvm_runtime' in l}\n"
+        "maps = {l.split()[5] for l in open('/proc/self/maps') if 'libtvm_runtime' in l}\n"
         "print(json.dumps([sorted(maps), [str(w.message) for w in caught]]))"
     )
     libraries, messages = in_new_process(code, copy)
-    assert libraries == [str(runtime_file(copy))]
+    assert libraries == [f"/memfd:{runtime_file(copy).name}"]  # a copy that no file changes
     assert "import tvm before loading the bundle" in messages[0]
 
 

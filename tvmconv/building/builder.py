@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from tvmconv import hardware
 from tvmconv.building import cross, toolchain
 from tvmconv.building.cuda import fatbin
 from tvmconv.building.cuda import tools as cuda_tools
-from tvmconv.bundle import manifest, publishing
+from tvmconv.bundle import manifest, publishing, signature
 from tvmconv.bundle.model_entries import ModelEntry
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
@@ -23,11 +24,14 @@ from tvmconv.records.choice import Choice, choose
 from tvmconv.version import __version__
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from tvmconv.hardware import Function, HardwarePack, Machine
 
 Choices = Mapping[str, Choice]
 Progress = Callable[[str, int, int], None]
 _STEPS = 2  # that a variant takes, for progress
+_MAX_ELEMENTS = 1 << 31  # TVM's loops and flat indices are int32
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def build(
     logs: Sequence[str | os.PathLike[str]] | None = None,
     progress: Progress | None = None,
     winograd: bool = True,
+    sign: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Compile kernels into a bundle, a directory that `tvmconv.load` opens without a compiler.
 
@@ -61,6 +66,8 @@ def build(
         winograd: whether 3x3 convolutions may be computed by Winograd's algorithm where that is
             faster. It is up to three times as fast, and its largest error is within 2e-5 of the
             largest output (measured: 1e-6 to 4e-6, where the defining sum's is 1e-6 to 3e-6).
+        sign: file of a private key (``tvmconv key`` makes one) to sign the bundle with, for
+            `tvmconv.load` with ``trusted``.
 
     Returns:
         The absolute path of the bundle.
@@ -73,16 +80,33 @@ def build(
         BuildError: TVM could not compile a kernel, or nothing is known of building for the machine's
             architecture from here.
         BundleError: ``output`` exists and is something other than a bundle.
+        SigningKeyError: ``sign`` holds no private key.
+        ValueError: there are no specs, or an array of one has 2**31 elements or more.
 
     """
     wanted = [specs] if isinstance(specs, ConvSpec) else list(dict.fromkeys(specs))
     if not wanted:
         raise ValueError("specs is empty: there is nothing to build")
+    for spec in wanted:
+        require_indexable(spec)
+    key = None if sign is None else signature.read_private_key(Path(sign))
     # First, because without TVM no machine is known either, and the error would blame the pack.
     toolchain.require_compiler()
     names = [machine] if isinstance(machine, str) else list(machine)
     requests = [request(wanted, name, logs, winograd) for name in names]
-    return build_requests(wanted, requests, output, progress)
+    return build_requests(wanted, requests, output, progress, key)
+
+
+def require_indexable(spec: ConvSpec) -> None:
+    """Raise ValueError for an array that 32-bit indices, which compiled code uses, do not reach."""
+    shapes = {"input": spec.input_shape, "filter": spec.filter_shape, "output": spec.output_shape}
+    for name, shape in shapes.items():
+        if math.prod(shape) >= _MAX_ELEMENTS:
+            raise ValueError(
+                f"kernels are for arrays below 2**31 elements, but the {name} of {spec.key} has "
+                f"{math.prod(shape)}: its shape is {shape}. Compute it in parts, of fewer images, rows or "
+                "channels"
+            )
 
 
 def request(
@@ -107,10 +131,16 @@ def build_requests(
     requests: Sequence[Request],
     output: str | os.PathLike[str],
     progress: Progress | None = None,
+    key: Ed25519PrivateKey | None = None,
 ) -> Path:
     """Build what was chosen already: `build` after its look-ups, and the tuner's way in."""
     return publish(
-        requests, output, progress, lambda *each: _variant(specs, *each), [s.key for s in specs]
+        requests,
+        output,
+        progress,
+        lambda *each: _variant(specs, *each),
+        [s.key for s in specs],
+        key=key,
     )
 
 
@@ -121,6 +151,7 @@ def publish(
     make: Callable[[Request, Path, Progress], manifest.Variant],
     keys: Sequence[str],
     model: ModelEntry | None = None,
+    key: Ed25519PrivateKey | None = None,
 ) -> Path:
     """Put a bundle of what ``make`` makes of each request where ``output`` says; returns that path."""
     toolchain.require_compiler()
@@ -129,6 +160,8 @@ def publish(
         if machine.gpu is not None:
             toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
     target = Path(os.path.abspath(output))
+    # Before minutes of compiling; a link is followed as `publish` does it.
+    publishing.require_replaceable(Path(os.path.realpath(target)), _file_names(requests))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
@@ -136,7 +169,19 @@ def publish(
         staging.mkdir(mode=0o755)
         variants = [make(request, staging, report) for request in _ordered(requests)]
         manifest.write_manifest(staging, _manifest(keys, variants, model))
+        if key is not None:
+            contents = (staging / manifest.MANIFEST_NAME).read_bytes()
+            (staging / signature.SIGNATURE_NAME).write_bytes(signature.sign(contents, key))
         return publishing.publish(staging, target)
+
+
+def _file_names(requests: Sequence[Request]) -> set[str]:
+    machines = [request.machine for request in requests]
+    runtimes = ("libtvm_runtime", "libtvm_runtime_cuda")
+    return {
+        *(manifest.library_name(each.name) for each in machines),
+        *(manifest.runtime_name(each.architecture, name) for each in machines for name in runtimes),
+    }
 
 
 def _ordered(requests: Sequence[Request]) -> list[Request]:

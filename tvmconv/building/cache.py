@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make or fetch again; standard library and platformdirs."""
+"""Where this package keeps what it can make or fetch again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tvmconv.errors import INSTALL_COMPILER, MissingToolError
+from tvmconv.hardware import home
 
 DIRECTORY_VARIABLE = "TVMCONV_CACHE_DIR"
 
@@ -22,4 +23,5 @@ def directory() -> Path:
             "platformdirs, which knows where the cache belongs, is not installed. "
             f"To mend it: {INSTALL_COMPILER}, or set {DIRECTORY_VARIABLE}."
         ) from error
+    home.ensure_cache()
     return platformdirs.user_cache_path("tvmconv")

@@ -151,7 +151,8 @@ def _open(path: Path, spec: ConvSpec) -> Kernel | None:
     if not os.path.lexists(path):
         return None
     try:
-        return runtime.load(path)[spec]
+        found: Kernel = runtime.load(path)[spec]
+        return found
     except (BundleError, UnknownNameError) as error:
         _log.warning("the cached kernel %s cannot be used and is compiled again: %s", path, error)
         return None
@@ -203,4 +204,5 @@ def _build(spec: ConvSpec, path: Path) -> Kernel:
     with contextlib.suppress(OSError):  # a file system without links keeps the copy
         link.symlink_to(installed)
         link.replace(copy)
-    return runtime.load(path)[spec]
+    made: Kernel = runtime.load(path)[spec]
+    return made

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv import errors
+from tvmconv.bundle.folder import File, Folder
 from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
 from tvmconv.files import decode
 
@@ -35,7 +36,13 @@ MANIFEST_NAME = "manifest.json"
 LIBRARY_SUFFIX = ".so"
 WEIGHTS_SUFFIX = ".weights.bin"
 _CHECKSUM = "checksum"
-_GPU_ARCH = re.compile(r"sm_[1-9][0-9]+")
+_GPU_ARCH = re.compile(r"sm_[1-9][0-9]{1,3}")
+_RELEASE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PACKED_DTYPES = {
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "bfloat16", "float32", "float64"),
+}
 REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
 
 
@@ -206,45 +213,47 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     Raises BundleError when ``path`` is no directory or holds no manifest, and when the manifest is
     truncated, altered, incomplete or of a newer format.
     """
+    with open_folder(path) as folder:
+        return parse_manifest(manifest_file(folder))
+
+
+def open_folder(path: str | os.PathLike[str]) -> Folder:
+    """Open the bundle directory ``path``; BundleError when it is none."""
     directory = Path(path)
-    file = directory / MANIFEST_NAME
-    if not directory.is_dir():
-        what = "is a file" if directory.exists() else "does not exist"
-        raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {REBUILD}")
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
+        return Folder(directory)
+    except NotADirectoryError:
+        what = "is a file"
+    except FileNotFoundError:
+        what = "does not exist"
+    except (OSError, ValueError) as error:  # the latter: a null character
+        raise errors.BundleError(f"{directory} cannot be opened: {error}") from error
+    raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {REBUILD}")
+
+
+def manifest_file(folder: Folder) -> File:
+    """Read ``manifest.json``; BundleError when there is none."""
+    try:
+        return folder.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise errors.BundleError(
-            f"{directory} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {REBUILD}"
+            f"{folder.path} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {REBUILD}"
         ) from None
     except OSError as error:
-        raise errors.BundleError(f"{file} cannot be read: {error}") from error
+        raise errors.BundleError(
+            f"{folder.path / MANIFEST_NAME} cannot be read: {error}"
+        ) from error
+
+
+def parse_manifest(file: File) -> Manifest:
+    """Check the contents of ``manifest.json``; raises BundleError as `read_manifest` does."""
+    try:
+        body = json.loads(file.contents.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise errors.BundleError(
-            f"{file} is truncated or damaged ({error}); copy the bundle again, or: {REBUILD}"
+            f"{file.path} is truncated or damaged ({error}); copy the bundle again, or: {REBUILD}"
         ) from error
-    return _parse(body, file)
-
-
-def verify_files(directory: str | os.PathLike[str], variant: Variant) -> None:
-    """Check that the files of ``variant`` are exactly those that were built.
-
-    Raises BundleError when its kernel library or runtime is missing or has another SHA-256.
-    """
-    for name, expected in variant.files:
-        file = Path(directory) / name
-        try:
-            found = file_digest(file)
-        except OSError as error:
-            raise errors.BundleError(
-                f"{file}, which the manifest names, cannot be read ({error.strerror or error}); "
-                f"copy the whole directory again, or: {REBUILD}"
-            ) from error
-        if found != expected:
-            raise errors.BundleError(
-                f"{file} is truncated or altered: its SHA-256 is {found}, the manifest says "
-                f"{expected}; copy the bundle again, or: {REBUILD}"
-            )
+    return _parse(body, file.path)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -301,8 +310,26 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(
                 f"variant {variant.machine} has a program without a model, or none for it"
             )
-        if any(entry.workspace < 0 for entry in variant.kernels.values()):
-            raise ValueError(f"variant {variant.machine} has a kernel with a workspace below 0")
+        if variant.glibc is not None and not _RELEASE.fullmatch(variant.glibc):
+            raise ValueError(
+                f"glibc of variant {variant.machine} is {variant.glibc!r}, not like 2.28"
+            )
+        for key, entry in variant.kernels.items():
+            _check_kernel(f"kernel {key} of variant {variant.machine}", entry)
         if set(variant.kernels) != set(manifest.keys):
             differing = sorted(set(variant.kernels) ^ set(manifest.keys))
             raise ValueError(f"the kernels of variant {variant.machine} are not {differing}")
+
+
+def _check_kernel(name: str, entry: KernelEntry) -> None:
+    if entry.workspace < 0:
+        raise ValueError(f"{name} has a workspace below 0")
+    symbols = [entry.symbol, entry.pack.symbol if entry.pack else None]
+    if any(symbol is not None and not _SYMBOL.fullmatch(symbol) for symbol in symbols):
+        raise ValueError(f"{name} has a symbol that is no name in C: {symbols}")
+    if entry.pack is None:
+        return
+    if not entry.pack.shape or min(entry.pack.shape) < 1 or max(entry.pack.shape) >= 1 << 31:
+        raise ValueError(f"{name} has a filter packed to {entry.pack.shape}, which no array is")
+    if entry.pack.dtype not in _PACKED_DTYPES:
+        raise ValueError(f"{name} has a filter packed as {entry.pack.dtype!r}")

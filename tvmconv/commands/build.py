@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_logs(parser)
     arguments.add_winograd(parser)
+    parser.add_argument(
+        "--sign", metavar="KEYFILE", help="sign it with this private key (`tvmconv key` makes one)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     machines = [name.strip() for name in args.machine.split(",")]
     logs = arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
-        path = builder.build(specs, machines, args.output, logs, report, args.winograd)
+        path = builder.build(specs, machines, args.output, logs, report, args.winograd, args.sign)
     manifest = bundle.read_manifest(path)
     size = sum(file.stat().st_size for file in path.iterdir())
     counts = [_count(variant) for variant in manifest.variants]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ VERBS = (
     ("compile", "compile a whole model into a bundle"),
     ("bench", "time kernels, beside other libraries"),
     ("verify", "check every kernel of a bundle against the oracle"),
+    ("publish", "put a bundle in the place of another, at once"),
+    ("key", "make keys for signing bundles"),
     ("inspect", "show what a bundle holds and where it runs"),
     ("compare", "time a convolution against its depthwise-separable form"),
 )
@@ -45,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8, as they are
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, and not where Python ends, a closed pipe can be dealt with

@@ -138,7 +138,27 @@ def _check_machine() -> Check:
         name = hardware.detect().name
     except HardwarePackError as error:
         return Check("machine", False, cores, "build for host", str(error))
-    return Check("machine", True, f"{name}: {cores}", "build for host")
+    return Check("machine", True, f"{name}: {cores}{missing_for_wider()}", "build for host")
+
+
+def missing_for_wider() -> str:
+    """Say what this CPU lacks for the nearest machine with wider vectors; nothing where there is none.
+
+    A virtual machine that hides one flag, such as fma, costs all of AVX2.
+    """
+    here, pack = hardware.find_machine("host")
+    features = host.cpu_features()
+    wider = [
+        (sorted(set(machine.features) - features), machine.name)
+        for machine in pack.machines
+        if machine.architecture == here.architecture
+        and machine.gpu is None
+        and machine.vector_bytes > here.vector_bytes
+    ]
+    if not wider:
+        return ""
+    missing, name = min(wider, key=lambda each: len(each[0]))
+    return f"; for {name}, with wider vectors, it lacks {', '.join(missing)}"
 
 
 def _check_packs() -> list[Check]:

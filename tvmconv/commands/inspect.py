@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tvmconv.bundle import gpu_variants, variants
+from tvmconv.bundle import gpu_variants, reading, variants
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.manifest import Manifest, Variant
 from tvmconv.bundle.model_entries import ProgramEntry
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _damage(directory: Path, variant: Variant) -> str | None:
     try:
-        bundle.verify_files(directory, variant)
+        with bundle.open_folder(directory) as folder:
+            reading.read_files(folder, variant)
     except BundleError as error:
         return str(error)
     return None

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="check there alone: cpu, cuda, cuda:1 (default: the CPU, then the first GPU)",
     )
+    parser.add_argument(
+        "--trusted", metavar="KEYFILE.pub", help="refuse a bundle that this key did not sign"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads a call (default: all)")
     parser.add_argument("--verbose", action="store_true", help="also show kernels that are right")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -58,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = bundle.read_manifest(args.bundle)
     on_gpu = {variant.machine for variant in manifest.variants if variant.gpu}
     device = args.device or ("cuda" if args.machine in on_gpu else None)
-    libraries: list[Any] = [runtime.load(args.bundle, args.threads, args.machine, device=device)]
+    libraries: list[Any] = [
+        runtime.load(args.bundle, args.threads, args.machine, device=device, trusted=args.trusted)
+    ]
     unchecked = None
     if not libraries[0].variant.gpu and not (args.device or args.machine) and on_gpu:
         unchecked = _no_gpu(manifest)
         if unchecked is None:
-            libraries.append(runtime.load(args.bundle, device="cuda"))
+            libraries.append(runtime.load(args.bundle, device="cuda", trusted=args.trusted))
     checked = [(library, _results(library, args.json)) for library in libraries]
     if args.json:
         tables.show_json(_as_json(checked, unchecked))

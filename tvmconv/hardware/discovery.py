@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmconv.errors import HardwarePackError, TvmconvError, UnknownNameError
-from tvmconv.hardware import host
+from tvmconv.hardware import home, host
 from tvmconv.hardware.machine import Machine
 from tvmconv.hardware.pack import HardwarePack
 from tvmconv.hardware.schedule import (
@@ -82,6 +82,7 @@ def load_pack(name: str) -> HardwarePack:
 @functools.cache
 def _load(point: importlib.metadata.EntryPoint) -> _Loaded:
     owner = _owner(point)
+    home.ensure_cache()
     try:
         pack = point.load()
     except KeyboardInterrupt:

@@ -35,7 +35,9 @@ def compile(
         machine: a CPU's name (``tvmconv machines`` lists them; ``"host"`` detects it) or several.
         output: the directory to write; an older one is replaced at once, never half.
         input_shapes: name of an input -> shape, where it is to be another than the model says.
-        logs, progress, winograd: as in `tvmconv.build`.
+        logs: as in `tvmconv.build`.
+        progress: as there.
+        winograd: as there.
 
     Returns:
         The absolute path of the directory.

@@ -120,6 +120,10 @@ def shipped_is_source() -> bool:
 def user_directory() -> Path:
     """Where ``tvmconv tune`` writes unless it is told otherwise."""
     base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
+    if base.startswith(
+        "~"
+    ):  # no home directory: a place where nothing is, and nothing can be written
+        base = os.path.join("/nonexistent", ".local/share")
     return Path(base) / "tvmconv" / "tuning_logs"
 
 

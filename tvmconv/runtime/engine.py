@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ import tvm_ffi
 
 from tvmconv import errors
 from tvmconv.bundle import manifest
-from tvmconv.runtime import pools
+from tvmconv.bundle.folder import File
+from tvmconv.runtime import mapping, pools
 
 _LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
+# tvm_ffi.load_module goes by the end of a file's name
+_LOAD_KERNELS = "ffi.Module.load_from_file.so"
 
 _opening = threading.Lock()
-_opened: dict[str, list[str]] = {}
+# By SHA-256: those that are used somewhere, and those that stay.
+_opened: weakref.WeakValueDictionary[str, KernelLibrary] = weakref.WeakValueDictionary()
+_kept: set[KernelLibrary] = set()
 
 
-def open_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version: str) -> None:
+def open_runtime(file: File, tvm_ffi_version: str) -> None:
     """Make sure that exactly one ``libtvm_runtime`` is loaded in this process.
 
     One that is loaded already, by ``import tvm`` or another bundle, is used as it is: a second copy
@@ -34,62 +40,75 @@ def open_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version:
     with _opening:
         if tvm_ffi.get_global_func(pools.CONFIGURE, allow_missing=True) is not None:
             return
-        _open_once(directory, entry, "libtvm_runtime", tvm_ffi_version)
+        _open_once(file, "libtvm_runtime", tvm_ffi_version)
 
 
-def open_cuda_runtime(directory: Path, entry: manifest.RuntimeEntry, tvm_ffi_version: str) -> None:
+def open_cuda_runtime(file: File, tvm_ffi_version: str) -> None:
     """Make sure that exactly one ``libtvm_runtime_cuda`` is loaded, as `open_runtime` does.
 
     After that one, the driver's library and CUDA's, which it is linked with.
     """
     with _opening:
         if tvm_ffi.get_global_func(_LOAD_CUDA, allow_missing=True) is None:
-            _open_once(directory, entry, "libtvm_runtime_cuda", tvm_ffi_version)
+            _open_once(file, "libtvm_runtime_cuda", tvm_ffi_version)
 
 
-def _open_once(
-    directory: Path, entry: manifest.RuntimeEntry, library: str, tvm_ffi_version: str
-) -> None:
-    path = directory / entry.file
+def _open_once(file: File, library: str, tvm_ffi_version: str) -> None:
+    def open_globally(path: str) -> ctypes.CDLL:
+        return ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+
     installed = _installed(f"{library}.so")
-    if installed is not None:
-        if manifest.file_digest(installed) == entry.sha256:
-            path = installed
-        else:
-            warnings.warn(
-                f"the installed tvm has another {library} than {directory}: importing tvm "
-                "later in this process will abort it; import tvm before loading the bundle",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+    same = installed is not None and manifest.file_digest(installed) == file.sha256
+    if installed is not None and not same:
+        warnings.warn(
+            f"the installed tvm has another {library} than {file.path.parent}: importing tvm "
+            "later in this process will abort it; import tvm before loading the bundle",
+            RuntimeWarning,
+            stacklevel=4,
+        )
     try:
-        ctypes.CDLL(str(path.resolve()), ctypes.RTLD_GLOBAL)
+        if installed is not None and same:
+            open_globally(str(installed.resolve()))
+        else:
+            mapping.open_copy(file, open_globally)
     except OSError as error:
         raise errors.BundleError(
-            f"{path} cannot be opened: {error}. It was built with apache-tvm-ffi "
+            f"{file.path} cannot be opened: {error}. It was built with apache-tvm-ffi "
             f"{tvm_ffi_version}; run: pip install apache-tvm-ffi=={tvm_ffi_version}"
         ) from error
 
 
-def open_kernels(path: Path, digest: str) -> Any:
-    """Open a kernel library and return its ``tvm_ffi.Module``; the runtime must be open before.
+class KernelLibrary:
+    """A kernel library that is mapped: ``module`` is its ``tvm_ffi.Module``.
 
-    ``digest`` is the file's SHA-256. Raises BundleError when the library cannot be opened.
+    It is unmapped when neither this nor any of its functions is left.
     """
-    location = path.resolve()
+
+    __slots__ = ("__weakref__", "module")
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+
+def open_kernels(file: File, keep: bool = False) -> KernelLibrary:
+    """Open a kernel library; the runtime must be open before. Equal ones that are used are one.
+
+    ``keep`` leaves it mapped for good. Raises BundleError when the library cannot be opened.
+    """
+    load_module = tvm_ffi.get_global_func(_LOAD_KERNELS)
     with _opening:
-        # The dynamic linker returns the library it has when it sees a path again, even if the file
-        # was replaced by a new build: each content gets a spelling of the path of its own.
-        digests = _opened.setdefault(str(location), [])
-        if digest not in digests:
-            digests.append(digest)
-        spelling = f"{location.parent}{'/.' * digests.index(digest)}/{location.name}"
-        try:
-            return tvm_ffi.load_module(spelling)
-        except (OSError, RuntimeError) as error:
-            raise errors.BundleError(
-                f"{path} cannot be opened: {error}. Run: tvmconv doctor"
-            ) from error
+        found = _opened.get(file.sha256)
+        if found is None:
+            try:
+                found = KernelLibrary(mapping.open_copy(file, lambda path: load_module(path, "")))
+            except (OSError, RuntimeError) as error:
+                raise errors.BundleError(
+                    f"{file.path} cannot be opened: {error}. Run: tvmconv doctor"
+                ) from error
+            _opened[file.sha256] = found
+        if keep:
+            _kept.add(found)
+        return found
 
 
 def function(module: Any, symbol: str) -> Callable[..., Any]:

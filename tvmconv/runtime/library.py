@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
-from tvmconv.bundle import variants
+from tvmconv.bundle import reading, variants
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import engine
@@ -44,13 +44,14 @@ class _Kernels(InProcess, Mapping[str, _K]):
         manifest: bundle.Manifest,
         variant: bundle.Variant,
         specs: dict[str, ConvSpec],
-        module: Any,
+        kernels: engine.KernelLibrary,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.variant = variant
         self._specs = specs
-        self.module = module
+        self._mapped = kernels
+        self.module = kernels.module
         self._kernels: dict[str, _K] = {}
 
     def __getitem__(self, key: str | ConvSpec) -> _K:
@@ -108,9 +109,9 @@ class Library(_Kernels[Kernel]):
         variant: bundle.Variant,
         specs: dict[str, ConvSpec],
         threads: int,
-        module: Any,
+        kernels: engine.KernelLibrary,
     ) -> None:
-        super().__init__(path, manifest, variant, specs, module)
+        super().__init__(path, manifest, variant, specs, kernels)
         self.threads = threads
 
     def __repr__(self) -> str:
@@ -141,9 +142,9 @@ class GpuLibrary(_Kernels[GpuKernel]):
         variant: bundle.Variant,
         specs: dict[str, ConvSpec],
         gpu: Gpu,
-        module: Any,
+        kernels: engine.KernelLibrary,
     ) -> None:
-        super().__init__(path, manifest, variant, specs, module)
+        super().__init__(path, manifest, variant, specs, kernels)
         self.gpu = gpu
 
     def __repr__(self) -> str:
@@ -156,12 +157,16 @@ class GpuLibrary(_Kernels[GpuKernel]):
         return GpuKernel(*self._parts(key), self.gpu)
 
 
+_Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
 @overload
-def load(  # type: ignore[overload-overlap] # None and "cpu" are objects too
+def load(  # None and "cpu" are objects too
     path: str | os.PathLike[str],
     threads: int | None = None,
     machine: str | None = None,
     device: Literal["cpu"] | None = None,
+    trusted: _Paths | None = None,
 ) -> Any: ...  # a Library, or a Model, by what the path holds
 @overload
 def load(
@@ -170,12 +175,14 @@ def load(
     machine: str | None = None,
     *,
     device: object,
+    trusted: _Paths | None = None,
 ) -> GpuLibrary: ...
 def load(
     path: str | os.PathLike[str],
     threads: int | None = None,
     machine: str | None = None,
     device: object = None,
+    trusted: _Paths | None = None,
 ) -> Library | GpuLibrary | Model:
     """Open what `tvmconv.build` or `tvmconv.compile` made; neither TVM nor a compiler is needed.
 
@@ -190,6 +197,9 @@ def load(
             runs here.
         device: where kernels run: ``"cpu"``, ``"cuda"`` (which is ``"cuda:0"``), ``"cuda:1"``, or a device
             object of PyTorch. None is the CPU, and the first GPU for a bundle that has nothing else.
+        trusted: file of a public key, or several, one of which must have signed the bundle
+            (``tvmconv build --sign``). None asks for no signature: whoever can write a bundle can then
+            run code in this process.
 
     Returns:
         A mapping from `ConvSpec.key` (or the `ConvSpec`) to `Kernel`; for a GPU to `GpuKernel`. For a
@@ -198,12 +208,19 @@ def load(
     Raises:
         BundleError: the bundle is damaged, incomplete, or of a newer format. Everything is checked
             before any of its libraries is opened.
+        UntrustedBundleError: no key of ``trusted`` signed the bundle.
+        SigningKeyError: a file of ``trusted`` holds no public key.
         IncompatibleMachineError: no variant, or not the one asked for, runs on this CPU and C library, or
             on that GPU; or there is no GPU or no driver.
-        MissingToolError: CUDA's runtime library is missing, or the NVIDIA driver is older than CUDA 13.
+        MissingToolError: CUDA's runtime library is missing, or the NVIDIA driver is older than CUDA 13; or
+            ``trusted`` is given and the package cryptography is not installed.
         UnknownNameError: there is no variant ``machine``.
         ValueError, TypeError: ``threads``, or the variable TVMCONV_NUM_THREADS, is not a number from 1 on, or
             is too large; there is no such ``device``.
+
+    Each file is read once, checked, and mapped from a copy of its own in memory: a bundle may be replaced,
+    overwritten or deleted while it is used. Kernels are unmapped when the library and everything that was
+    taken from it are gone; those for GPUs stay.
 
     Sets two environment variables unless they are set: ``TVM_BIND_THREADS`` to 0, so that TVM pins no
     thread of this process to a core, and ``TVM_THREAD_POOL_SPIN_COUNT`` to 100, so that workers without
@@ -216,48 +233,54 @@ def load(
 
     """
     count = thread_count(threads)
-    directory = Path(path)
-    index = gpu.device_index(device)
-    manifest = bundle.read_manifest(directory)
-    if device is None and all(variant.gpu for variant in manifest.variants):
-        index = 0
-    if index is not None:
-        return _load_on_gpu(directory, manifest, machine, index)
-    variant = variants.choose(
-        manifest,
-        host.architecture(),
-        host.cpu_features(),
-        host.operating_system(),
-        machine,
-        host.glibc(),
-    )
-    specs = _specs(directory, manifest)
-    bundle.verify_files(directory, variant)
-    engine.open_runtime(directory, variant.runtime, manifest.tvm_ffi)
-    module = engine.open_kernels(directory / variant.library, variant.sha256)
-    if manifest.model is not None:
-        return Model(directory, manifest, variant, count, module)
-    return Library(directory, manifest, variant, specs, count, module)
+    directory, index = Path(path), gpu.device_index(device)
+
+    def choose(manifest: bundle.Manifest) -> bundle.Variant:
+        if index is not None or (device is None and all(each.gpu for each in manifest.variants)):
+            return gpu.choose_variant(manifest, gpu.find_device(index or 0)[0], machine)
+        here = host.architecture(), host.cpu_features(), host.operating_system()
+        return variants.choose(manifest, *here, machine, host.glibc())
+
+    contents = reading.read(directory, choose, _key_files(trusted))
+    manifest, variant = contents.manifest, contents.variant
+    specs = _specs(directory, manifest, variant)
+    engine.open_runtime(contents.files[variant.runtime.file], manifest.tvm_ffi)
+    library = contents.files[variant.library]
+    if variant.gpu is None:
+        kernels = engine.open_kernels(library)
+        if contents.weights is not None:
+            weights = contents.weights.contents
+            return Model(directory, manifest, variant, count, kernels, weights)
+        return Library(directory, manifest, variant, specs, count, kernels)
+    place = gpu.open_gpu(contents, *gpu.find_device(index or 0))
+    # For good, because a CUDA graph that captured kernels does not keep their code.
+    kernels = engine.open_kernels(library, keep=True)
+    return GpuLibrary(directory, manifest, variant, specs, place, kernels)
 
 
-def _load_on_gpu(
-    directory: Path, manifest: bundle.Manifest, machine: str | None, index: int
-) -> GpuLibrary:
-    device, devices = gpu.find_device(index)
-    variant = gpu.choose_variant(manifest, device, machine)
-    specs = _specs(directory, manifest)
-    bundle.verify_files(directory, variant)
-    engine.open_runtime(directory, variant.runtime, manifest.tvm_ffi)
-    place = gpu.open_gpu(directory, manifest, variant, device, devices)
-    module = engine.open_kernels(directory / variant.library, variant.sha256)
-    return GpuLibrary(directory, manifest, variant, specs, place, module)
-
-
-def _specs(directory: Path, manifest: bundle.Manifest) -> dict[str, ConvSpec]:
+def _specs(
+    directory: Path, manifest: bundle.Manifest, variant: bundle.Variant
+) -> dict[str, ConvSpec]:
     try:
-        return {key: ConvSpec.from_key(key) for key in manifest.keys}
+        specs = {key: ConvSpec.from_key(key) for key in manifest.keys}
     except ValueError as error:
         raise errors.BundleError(
             f"{directory}: {error} It was built by tvmconv {manifest.tvmconv}; run: "
             f"pip install 'tvmconv>={manifest.tvmconv}'"
         ) from error
+    for key, spec in specs.items():
+        if variant.kernels[key].symbol is None and not spec.is_empty:
+            raise errors.BundleError(
+                f"the manifest of {directory} names no function for {key}; make the bundle again: "
+                f"{bundle.REBUILD}"
+            )
+    return specs
+
+
+def _key_files(trusted: _Paths | None) -> list[Path]:
+    if trusted is None:
+        return []
+    files = [trusted] if isinstance(trusted, str | os.PathLike) else list(trusted)
+    if not files:
+        raise ValueError("trusted is empty, so no bundle is trusted; None asks for no signature")
+    return [Path(file) for file in files]

@@ -16,6 +16,7 @@ import numpy as np
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.model_entries import TensorEntry
+from tvmconv.problem.calling import ALIGNMENT
 from tvmconv.runtime import arrays, engine, pools, tensors
 
 
@@ -47,7 +48,8 @@ class Model:
         manifest: bundle.Manifest,
         variant: bundle.Variant,
         threads: int,
-        module: Any,
+        kernels: engine.KernelLibrary,
+        weights: bytes | mmap.mmap,
     ) -> None:
         if manifest.model is None or variant.program is None:
             raise ValueError(f"{path} holds kernels, no model")
@@ -55,14 +57,15 @@ class Model:
         self.manifest = manifest
         self.variant = variant
         self.threads = threads
-        self.module = module
+        self.module = kernels.module
+        self._kernels = kernels  # keeps the code mapped
         self.inputs = manifest.model.inputs
         self.outputs = manifest.model.outputs
         self._inputs = [_argument(path, "input", each) for each in self.inputs]
         self._outputs = [_argument(path, "output", each) for each in self.outputs]
         self._program = variant.program
-        self._function: Callable[..., Any] = engine.function(module, variant.program.symbol)
-        self._weights = _mapped(path / variant.program.weights)
+        self._function: Callable[..., Any] = engine.function(kernels.module, variant.program.symbol)
+        self._weights = _words(weights)
         self._frames: list[_Frame] = []
         self._images = _Images(threads)
 
@@ -108,7 +111,7 @@ class Model:
         sources = [argument.readable(value) for argument, value in zip(inputs, given, strict=True)]
         results = self._results(out, outputs)
         targets = [
-            result if _is_direct(result, argument, sources) else argument.empty()
+            _target(result, argument, sources)
             for argument, result in zip(outputs, results, strict=True)
         ]
         if batch is None:
@@ -205,7 +208,7 @@ class Model:
     def _new_frame(self) -> _Frame:
         inputs = tuple(argument.struct() for argument in self._inputs)
         outputs = tuple(argument.struct() for argument in self._outputs)
-        arena = arrays.empty_aligned((max(self._program.arena_bytes, arrays.ALIGNMENT),), np.uint8)
+        arena = arrays.empty_aligned((max(self._program.arena_bytes, ALIGNMENT),), np.uint8)
         fixed = [arrays.array_pointer(each) for each in (self._weights, arena)]
         pointers = (
             *(arrays.pointer(each) for each in inputs),
@@ -268,20 +271,18 @@ def _argument(path: Path, what: str, entry: TensorEntry) -> _ModelArgument:
     )
 
 
-def _is_direct(
+def _target(
     result: arrays.Array | None, argument: _ModelArgument, sources: Sequence[arrays.Array]
-) -> bool:
-    """Whether a result can be computed where it is to be."""
-    return (
-        result is not None
-        and bool(arrays.address(result, argument.shape, result.dtype, arrays.WRITABLE))
-        and not any(np.may_share_memory(result, source) for source in sources)
-    )
+) -> arrays.Array:
+    """Return where an output is computed: where it is to be if that is possible, else new memory."""
+    if result is None or any(np.may_share_memory(result, source) for source in sources):
+        return argument.empty()
+    direct = arrays.address(result, argument.shape, result.dtype, arrays.WRITABLE)
+    return result if direct else argument.empty()
 
 
-def _mapped(path: Path) -> arrays.Array:
-    """Map the packed weights: processes share one copy, and pages are read when they are needed."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return arrays.empty_aligned((arrays.ALIGNMENT,), np.uint8)
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+def _words(weights: bytes | mmap.mmap) -> arrays.Array:
+    """The packed weights as an array, which a model without any has too."""
+    if len(weights) == 0:
+        return arrays.empty_aligned((ALIGNMENT,), np.uint8)
+    return np.frombuffer(weights, np.uint8)

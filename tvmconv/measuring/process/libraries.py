@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmconv.bundle import manifest
+from tvmconv.bundle.folder import whole_file
 from tvmconv.runtime import engine, pools
 
 
@@ -32,20 +32,15 @@ class Libraries:
 
 def open_runtime(runtime: Path, threads: int) -> None:
     """Open ``libtvm_runtime`` in this process, and let kernels run on so many threads."""
-    engine.open_runtime(runtime.parent, _entry(runtime), "")
+    engine.open_runtime(whole_file(runtime), "")
     pools.use_threads(threads)
 
 
 def open_cuda_runtime(runtime: Path) -> None:
     """Open ``libtvm_runtime_cuda`` in this process, after the other and CUDA's own."""
-    engine.open_cuda_runtime(runtime.parent, _entry(runtime), "")
+    engine.open_cuda_runtime(whole_file(runtime), "")
 
 
 def open_kernels(library: str) -> Any:
     """Open what `Compilers` made, as a ``tvm_ffi.Module``."""
-    path = Path(library)
-    return engine.open_kernels(path, manifest.file_digest(path))
-
-
-def _entry(file: Path) -> manifest.RuntimeEntry:
-    return manifest.RuntimeEntry(file.name, manifest.file_digest(file))
+    return engine.open_kernels(whole_file(Path(library))).module

@@ -32,7 +32,7 @@ def extent(schedule: s_tir.Schedule, loop: Any) -> int:
 
 def is_large(shape: tuple[int, ...], dtype: str) -> bool:
     """Whether a result is worth several threads."""
-    return prod(shape) * tvm.DataType(dtype).itemsize >= PARALLEL_BYTES
+    return bool(prod(shape) * tvm.DataType(dtype).itemsize >= PARALLEL_BYTES)
 
 
 def vectorise(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from tvmconv import errors
 from tvmconv.bundle import gpu_variants
 from tvmconv.bundle import manifest as bundle
+from tvmconv.bundle.reading import Contents
 from tvmconv.hardware import cuda_driver, host
 from tvmconv.hardware.cuda_driver import Device
 from tvmconv.runtime import engine
@@ -92,19 +92,15 @@ def choose_variant(
     )
 
 
-def open_gpu(
-    directory: Path,
-    manifest: bundle.Manifest,
-    variant: bundle.Variant,
-    device: Device,
-    devices: int,
-) -> Gpu:
+def open_gpu(contents: Contents, device: Device, devices: int) -> Gpu:
     """Open CUDA's runtime library and TVM's part for it; TVM's own runtime must be open before.
 
     Raises MissingToolError without the former, BundleError when the latter cannot be opened.
     """
     cuda_driver.open_cudart()
+    variant = contents.variant
     if variant.cuda_runtime is None:
-        raise errors.BundleError(f"variant {variant.machine} of {directory} is not for a GPU")
-    engine.open_cuda_runtime(directory, variant.cuda_runtime, manifest.tvm_ffi)
+        raise errors.BundleError(f"variant {variant.machine} of the bundle is not for a GPU")
+    file = contents.files[variant.cuda_runtime.file]
+    engine.open_cuda_runtime(file, contents.manifest.tvm_ffi)
     return Gpu(device, devices)

@@ -1,0 +1,21 @@
+"""Arrays that 32-bit indices do not reach are refused before anything is compiled."""
+
+import pytest
+
+import tvmconv
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
+@pytest.mark.parametrize(
+    ("image", "window", "name"),
+    [
+        ((1, 16400, 16400, 8), (3, 3, 8, 1), "input"),
+        ((1, 16400, 16400, 1), (1, 1, 1, 8), "output"),
+        ((1, 3, 3, 1 << 20), (3, 3, 1 << 20, 512), "filter"),
+    ],
+)
+def test_arrays_of_2_31_elements_are_refused(tmp_path, dtype, image, window, name):
+    spec = tvmconv.ConvSpec.conv2d(image, window, padding="SAME", dtype=dtype)
+    with pytest.raises(ValueError, match=rf"below 2\*\*31 elements, but the {name} of conv2d"):
+        tvmconv.build(spec, output=tmp_path / "kernels")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,128 @@
+"""Reads what is needed of a bundle, all of it of one build, also while another build takes its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tvmconv import errors
+from tvmconv.bundle import signature
+from tvmconv.bundle.folder import File, Folder, MappedFile
+from tvmconv.bundle.manifest import (
+    REBUILD,
+    Manifest,
+    Variant,
+    manifest_file,
+    open_folder,
+    parse_manifest,
+)
+
+_F = TypeVar("_F", File, MappedFile)
+OLD = "-old-"  # in the name of the folder beside a bundle where the replaced one waits for its end
+_TRIES = 100
+_PAUSE = 0.01  # seconds: 100 of them are far more than two renames take
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """A manifest, the variant that was chosen from it, that variant's files by name, a model's weights."""
+
+    manifest: Manifest
+    variant: Variant
+    files: dict[str, File]
+    weights: MappedFile | None = None
+
+
+def read(
+    path: Path, choose: Callable[[Manifest], Variant], trusted: Sequence[Path] = ()
+) -> Contents:
+    """Read the manifest and the files of the variant that ``choose`` takes from it.
+
+    ``trusted`` are public keys, one of which must have signed the manifest; none: nothing is asked.
+    Raises BundleError as `read_manifest` and `read_files` do, UntrustedBundleError as
+    `signature.check`, and what ``choose`` raises.
+    """
+    for _ in range(_TRIES):
+        try:
+            folder = open_folder(path)
+        except errors.BundleError:
+            if not _is_between_renames(path):
+                raise
+            time.sleep(_PAUSE)
+            continue
+        with folder:
+            file = None
+            try:
+                file = manifest_file(folder)
+                if trusted:
+                    signature.check(file, signature.of(folder), trusted)
+                manifest = parse_manifest(file)
+                variant = choose(manifest)
+                files = read_files(folder, variant)
+                return Contents(manifest, variant, files, map_weights(folder, variant))
+            except errors.BundleError:
+                if not _has_changed(folder, file):
+                    raise
+    raise errors.BundleError(
+        f"{path} was replaced {_TRIES} times while it was read, or never put back; see what writes there"
+    )
+
+
+def read_files(folder: Folder, variant: Variant) -> dict[str, File]:
+    """Read the files of ``variant`` but its weights, and check that they are exactly those that were built.
+
+    Raises BundleError when its kernel library or runtime is missing or has another SHA-256.
+    """
+    weights = variant.program.weights if variant.program else None
+    files = ((name, expected) for name, expected in variant.files if name != weights)
+    return {name: _checked_file(folder.read, folder, name, expected) for name, expected in files}
+
+
+def map_weights(folder: Folder, variant: Variant) -> MappedFile | None:
+    """Map the packed weights of a model, checked as `read_files` checks; None for a bundle of kernels."""
+    program = variant.program
+    if program is None:
+        return None
+    return _checked_file(folder.map, folder, program.weights, program.sha256)
+
+
+def _checked_file(read_one: Callable[[str], _F], folder: Folder, name: str, expected: str) -> _F:
+    try:
+        found = read_one(name)
+    except OSError as error:
+        raise errors.BundleError(
+            f"{folder.path / name}, which the manifest names, cannot be read "
+            f"({error.strerror or error}); copy the whole directory again, or: {REBUILD}"
+        ) from error
+    if found.sha256 != expected:
+        raise errors.BundleError(
+            f"{found.path} is truncated or altered: its SHA-256 is {found.sha256}, the manifest says "
+            f"{expected}; copy the bundle again, or: {REBUILD}"
+        )
+    return found
+
+
+def _has_changed(folder: Folder, manifest: File | None) -> bool:
+    """Whether another build has come to the folder's path, or into the folder itself."""
+    if folder.is_replaced():
+        return True
+    try:
+        now = manifest_file(folder)
+    except errors.BundleError:
+        return False
+    return manifest is not None and now.sha256 != manifest.sha256
+
+
+def _is_between_renames(path: Path) -> bool:
+    """Whether a bundle was missing because it is replaced on a file system without an exchange."""
+    try:
+        names = os.listdir(path.absolute().parent)
+    except OSError:
+        return False
+    aside = any(name.startswith(f".{path.name}{OLD}") for name in names)
+    # In this order: what is put back is removed from beside only then.
+    return aside or (os.access(path, os.R_OK | os.X_OK) and path.is_dir())
