@@ -98,7 +98,7 @@ def _fits(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> bool:
     return tile.pixels in _lengths(spec, tile.pad) and (whole or tile.pad != GATHER)
 
 
-def cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:
+def _cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:
     """Estimate cycles per output: instructions or loads of all steps, a tile's ends, what is gathered.
 
     A row of a tile is loaded or stored in half a cycle; gathering writes 16 bytes a cycle.
@@ -171,7 +171,7 @@ TILES = dense_space.schedule(
         pads=_pads,
         fits=_fits,
         jobs=_jobs,
-        cycles=cycles,
+        cycles=_cycles,
         apply=apply,
     ),
     accepts,

@@ -59,7 +59,7 @@ from tvmconv.schedules.shared import dense_broadcast, dense_space, dense_stages,
 from tvmconv.schedules.shared.dense import DenseDecisions
 
 
-def channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
+def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     """Widths of the packed filter worth trying: up to four vectors, exact divisors first.
 
     Four vectors, because five leave an AVX-512 tile too few pixels (5 x 5 + 5 + 1 = 31 registers is
@@ -154,7 +154,7 @@ def _waits_for_weights(spec: ConvSpec, tile: DenseDecisions) -> bool:
 DIRECT = dense_space.schedule(
     "x86.conv2d.direct",
     dense_space.Instructions(
-        blocks=channel_blocks,
+        blocks=_channel_blocks,
         lengths=lengths,
         unrolls=_unrolls,
         pads=_pads,
