@@ -38,6 +38,18 @@ def test_bench_says_in_which_state_the_caches_were(cache, tmp_path, capsys, monk
     assert f"threads: 1, {cache} cache" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["bench", "tune", "compare"])
+@pytest.mark.parametrize("threads", [2000, 2**26, 2**31])
+def test_more_threads_than_a_multiple_of_the_cores_are_refused(verb, threads, tmp_path, capsys):
+    words = [SPEC.key]
+    if verb == "compare":
+        words = ["--input", "1,8,8,8", "--kernel", "3", "--out-channels", "8"]
+    if verb == "tune":
+        words += ["--trials", "3", "--output", str(tmp_path)]
+    assert cli.main([verb, *words, "--threads", str(threads)]) == 2
+    assert "--threads must be at most" in capsys.readouterr().err
+
+
 def test_other_libraries_are_timed_with_warm_caches_only(capsys):
     assert cli.main(["bench", SPEC.key, "--peers", "all", "--cache", "cold"]) == 2
     assert "leave out --cache" in capsys.readouterr().err

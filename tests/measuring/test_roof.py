@@ -93,6 +93,12 @@ def test_operands_from_the_cache_cost_little():
     assert 0.6 < statistics.median(ratios) < 1.25
 
 
+def test_more_threads_than_the_cache_has_rows_are_measured():
+    machine = hardware.detect()
+    threads = machine.l2_bytes // 2 // 8192 + 1  # half the cache in two arrays of 4 KiB a thread
+    assert probe_of(machine, threads).bandwidth(machine.l2_bytes // 2, 1) > 0
+
+
 def test_two_threads_are_counted():
     probe = probe_of(HERE, threads=2)
 

@@ -246,7 +246,8 @@ def test_a_budget_of_time_is_kept_and_goes_where_there_is_something_to_gain(pack
     result = session.run(plan_for("mixed", tmp_path, *specs, minutes=minutes), notes)
 
     # Everything counts: the start of processes, the searches, the comparisons at the end.
-    assert time.monotonic() - start < 1.1 * 60 * minutes + 5
+    # What is under way when time is up takes 15 s more where others want the cores.
+    assert time.monotonic() - start < 1.1 * 60 * minutes + 20
     best, broken, slow = result.outcomes
     assert slow.record is not None
     assert best.default_is_best

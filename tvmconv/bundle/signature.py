@@ -94,7 +94,8 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 def sign(contents: bytes, key: Ed25519PrivateKey) -> bytes:
     """Return the signature of a manifest's bytes: 64 bytes."""
-    return key.sign(contents)
+    signed: bytes = key.sign(contents)
+    return signed
 
 
 def of(folder: Folder) -> bytes | None:

@@ -105,6 +105,7 @@ def _timed(report: Report | GpuReport) -> _Timed:
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
+    arguments.check_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
         path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
         if not args.bundle:

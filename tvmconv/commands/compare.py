@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Build, time, print."""
     from tvmconv.measuring.bench import comparison
 
+    arguments.check_threads(args.threads)
     compared = comparison.contenders(args.input, args.kernel, args.out_channels, args.stride)
     if args.picture:
         from tvmconv.commands.show import picture

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(variant: bundle.Variant) -> dict[str, object]:
+def _summary(variant: bundle.Variant) -> dict[str, Any]:
     program = variant.program
     layers = program.layers if program else ()
     return {

@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.simulate:
         _check_simulated(args, away)
+    if not away and not args.rpc_tracker:  # else the machine that measures knows its cores
+        arguments.check_threads(args.threads)
     trials = args.trials or (None if args.minutes else _TRIALS)
     work = plan.plan(
         layers,

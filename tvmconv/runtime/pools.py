@@ -60,8 +60,10 @@ def set_environment() -> None:
 def may_call(count: int) -> bool:
     """Whether this Python thread itself may call kernels on ``count`` threads; if so, it can from now on.
 
-    Where it may not, `call_elsewhere` does. A caller need not ask where ``current.threads`` is ``count``.
+    Where it may not, `call_elsewhere` does.
     """
+    if current.threads == count:  # telling TVM again takes longer than a small kernel
+        return True
     if count > 1:
         if current.lost_pool or not current.may_have_pool:
             return False

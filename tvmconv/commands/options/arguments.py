@@ -30,6 +30,17 @@ def address(text: str) -> tuple[str, int]:
     return name, int(port)
 
 
+def check_threads(count: int) -> None:
+    """Raise ValueError where ``--threads`` is more than calls may use on this machine."""
+    from tvmconv.runtime.threads import MOST_PER_CORE, most_threads
+
+    if count > most_threads():
+        raise ValueError(
+            f"--threads must be at most {most_threads()}, {MOST_PER_CORE} for each core that this process "
+            f"may use; {count} was given"
+        )
+
+
 def add_workload(parser: argparse.ArgumentParser) -> None:
     """WORKLOAD: what to work on."""
     parser.add_argument(

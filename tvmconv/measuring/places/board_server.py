@@ -42,6 +42,7 @@ _MISMATCH = _MAGIC + 2
 _PUT, _UPDATE_INFO, _GET_PENDING = 3, 5, 7
 _PING_SECONDS, _RETRY_SECONDS = 2.0, 2.0
 _UNUSED_PINGS = 3  # after which a key that somebody took, but does not use, is replaced
+_MESSAGE_SECONDS = 10.0  # for all of it, however slowly its bytes drip
 _LARGEST = 1 << 20  # bytes of a message before the loop
 
 Address = tuple[str, int]
@@ -99,10 +100,11 @@ class _Serving:
             self._say(f"{client[0]} is connected")
             with tempfile.TemporaryDirectory(prefix="tvmconv-board-") as folder:
                 with connection:
+                    parent = os.getpid()
                     child = os.fork()
                     if child == 0:
                         self._listening.close()
-                        _child(connection, Path(folder), self._server.runtime)
+                        _child(parent, connection, Path(folder), self._server.runtime)
                 os.waitpid(child, 0)
             self._say(f"{client[0]} is gone")
 
@@ -114,13 +116,15 @@ class _Serving:
             if self._tracker is not None:
                 ready = select.select([self._listening, self._tracker], [], [], _PING_SECONDS)[0]
                 if self._listening not in ready:
-                    unused = 0 if key in self._ask([_GET_PENDING]) else unused + 1
+                    pending = self._ask([_GET_PENDING])
+                    if not isinstance(pending, list):
+                        raise OSError("it answers nonsense")
+                    unused = 0 if key in pending else unused + 1
                     if unused > _UNUSED_PINGS:
                         key, unused = self._offer(), 0
                     continue
             connection, address = self._listening.accept()
             with contextlib.suppress(OSError, ValueError):
-                connection.settimeout(10.0)
                 if self._greeted(connection, key):
                     connection.settimeout(None)
                     _keep_alive(connection)
@@ -134,7 +138,7 @@ class _Serving:
         if self._tracker is None:
             self._tracker = socket.create_connection(self._server.tracker, 10.0)
             self._tracker.sendall(struct.pack("<i", _TRACKER_MAGIC))
-            if struct.unpack("<i", _receive(self._tracker, 4))[0] != _TRACKER_MAGIC:
+            if _receive_number(self._tracker, _deadline()) != _TRACKER_MAGIC:
                 raise OSError("it is no RPC tracker")
             info = {"key": f"server:{self._server.key}", "addr": (None, self._port)}
             self._ask([_UPDATE_INFO, info])
@@ -146,17 +150,23 @@ class _Serving:
     def _ask(self, message: Any) -> Any:
         assert self._tracker is not None  # noqa: S101 - for the type checker
         text = json.dumps(message).encode()
+        self._tracker.settimeout(_MESSAGE_SECONDS)
         self._tracker.sendall(struct.pack("<i", len(text)) + text)
-        (size,) = struct.unpack("<i", _receive(self._tracker, 4))
-        return json.loads(_receive(self._tracker, size))
+        deadline = _deadline()
+        size = _receive_number(self._tracker, deadline)
+        content = _receive(self._tracker, size, deadline)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise OSError("it answers nonsense") from error
 
     def _greeted(self, connection: socket.socket, key: str) -> bool:
         """Read who the client is; only one that knows the key is served."""
-        (magic,) = struct.unpack("<i", _receive(connection, 4))
-        if magic != _MAGIC:
+        deadline = _deadline()
+        if _receive_number(connection, deadline) != _MAGIC:
             return False
-        (size,) = struct.unpack("<i", _receive(connection, 4))
-        words = _receive(connection, size).decode().split()
+        size = _receive_number(connection, deadline)
+        words = _receive(connection, size, deadline).decode().split()
         if words[:1] != [f"client:{key}"]:
             connection.sendall(struct.pack("<i", _MISMATCH))
             return False
@@ -165,11 +175,25 @@ class _Serving:
         return True
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
+def _deadline() -> float:
+    return time.monotonic() + _MESSAGE_SECONDS
+
+
+def _receive_number(connection: socket.socket, deadline: float) -> int:
+    (number,) = struct.unpack("<i", _receive(connection, 4, deadline))
+    return int(number)
+
+
+def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
+    """Read so many bytes; OSError, as a TimeoutError, when they are not there by then."""
     if not 0 <= size <= _LARGEST:
         raise OSError("it speaks something else")
     content = b""
     while len(content) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        connection.settimeout(left)
         part = connection.recv(size - len(content))
         if not part:
             raise OSError("connection closed")
@@ -185,13 +209,13 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _child(connection: socket.socket, folder: Path, runtime: Path) -> None:
+def _child(parent: int, connection: socket.socket, folder: Path, runtime: Path) -> None:
     """Serve one client, and end."""
     code = 1
     try:
         import tvm_ffi
 
-        die_with_parent()
+        die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
         open_runtime(runtime, 1)
         session = Desk(folder, runtime)

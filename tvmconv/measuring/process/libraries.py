@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmconv.bundle.folder import whole_file
 from tvmconv.runtime import engine, pools
+from tvmconv.runtime.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Libraries:
 
 
 def open_runtime(runtime: Path, threads: int) -> None:
-    """Open ``libtvm_runtime`` in this process, and let kernels run on so many threads."""
+    """Open ``libtvm_runtime`` in this process, and let kernels run on so many threads.
+
+    Raises ValueError where these are more than `most_threads`.
+    """
+    thread_count(threads)
     engine.open_runtime(whole_file(runtime), "")
     pools.use_threads(threads)
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -53,7 +54,13 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, self._make, self._arguments, self._environment),
+            # As bytes: reading them imports the module of `make`, which takes a second.
+            args=(
+                theirs,
+                os.getpid(),
+                pickle.dumps((self._make, self._arguments)),
+                self._environment,
+            ),
             daemon=True,
         )
         self._process.start()
@@ -143,23 +150,26 @@ class Worker:
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit {code}"
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent ends, however that comes about."""
+def die_with_parent(parent: int) -> None:
+    """Have this process killed when its parent, of that id, ends, however that comes about."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it could be told
+        os._exit(1)
 
 
 def _serve(
     pipe: Connection,
-    make: Callable[..., Any],
-    arguments: tuple[Any, ...],
+    parent: int,
+    handler_made_by: bytes,
     environment: dict[str, str],
 ) -> None:
     """Answer until the pipe closes or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    die_with_parent()  # which closes the pipe, but a candidate that hangs does not look there
+    die_with_parent(parent)  # which closes the pipe, but a candidate that hangs does not look there
     os.environ.update(environment)
     try:
+        make, arguments = pickle.loads(handler_made_by)  # noqa: S301 - our own
         handler = make(*arguments)
     except Exception as error:
         pipe.send(Failure(f"{type(error).__name__}: {error}"))

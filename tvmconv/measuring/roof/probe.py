@@ -103,7 +103,9 @@ class Probe:
 
     def bandwidth(self, working_set: int, repeats: int = 5) -> float:
         """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
-        rows = working_set // 2 // 4 // (ROW * self._threads)
+        rows = max(
+            1, working_set // 2 // 4 // (ROW * self._threads)
+        )  # many threads: more than asked
         source = arrays.empty_aligned((self._threads, rows, ROW), np.float32)
         target = arrays.empty_aligned(source.shape, np.float32)
         source[...] = target[...] = 1.0
