@@ -68,8 +68,9 @@ def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
-    vectors = -(-tile.channels // _lanes(spec, machine))
-    return depthwise_space.fits(spec, machine, tile, vectors)
+    vectors = tile_costs.pieces(tile.channels, _lanes(spec, machine))
+    fits: bool = depthwise_space.fits(spec, machine, tile, vectors)
+    return fits
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
