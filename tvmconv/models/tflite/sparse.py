@@ -32,7 +32,8 @@ def densify(sparsity: Any, values: Array, shape: tuple[int, ...]) -> Array:
     blocked = [int(axis) for axis in _vector(sparsity, "BlockMap")]
     rank = len(shape)
     levels = sparsity.DimMetadataLength()
-    if sorted(order) != list(range(levels)) or levels != rank + len(blocked):
+    # Counts first: a damaged one may be 2**32, more than a list of it has room for.
+    if not levels == len(order) == rank + len(blocked) or sorted(order) != list(range(levels)):
         raise ValueError(f"a sparse tensor of shape {shape} has the traversal order {order}")
     positions, indices = np.zeros(1, np.int64), np.zeros((0, 1), np.int64)
     block = [1] * rank
