@@ -13,6 +13,7 @@ from tvmconv.bundle.model_entries import LayerEntry, ModelEntry, ProgramEntry, T
 from tvmconv.errors import ModelError
 from tvmconv.models import graph as graphs
 from tvmconv.models import reading
+from tvmconv.models.folding.fold import fold
 from tvmconv.problem.spec import ConvSpec
 
 Model = str | os.PathLike[str] | graphs.Graph
@@ -46,7 +47,7 @@ def compile(
 
     """
     toolchain.require_compiler()
-    graph = _graph(model, input_shapes)
+    graph = fold(_graph(model, input_shapes))
     from tvmconv.models import partition, rewriting  # need TVM, which an error above need not wait for
 
     graph = rewriting.rewritten(graph)
