@@ -31,7 +31,10 @@ def heads():
     second = b.node("conv2d", [first, w, "", first], activation=None, **CONV)
     boxes = [
         b.node("reshape", [each], shape=(1, 72, 4))
-        for each in (b.node("tanh", [second]), b.node("conv2d", [second, w], activation=None, **CONV))
+        for each in (
+            b.node("tanh", [second]),
+            b.node("conv2d", [second, w], activation=None, **CONV),
+        )
     ]
     joined = b.node("concat", boxes, axis=1)
     b.output("boxes", joined)

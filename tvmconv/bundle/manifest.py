@@ -283,7 +283,9 @@ def _check(manifest: Manifest) -> None:
         if variant.gpu is not None and not _GPU_ARCH.fullmatch(variant.gpu):
             raise ValueError(f"gpu of variant {variant.machine} is {variant.gpu!r}, not like sm_90")
         if (manifest.model is None) != (variant.program is None):
-            raise ValueError(f"variant {variant.machine} has a program without a model, or none for it")
+            raise ValueError(
+                f"variant {variant.machine} has a program without a model, or none for it"
+            )
         if any(entry.workspace < 0 for entry in variant.kernels.values()):
             raise ValueError(f"variant {variant.machine} has a kernel with a workspace below 0")
         if set(variant.kernels) != set(manifest.keys):

@@ -58,7 +58,10 @@ def _replaceable(target: Path) -> bool:
     names = [entry.name for entry in target.iterdir()]
     if not names:
         return True
-    if any(name != MANIFEST_NAME and not name.endswith((LIBRARY_SUFFIX, WEIGHTS_SUFFIX)) for name in names):
+    if any(
+        name != MANIFEST_NAME and not name.endswith((LIBRARY_SUFFIX, WEIGHTS_SUFFIX))
+        for name in names
+    ):
         return False
     try:
         with open(target / MANIFEST_NAME, "rb") as file:

@@ -7,6 +7,7 @@ the default of its schedule.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.commands.options import arguments
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(variant: bundle.Variant) -> dict[str, object]:
+def _summary(variant: bundle.Variant) -> dict[str, Any]:
     program = variant.program
     layers = program.layers if program else ()
     return {

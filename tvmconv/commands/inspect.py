@@ -140,7 +140,9 @@ def _show_program(program: ProgramEntry) -> None:
     )
     saved = f"of {program.values_bytes / 1e6:.2f} MB that all values have together"
     print(f"  arena   {program.arena_bytes / 1e6:.2f} MB a running call, {saved}")
-    print(f"  weights {program.weights_bytes / 1e6:.2f} MB in {program.weights}, mapped read-only\n")
+    print(
+        f"  weights {program.weights_bytes / 1e6:.2f} MB in {program.weights}, mapped read-only\n"
+    )
 
 
 def _as_json(manifest: Manifest, damage: dict[str, str | None]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def compile(
         machine: a CPU's name (``tvmconv machines`` lists them; ``"host"`` detects it) or several.
         output: the directory to write; an older one is replaced at once, never half.
         input_shapes: name of an input -> shape, where it is to be another than the model says.
-        logs, progress, winograd: as in `tvmconv.build`.
+        logs: as in `tvmconv.build`.
+        progress: as in `tvmconv.build`.
+        winograd: as in `tvmconv.build`.
 
     Returns:
         The absolute path of the directory.
@@ -48,7 +50,10 @@ def compile(
     """
     toolchain.require_compiler()
     graph = fold(_graph(model, input_shapes))
-    from tvmconv.models import partition, rewriting  # need TVM, which an error above need not wait for
+    from tvmconv.models import (
+        partition,
+        rewriting,
+    )  # need TVM, which an error above need not wait for
 
     graph = rewriting.rewritten(graph)
     specs = partition.convolutions(graph)
@@ -57,7 +62,9 @@ def compile(
     requests = [builder.request(distinct, name, logs, winograd) for name in names]
     for request in requests:
         if request.machine.gpu is not None:
-            raise ModelError(f"{request.machine.name} is a GPU: models are compiled for CPUs so far")
+            raise ModelError(
+                f"{request.machine.name} is a GPU: models are compiled for CPUs so far"
+            )
 
     def variant(
         request: builder.Request, staging: Path, report: builder.Progress

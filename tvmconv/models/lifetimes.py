@@ -23,6 +23,4 @@ def lifetimes(program: Program) -> dict[str, Lifetime]:
             if home not in outside:
                 first.setdefault(home, step)
                 last[home] = step
-    return {
-        name: Lifetime(first[name], last[name], program.tensors[name].bytes) for name in first
-    }
+    return {name: Lifetime(first[name], last[name], program.tensors[name].bytes) for name in first}

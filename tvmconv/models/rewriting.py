@@ -35,7 +35,9 @@ class _Rewriting:
             self._tensors[name] = Tensor(array.shape, array.dtype.name)
         return name
 
-    def node(self, old: Node, op: str, inputs: Sequence[str], step: str = "", **attributes: Any) -> str:
+    def node(
+        self, old: Node, op: str, inputs: Sequence[str], step: str = "", **attributes: Any
+    ) -> str:
         """Add a node of the old one's place; without ``step`` it makes the old one's value."""
         shapes = [self.tensor(name).shape if name != ABSENT else None for name in inputs]
         shape = operators.infer_shape(op, shapes, attributes, old.place)
@@ -139,7 +141,10 @@ _ONE_BY_ONE: Final[Mapping[str, Any]] = {
 
 def _slice(work: _Rewriting, node: Node) -> bool:
     """A slice that is all of its input is the input."""
-    if node.tensor.shape != work.tensor(node.inputs[0]).shape or min(node.attributes["strides"]) < 0:
+    if (
+        node.tensor.shape != work.tensor(node.inputs[0]).shape
+        or min(node.attributes["strides"]) < 0
+    ):
         return False
     work.node(node, "reshape", node.inputs, shape=node.tensor.shape)
     return True

@@ -155,7 +155,7 @@ class GpuLibrary(_Kernels[GpuKernel]):
 
 
 @overload
-def load(  # type: ignore[overload-overlap] # None and "cpu" are objects too
+def load(
     path: str | os.PathLike[str],
     threads: int | None = None,
     machine: str | None = None,

@@ -105,12 +105,10 @@ class Model:
             )
         else:
             inputs, outputs = self._inputs, self._outputs
-        sources = [
-            argument.readable(value) for argument, value in zip(inputs, given, strict=True)
-        ]
+        sources = [argument.readable(value) for argument, value in zip(inputs, given, strict=True)]
         results = self._results(out, outputs)
         targets = [
-            result if _is_direct(result, argument, sources) else argument.empty()
+            _target(result, argument, sources)
             for argument, result in zip(outputs, results, strict=True)
         ]
         if batch is None:
@@ -141,9 +139,7 @@ class Model:
             found[name] = value
         missing = [name for name in names if name not in found]
         if missing:
-            raise TypeError(
-                f"{self.path.name} lacks the input {missing[0]}: it takes {allowed}"
-            )
+            raise TypeError(f"{self.path.name} lacks the input {missing[0]}: it takes {allowed}")
         return [found[name] for name in names]
 
     def _batch(self, given: Sequence[object]) -> int | None:
@@ -270,15 +266,17 @@ def _argument(path: Path, what: str, entry: TensorEntry) -> _ModelArgument:
     )
 
 
-def _is_direct(
+def _target(
     result: arrays.Array | None, argument: _ModelArgument, sources: Sequence[arrays.Array]
-) -> bool:
-    """Whether a result can be computed where it is to be."""
-    return (
+) -> arrays.Array:
+    """Return where to compute an output: where it is wanted, if the model can write there."""
+    if (
         result is not None
-        and bool(arrays.address(result, argument.shape, argument.dtype, arrays.WRITABLE))
+        and arrays.address(result, argument.shape, argument.dtype, arrays.WRITABLE)
         and not any(np.may_share_memory(result, source) for source in sources)
-    )
+    ):
+        return result
+    return argument.empty()
 
 
 def _mapped(path: Path) -> arrays.Array:

@@ -53,8 +53,7 @@ class Group:
         if self.is_pointwise:
             extents = collapsed(self.result.tensor.shape, [each.shape for each in shapes])
             shapes = [
-                Tensor(shape, each.dtype)
-                for shape, each in zip(extents[1:], shapes, strict=True)
+                Tensor(shape, each.dtype) for shape, each in zip(extents[1:], shapes, strict=True)
             ]
             end: object = extents[0]
         else:

@@ -32,10 +32,12 @@ def extent(schedule: s_tir.Schedule, loop: Any) -> int:
 
 def is_large(shape: tuple[int, ...], dtype: str) -> bool:
     """Whether a result is worth several threads."""
-    return prod(shape) * tvm.DataType(dtype).itemsize >= PARALLEL_BYTES
+    return bool(prod(shape) * tvm.DataType(dtype).itemsize >= PARALLEL_BYTES)
 
 
-def vectorise(schedule: s_tir.Schedule, loop: Any, lanes: int, split_at: tuple[int, ...] = ()) -> Any:
+def vectorise(
+    schedule: s_tir.Schedule, loop: Any, lanes: int, split_at: tuple[int, ...] = ()
+) -> Any:
     """Cut a loop into vectors; returns the loop over whole vectors, None where there is one only.
 
     The ragged end, and the vectors at ``split_at``, become pieces of their own, without conditions.

@@ -38,7 +38,9 @@ def matmul(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     main, end = schedule.get_sblock("sums"), schedule.get_sblock("out")
     *outer, j = schedule.get_loops(end)
     lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
-    width = next((lanes * v for v in (4, 2, 1) if shape[-1] % (lanes * v) == 0), min(shape[-1], lanes))
+    width = next(
+        (lanes * v for v in (4, 2, 1) if shape[-1] % (lanes * v) == 0), min(shape[-1], lanes)
+    )
     lane = j
     if width < shape[-1]:
         blocks, lane = schedule.split(j, [None, width])

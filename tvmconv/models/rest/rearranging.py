@@ -35,7 +35,9 @@ def _pad(node: Node, shapes: Sequence[Shape], reads: Sequence[Read], index: Inde
     mode, pads = node.attributes["mode"], node.attributes["pads"]
     inner = [at - before if before else at for at, (before, _) in zip(index, pads, strict=True)]
     if mode == "reflect":
-        return reads[0]([_reflected(at, n, p) for at, n, p in zip(inner, shapes[0], pads)])
+        return reads[0](
+            [_reflected(at, n, p) for at, n, p in zip(inner, shapes[0], pads, strict=True)]
+        )
     if mode == "edge":
         return reads[0]([_clamped(at, n) for at, n in zip(inner, shapes[0], strict=True)])
     inside = []

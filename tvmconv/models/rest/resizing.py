@@ -78,7 +78,7 @@ def resize(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
         if node.attributes["method"] == "nearest":
             row, column = _nearest(h, height, oh, node), _nearest(w, width, ow, node)
             return x[n, row, column, c]
-        total = None
+        total: Any = None
         columns = _taps(w, width, ow, node, dtype)
         for row, weight in _taps(h, height, oh, node, dtype):
             line = None
