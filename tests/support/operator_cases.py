@@ -31,6 +31,12 @@ def _one(op, shape=(1, 3, 5, 19), of="float32", **attributes):
     )
 
 
+def _to(op, shape, result):
+    return lambda b, name: b.node(
+        op, [b.input(f"{name} x", shape, "float32")], name=name, shape=result
+    )
+
+
 def _two(op, left=(1, 3, 5, 19), right=(1, 3, 5, 19), dtype="float32", **attributes):
     def add(b, name):
         inputs = [b.input(f"{name} x", left, dtype), b.input(f"{name} y", right, dtype)]
@@ -57,6 +63,7 @@ def _layer(op, data, filter_, bias=True, more=(), **attributes):
 
 
 CONV = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "activation": "relu"}
+STRIDED = {**CONV, "strides": (2, 1), "pads": (0, 1, 2, 0)}
 UP = {"strides": (2, 2), "pads": (0, 0, 0, 0), "activation": None}
 RESIZED = [
     ("bilinear", "half_pixel", "floor"),
@@ -137,7 +144,7 @@ CASES = [
     Case("transpose", _one("transpose", shape=(2, 3, 4, 17), permutation=(0, 3, 1, 2))),
     Case(
         "slice",
-        _one("slice", shape=(1, 7, 8, 19), begin=(0, 1, 7, 3), end=(1, 7, -1, 19), strides=(1, 2, -3, 1)),
+        _one("slice", (1, 7, 8, 19), begin=(0, 1, 7, 3), end=(1, 7, -1, 19), strides=(1, 2, -3, 1)),
     ),
     *(
         Case(f"pad by {mode}", _one("pad", pads=PADS, value=1.5, mode=mode))
@@ -145,28 +152,28 @@ CASES = [
     ),
     Case(
         "pad channels",
-        _one("pad", shape=(1, 3, 3, 32), pads=((0, 0), (0, 0), (0, 0), (0, 32)), value=0.0, mode="constant"),
+        _one("pad", (1, 3, 3, 32), pads=((0, 0), (0, 0), (0, 0), (0, 32)), value=0.0, mode="constant"),
     ),
     *(
         Case(f"resize {' '.join(way)} {size[0]}", _one(
-            "resize", shape=(1, 5, 4, channels), size=size, method=way[0], coordinates=way[1], rounding=way[2]
+            "resize", (1, 5, 4, channels), size=size,
+            method=way[0], coordinates=way[1], rounding=way[2],
         ))
         for way in RESIZED
         for size, channels in (((10, 8), 16), ((3, 7), 3))
     ),
     Case("depth_to_space", _one("depth_to_space", shape=(1, 3, 2, 24), block=2)),
     Case("space_to_depth", _one("space_to_depth", shape=(1, 4, 6, 5), block=2)),
-    Case("broadcast_to", _one("broadcast_to", shape=(3, 1), shape_=None) if False else
-         lambda b, name: b.node("broadcast_to", [b.input(f"{name} x", (3, 1), "float32")], name=name, shape=(2, 3, 5))),
-    Case(
-        "reshape",
-        lambda b, name: b.node("reshape", [b.input(f"{name} x", (2, 6), "float32")], name=name, shape=(3, 4)),
-    ),
+    Case("broadcast_to", _to("broadcast_to", (3, 1), (2, 3, 5))),
+    Case("reshape", _to("reshape", (2, 6), (3, 4))),
     Case(
         "gather",
         lambda b, name: b.node(
             "gather",
-            [b.input(f"{name} x", (4, 5, 3), "float32"), b.constant(f"{name} i", np.array([[3, 0], [1, 4]]))],
+            [
+                b.input(f"{name} x", (4, 5, 3), "float32"),
+                b.constant(f"{name} i", np.array([[3, 0], [1, 4]])),
+            ],
             name=name,
             axis=1,
         ),
@@ -174,7 +181,10 @@ CASES = [
     *(
         Case(f"concat along {axis}", lambda b, name, axis=axis: b.node(
             "concat",
-            [b.node("relu", [b.input(f"{name} {i}", shape, "float32")]) for i, shape in enumerate(_parts(axis))],
+            [
+                b.node("relu", [b.input(f"{name} {i}", shape, "float32")])
+                for i, shape in enumerate(_parts(axis))
+            ],
             name=name, axis=axis,
         ))
         for axis in (1, 2, 3)
@@ -184,7 +194,10 @@ CASES = [
         for pad, channels in (("odd", 5), ("vectors", 64), ("wide and odd", 70))
         for op, more in (("max_pool2d", {}), ("average_pool2d", {"count_padding": False}))
     ),
-    Case("average_pool2d with padding", _one("average_pool2d", shape=(1, 7, 6, 16), **POOL, count_padding=True)),
+    Case(
+        "average_pool2d with padding",
+        _one("average_pool2d", shape=(1, 7, 6, 16), **POOL, count_padding=True),
+    ),
     Case("conv2d", _layer("conv2d", (1, 6, 5, 8), FILTER, **CONV)),
     Case("conv2d without bias", _layer("conv2d", (1, 6, 5, 8), FILTER, bias=False, **CONV)),
     Case("conv2d with residual", _layer("conv2d", (1, 6, 5, 8), FILTER, more=((1, 6, 5, 12),), **CONV)),
@@ -194,7 +207,7 @@ CASES = [
     ),
     Case(
         "conv2d of strides",
-        _layer("conv2d", (2, 9, 8, 8), (3, 2, 4, 12), **{**CONV, "strides": (2, 1), "pads": (0, 1, 2, 0)}),
+        _layer("conv2d", (2, 9, 8, 8), (3, 2, 4, 12), **STRIDED),
     ),
     Case("depthwise_conv2d", _layer("depthwise_conv2d", (1, 6, 5, 8), (3, 3, 8, 2), **CONV)),
     *(
@@ -218,16 +231,22 @@ CASES = [
     Case("dense of rows", _layer("dense", (2, 3, 17), (17, 20), activation="relu6")),
     *(
         Case(f"matmul {ta:d}{tb:d}", _two(
-            "matmul", (2, 5, 4) if ta else (2, 4, 5), (1, 6, 5) if tb else (1, 5, 6), transpose_a=ta, transpose_b=tb
+            "matmul", (2, 5, 4) if ta else (2, 4, 5), (1, 6, 5) if tb else (1, 5, 6),
+            transpose_a=ta, transpose_b=tb,
         ))
         for ta in (False, True)
         for tb in (False, True)
     ),
-    Case("matmul by a constant", _layer("matmul", (3, 8), (8, 20), bias=False, transpose_a=False, transpose_b=False)
-         if False else lambda b, name: b.node(
-             "matmul",
-             [b.input(f"{name} x", (3, 8), "float32"), b.constant(f"{name} w", values((20, 8)))],
-             name=name, transpose_a=False, transpose_b=True)),
+    Case(
+        "matmul by a constant",
+        lambda b, name: b.node(
+            "matmul",
+            [b.input(f"{name} x", (3, 8), "float32"), b.constant(f"{name} w", values((20, 8)))],
+            name=name,
+            transpose_a=False,
+            transpose_b=True,
+        ),
+    ),
 ]  # fmt: skip
 
 

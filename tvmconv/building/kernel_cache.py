@@ -151,8 +151,7 @@ def _open(path: Path, spec: ConvSpec) -> Kernel | None:
     if not os.path.lexists(path):
         return None
     try:
-        found: Kernel = runtime.load(path)[spec]
-        return found
+        return _kernel(path, spec)
     except (BundleError, UnknownNameError) as error:
         _log.warning("the cached kernel %s cannot be used and is compiled again: %s", path, error)
         return None
@@ -204,5 +203,9 @@ def _build(spec: ConvSpec, path: Path) -> Kernel:
     with contextlib.suppress(OSError):  # a file system without links keeps the copy
         link.symlink_to(installed)
         link.replace(copy)
-    made: Kernel = runtime.load(path)[spec]
-    return made
+    return _kernel(path, spec)
+
+
+def _kernel(path: Path, spec: ConvSpec) -> Kernel:
+    library: runtime.Library = runtime.load(path)
+    return library[spec]

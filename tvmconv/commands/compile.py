@@ -7,6 +7,7 @@ the default of its schedule.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.commands.options import arguments

@@ -13,6 +13,7 @@ from tvmconv.bundle.model_entries import LayerEntry, ModelEntry, ProgramEntry, T
 from tvmconv.errors import ModelError
 from tvmconv.models import graph as graphs
 from tvmconv.models import reading
+from tvmconv.models.folding.fold import fold
 from tvmconv.problem.spec import ConvSpec
 
 Model = str | os.PathLike[str] | graphs.Graph
@@ -36,8 +37,8 @@ def compile(
         output: the directory to write; an older one is replaced at once, never half.
         input_shapes: name of an input -> shape, where it is to be another than the model says.
         logs: as in `tvmconv.build`.
-        progress: as there.
-        winograd: as there.
+        progress: as in `tvmconv.build`.
+        winograd: as in `tvmconv.build`.
 
     Returns:
         The absolute path of the directory.
@@ -48,11 +49,11 @@ def compile(
 
     """
     toolchain.require_compiler()
-    graph = _graph(model, input_shapes)
-    from tvmconv.models import (  # need TVM, which an error above need not wait for
+    graph = fold(_graph(model, input_shapes))
+    from tvmconv.models import (
         partition,
         rewriting,
-    )
+    )  # need TVM, which an error above need not wait for
 
     graph = rewriting.rewritten(graph)
     specs = partition.convolutions(graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _arrays(program: Program, functions: Mapping[str, Function]) -> Iterable[tup
     names = read_constants(program)
     keys = {each.key for name in names if isinstance(each := program.constants[name], Packing)}
     packs = {builder.pack_symbol(key): functions[key].pack for key in sorted(keys)}
-    module = compile_functions(packs, _HERE).jit() if packs else {}
+    module: Any = compile_functions(packs, _HERE).jit() if packs else None
     for name in names:
         constant = program.constants[name]
         if not isinstance(constant, Packing):

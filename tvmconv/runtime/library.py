@@ -161,7 +161,7 @@ _Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @overload
-def load(  # None and "cpu" are objects too
+def load(
     path: str | os.PathLike[str],
     threads: int | None = None,
     machine: str | None = None,
