@@ -34,9 +34,9 @@ from tvmconv.measuring.process.candidate import PACK, Built, Candidate
 from tvmconv.measuring.process.compiling import Compilers
 from tvmconv.measuring.simulate import cycles
 from tvmconv.measuring.simulate.caches import Caches, Traffic
-from tvmconv.problem import workloads
+from tvmconv.problem import calling, workloads
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import arrays, tensors
+from tvmconv.runtime import arrays
 from tvmconv.tuning.search import all_candidates, defaults
 
 MACHINE = "x86-64-v2"
@@ -118,15 +118,14 @@ def _arguments(
     spec: ConvSpec, built: Built, values: Mapping[str, Any]
 ) -> tuple[list[Any], np.ndarray[Any, Any]]:
     """What a kernel is called with, and the output among it."""
-    weights = values["filter"]
+    signature = calling.signature(spec, built)
+    given = {name: arrays.aligned_copy(array) for name, array in values.items()}
     if built.pack_library is not None:
-        packed = arrays.empty_aligned(built.packed_shape, tensors.numpy_dtype(built.packed_dtype))
-        _native(built.pack_library, PACK, [weights, packed])
-        weights = packed
-    called = [arrays.aligned_copy(values["data"]), weights]
-    called += [values[name] for name in ("bias", "residual") if name in values]
-    out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
-    return [*called, out], out
+        packed = arrays.empty(signature["filter"])
+        _native(built.pack_library, PACK, [given["filter"], packed])
+        given["filter"] = packed
+    out = arrays.empty(signature["out"])
+    return arrays.ordered(signature, {**given, "out": out}), out.reshape(spec.output_shape)
 
 
 def _native(library: str, symbol: str, called: Sequence[Any]) -> None:

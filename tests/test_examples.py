@@ -296,6 +296,7 @@ def test_an_output_left_unwritten_is_found():
         (-1, (0, 4, 5, 16), "writes beyond its output"),
         (-1, (0, 0, 0, -1), "writes beyond its output"),
         (0, (0, 2, 3, 4), "writes to its argument data"),
+        (1, (0, 0, 0, 0, 0), "writes to its argument filter"),
     ],
 )
 def test_what_is_written_where_it_must_not_be_is_found(parameter, pixel, detail):

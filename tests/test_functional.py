@@ -17,6 +17,7 @@ from tvmconv.building import kernel_cache
 from tvmconv.checking import oracle
 from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
 from tvmconv.records import choice, log
+from tvmconv.runtime import tensors
 
 FUNCTIONS = {"conv2d": tvmconv.conv2d, "depthwise_conv2d": tvmconv.depthwise_conv2d}
 SPEC_OF = {"conv2d": spec_of_conv2d_call, "depthwise_conv2d": spec_of_depthwise_call}
@@ -133,7 +134,7 @@ def test_arrays_of_any_strides_and_byte_order(warm):
 def test_a_wrong_call_is_refused_before_anything_is_compiled(call: IllegalCall, tmp_path):
     arguments = call.arguments()
     x, w = (
-        np.ones(arguments.pop(f"{name}_shape"), oracle.numpy_dtype(arguments.pop(f"{name}_dtype")))
+        np.ones(arguments.pop(f"{name}_shape"), tensors.numpy_dtype(arguments.pop(f"{name}_dtype")))
         for name in ("input", "filter")
     )
     with pytest.raises(call.error, match=call.names):

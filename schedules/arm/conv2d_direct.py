@@ -217,7 +217,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     _schedule(loops, spec, machine, decisions)
     packed = conv2d.packed_filter_shape(spec, block)
     pack = prim_func(conv2d.pack(spec, block, widen=True))
-    return function(spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g))
+    return function(spec, loops.mod["main"], pack, packed)
 
 
 def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Decisions) -> None:

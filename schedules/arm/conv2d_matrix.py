@@ -21,14 +21,14 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d_matrix
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import geometry
+from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering.dot_calls import MATRIX
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import conv2d_direct, dot_code
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_stages, tile_costs
+from tvmconv.schedules.shared import tile_costs
 
 _SIDE = 2
 
@@ -49,7 +49,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, the order of its two outer loops, how many steps are unrolled, and where the copy goes."""
     g = geometry(spec)
     steps = spec.filter_shape[2] // conv2d_matrix.STEP_BYTES
-    pixels = [p for p in range(_SIDE, 18, _SIDE) if p <= tile_costs.rounded(g.out_width, _SIDE)]
+    pixels = [p for p in range(_SIDE, 18, _SIDE) if p <= round_up(g.out_width, _SIDE)]
     banded = g.needs_padding and g.out_height > 1
     return (
         Knob("channels", tuple(_channel_blocks(spec))),
@@ -103,7 +103,7 @@ def _cost(spec: ConvSpec, pixels: int, channels: int) -> float:
     """Instructions of a step, as in the table above, for each useful product."""
     products = pixels * channels / _SIDE**2
     width = geometry(spec).out_width
-    useful = (3 + width / tile_costs.rounded(width, pixels)) / 4
+    useful = (3 + width / round_up(width, pixels)) / 4
     return float((products + pixels + channels / 4 + 2) / products / useful)
 
 
@@ -135,9 +135,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     packed = conv2d_matrix.packed_filter_shape(spec, block)
     pack = prim_func(conv2d_matrix.pack(spec, block))
     definition = None if matrix is None else matrix[1]
-    return function(
-        spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g), definition
-    )
+    return function(spec, loops.mod["main"], pack, packed, definition)
 
 
 def _schedule_tile(

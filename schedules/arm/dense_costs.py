@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Machine
-from tvmconv.schedules.shared import tile_costs
 
 
 def tile_cycles(
@@ -34,8 +34,8 @@ def tile_cycles(
     cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
     if _is_short(steps) and vectors != 3:
         cycles *= 1.3
-    useful = group / tile_costs.rounded(group, channels) * channels / lanes / vectors
-    useful *= (3 + out_width / tile_costs.rounded(out_width, pixels)) / 4
+    useful = group / round_up(group, channels) * channels / lanes / vectors
+    useful *= (3 + out_width / round_up(out_width, pixels)) / 4
     return float(cycles / fmas / useful)
 
 

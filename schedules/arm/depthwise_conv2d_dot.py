@@ -15,11 +15,12 @@ multiply-adds a cycle in place of 4.1; stride 2 7.5 in place of 4.0, 5x5 on 14x1
 from __future__ import annotations
 
 from tvmconv.compute import depthwise_conv2d_dot
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import dot_code
-from tvmconv.schedules.shared import depthwise_dot, tile_costs
+from tvmconv.schedules.shared import depthwise_dot
 
 _LANES, _CHANNELS = dot_code.LANES, dot_code.WORDS_LANES
 _VECTORS = _CHANNELS // _LANES
@@ -44,7 +45,7 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile; outputs that share words are in one."""
     phases = depthwise_conv2d_dot.cut(spec).phases
-    most = tile_costs.rounded(spec.out_width, phases)
+    most = round_up(spec.out_width, phases)
     columns = [t for t in (4, 2, 6, 8, 3, 1, 5, 7) if t % phases == 0 and t <= most]
     return (
         Knob("channels", (_CHANNELS,)),
@@ -92,9 +93,7 @@ def instructions(spec: ConvSpec, machine: Machine, rows: int, columns: int) -> f
     again = 0 if weights <= _MOST_RESIDENT else rows * weights / 2
     each = rows * columns * (_products(spec) + 4)
     total = each + made + again + 5 * excess * rows + _LOOP
-    computed = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
-        spec.out_width, columns
-    )
+    computed = round_up(spec.out_height, rows) * round_up(spec.out_width, columns)
     ragged = (3 + spec.out_height * spec.out_width / computed) / 4
     return float(total / (rows * columns) / ragged)
 

@@ -27,6 +27,7 @@ THE BORDER is never padded: tiles there are compiled for themselves, without the
 from __future__ import annotations
 
 from tvmconv.compute import conv2d
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.rules import BYTE_DTYPES
@@ -129,9 +130,7 @@ def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
 
     A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
     """
-    computed = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
-        spec.out_width, columns
-    )
+    computed = round_up(spec.out_height, rows) * round_up(spec.out_width, columns)
     ragged = (3 + spec.out_height * spec.out_width / computed) / 4
     first, end = _interior(spec, columns)
     # Two interior tiles are unrolled into one piece of code, which LLVM spills: 46 in place of 51 % of

@@ -13,7 +13,9 @@ from tvmconv.compute.conv2d_gathered import Product
 from tvmconv.hardware import Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering.cuda.clusters import MEETING
 from tvmconv.lowering.cuda.pipelines import UNIFORM
-from tvmconv.lowering.interface import prim_func, with_interface
+from tvmconv.lowering.interface import aligned_arrays, prim_func, with_interface
+from tvmconv.problem import calling
+from tvmconv.problem.calling import Role
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 
@@ -171,12 +173,6 @@ def direct(func: Any) -> Any:
     return sch.mod["main"]
 
 
-def images(spec: ConvSpec) -> dict[str, tuple[int, ...]]:
-    """Shapes of data, residual and out as callers pass them."""
-    out = (spec.batch, *spec.output_shape[-3:])
-    return {"data": (spec.batch, *spec.input_shape[-3:]), "residual": out, "out": out}
-
-
 def function(
     spec: ConvSpec, main: Any, packing: Sequence[Any] | None, workspace: int = 0
 ) -> Function:
@@ -188,12 +184,14 @@ def function(
         packing: tensors (filter, packed), None where ``main`` takes the filter as it is.
         workspace: elements of ``conv`` where that is an argument.
     """
-    shapes = images(spec)
+    images = calling.signature(spec).of(Role.INPUT, Role.OUTPUT)
+    shapes = {each.name: each.taken_shape for each in images}
     if workspace:
         shapes["conv"] = (workspace,)
     # Alignments matter on a CPU only, which rehearses the kernel: a GPU's callers check theirs.
-    aligned = frozenset({"filter"})
-    main = with_interface(main, shapes, aligned, {"conv": "float32"} if workspace else {})
+    main = with_interface(
+        main, shapes, aligned_arrays(spec), {"conv": "float32"} if workspace else {}
+    )
     if packing is None:
         return Function(main, workspace_bytes=4 * workspace)
     sch = Loops(prim_func(list(packing)))

@@ -17,7 +17,6 @@ from tvmconv.lowering.dot_calls import DOT
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_stages
 
 
 def pads(spec: ConvSpec, operand: str | None) -> tuple[Choice, ...]:
@@ -64,9 +63,7 @@ def apply(
     packed = conv2d_dot.packed_filter_shape(spec, block, operand)
     pack = prim_func(conv2d_dot.pack(spec, block, operand))
     definition = None if dot is None else dot[1]
-    return function(
-        spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g), definition
-    )
+    return function(spec, loops.mod["main"], pack, packed, definition)
 
 
 def _schedule_tile(

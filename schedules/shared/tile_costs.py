@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Machine
 
 
@@ -10,15 +11,10 @@ def vectors(elements: int, machine: Machine, dtype: str) -> int:
     return -(-elements // machine.lanes(dtype))
 
 
-def rounded(extent: int, tile: int) -> int:
-    """The extent that is computed when it is covered with whole tiles."""
-    return -(-extent // tile) * tile
-
-
 def pixel_tiles(extent: int, most: int) -> list[int]:
     """Tile lengths from the longest to 1 whose last tile is not so ragged that others do better."""
     lengths = range(min(extent, most), 0, -1)
-    return [t for t in lengths if extent / rounded(extent, t) >= 0.75 or t == 1]
+    return [t for t in lengths if extent / round_up(extent, t) >= 0.75 or t == 1]
 
 
 def row_bands(extent: int) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tvmconv.compute import conv2d_winograd
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
@@ -165,7 +166,7 @@ def cycles(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions)
     count, strip = spec.batch * cut.bands * cut.strip, cut.strip
     vectors = -(-channels // lanes)
     fmas = count * size**2 * spec.in_channels * spec.out_channels / lanes
-    useful = (3 + strip / tile_costs.rounded(strip, pixels)) / 4
+    useful = (3 + strip / round_up(strip, pixels)) / 4
     products = fmas * tile_costs.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
     panel = spec.in_channels * channels * ITEM_BYTES[spec.dtype]
     if 4 * panel > 3 * machine.l1_bytes:  # every strip reads it from the second level

@@ -23,14 +23,14 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d_dot
 from tvmconv.compute.conv2d import filter_blocks
-from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.compute.geometry import Geometry, geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering.amx_calls import CUT, JOB, TILE
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense as tiled
-from tvmconv.schedules.shared import dense_stages, tile_costs
+from tvmconv.schedules.shared import tile_costs
 from tvmconv.schedules.x86 import amx_code, conv2d_direct
 
 GATHER = "gather"
@@ -128,7 +128,7 @@ def cycles(spec: ConvSpec, decisions: Decisions) -> float:
     instructions = sum(_instruction_cycles(rows) for rows in (pixels - pixels // 2, pixels // 2))
     busy = steps * max(columns * instructions, (pixels + words * columns) / 2)
     end = 60 + 3 * pixels * columns
-    covered = (3 + tile_costs.rounded(g.out_width, pixels) / g.out_width) / 4
+    covered = (3 + round_up(g.out_width, pixels) / g.out_width) / 4
     gathered = 4 * cut.total / 16 / spec.out_channels if decisions["pad"] == GATHER else 0
     return float((busy + end) / (pixels * channels) * covered + gathered)
 
@@ -166,16 +166,14 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         return outermost
 
     g = _in_rows(spec, decisions["pad"])
-    shapes = dense_stages.caller_shapes(spec, g)
     if gather:
         loops.parallel(loops.get_loops(loops.get_sblock("padded"))[0])
         decisions = {**decisions, "rows": 1, "pad": "image"}
-        shapes = dict.fromkeys(("residual", "out"), geometry(spec).out_shape)
     copied = not gather and conv2d_dot.is_copied(spec, g, operand=None)
     tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = conv2d_dot.packed_filter_shape(spec, block, operand=None)
     pack = prim_func(conv2d_dot.pack(spec, block, operand=None))
-    return function(spec, loops.mod["main"], pack, packed, shapes, definition)
+    return function(spec, loops.mod["main"], pack, packed, definition)
 
 
 def _rehearse(loops: Loops, tile: Any) -> Any:

@@ -52,7 +52,7 @@ import tvm
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d
-from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.compute.geometry import Geometry, geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.lowering.prefetching import LINE_BYTES
@@ -176,8 +176,8 @@ def tile_cost(spec: ConvSpec, machine: Machine, pixels: int, channels: int, vect
     """Estimate cycles per useful vector multiply-add of a tile whose channels take ``vectors``."""
     g, (group, _) = geometry(spec), conv2d.filter_blocks(spec, 1)
     # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
-    useful = group / tile_costs.rounded(group, channels)
-    useful *= (3 + g.out_width / tile_costs.rounded(g.out_width, pixels)) / 4
+    useful = group / round_up(group, channels)
+    useful *= (3 + g.out_width / round_up(g.out_width, pixels)) / 4
     whole = channels / machine.lanes(spec.accumulator_dtype)
     return float(tile_costs.cycles_per_fma(machine, pixels, vectors, whole) / useful)
 
@@ -258,7 +258,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     tiled.schedule(loops, tile, spec, g, decisions, copied, reduction)
     packed = conv2d.packed_filter_shape(spec, block)
     pack = prim_func(conv2d.pack(spec, block, widen=True))
-    return function(spec, loops.mod["main"], pack, packed, dense_stages.caller_shapes(spec, g))
+    return function(spec, loops.mod["main"], pack, packed)
 
 
 def _schedule_tile(loops: Loops, tile: Any, unroll: int, g: Geometry, unroll_kernel: bool) -> Any:

@@ -38,6 +38,7 @@ THE ORDER of the tile loops; n is always outside
 
 from __future__ import annotations
 
+from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
@@ -134,9 +135,7 @@ def _useful(spec: ConvSpec, rows: int, columns: int) -> float:
 
     A ragged tile computes nothing in vain, it is specialised too; it only has fewer accumulators.
     """
-    computed: int = tile_costs.rounded(spec.out_height, rows) * tile_costs.rounded(
-        spec.out_width, columns
-    )
+    computed: int = round_up(spec.out_height, rows) * round_up(spec.out_width, columns)
     return (3 + spec.out_height * spec.out_width / computed) / 4
 
 

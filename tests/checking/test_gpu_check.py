@@ -12,6 +12,7 @@ from gpu_layers import SPEC
 from tvmconv.checking import gpu as gpu_check
 from tvmconv.checking import oracle
 from tvmconv.errors import BuildError
+from tvmconv.runtime import tensors
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_a_write_beyond_the_output_is_found(kernel, harm, where):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
 def test_values_go_there_and_back(kernel, dtype):
     for shape in ((3, 4), (0, 4)):
-        array = np.arange(np.prod(shape)).reshape(shape).astype(oracle.numpy_dtype(dtype))
+        array = np.arange(np.prod(shape)).reshape(shape).astype(tensors.numpy_dtype(dtype))
         there = kernel.gpu.upload(array)
         back = kernel.gpu.download(there)
         assert str(there.dtype) == dtype

@@ -13,11 +13,11 @@ from tvmconv.checking.oracle import (
     check,
     conv,
     max_error,
-    numpy_dtype,
     random_arguments,
     within,
 )
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime.tensors import numpy_dtype
 
 BY_HAND = ConvSpec.conv2d((1, 1, 3, 1), (1, 2, 1, 1))
 DATA = np.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)

@@ -13,13 +13,13 @@ from tvmconv.checking.oracle import (
     check,
     conv,
     max_error,
-    numpy_dtype,
     random_arguments,
     tolerance,
 )
 from tvmconv.errors import BuildError
 from tvmconv.problem.rules import ACTIVATIONS
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime.tensors import numpy_dtype
 
 LAYER = ConvSpec.conv2d((1, 14, 14, 256), (3, 3, 256, 64))  # sums of 2304 products
 

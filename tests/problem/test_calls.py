@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from illegal_calls import BASES, ILLEGAL_CALLS, IllegalCall
 
-from tvmconv.checking.oracle import numpy_dtype
 from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime.tensors import numpy_dtype
 
 SPEC_OF = {"conv2d": spec_of_conv2d_call, "depthwise_conv2d": spec_of_depthwise_call}
 NCHW = {"data_format": "NCHW", "input_shape": (1, 4, 5, 6)}

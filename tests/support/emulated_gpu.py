@@ -17,10 +17,9 @@ from tvm import tirx
 
 from tvmconv.building.compile import compile_functions
 from tvmconv.building.cuda import compiler as cuda_compiler
-from tvmconv.checking import oracle
 from tvmconv.hardware import Function, Machine
 from tvmconv.lowering.cuda import passes as gpu_lowering
-from tvmconv.runtime import arrays
+from tvmconv.runtime import arrays, tensors
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def rounded_operands(arguments: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
 def _nothing(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An array of no numbers."""
-    array = arrays.empty_aligned(shape, oracle.numpy_dtype(dtype))
+    array = arrays.empty_aligned(shape, tensors.numpy_dtype(dtype))
     array.view(np.uint8)[...] = 0xFF
     return array
 

@@ -9,12 +9,7 @@ from tvmconv import errors
 from tvmconv.bundle import variants
 from tvmconv.bundle.manifest import Manifest, Variant
 from tvmconv.hardware.cuda_driver import Device
-
-
-def capability(arch: str) -> tuple[int, int]:
-    """(9, 0) for ``sm_90``."""
-    digits = arch.removeprefix("sm_")
-    return int(digits[:-1]), int(digits[-1])
+from tvmconv.hardware.machine import capability
 
 
 def runs_on(arch: str, device: Device) -> bool:

@@ -11,7 +11,7 @@ from tvmconv.checking import oracle
 from tvmconv.checking.oracle import Difference
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import GpuKernel
+from tvmconv.runtime import GpuKernel, tensors
 
 # Images of a batch that differ; the rest repeats them. The oracle takes seconds for a whole batch of 32.
 DISTINCT = 3
@@ -67,7 +67,7 @@ def inside(spec: ConvSpec, held: Any) -> Any:
     """
     if (held[:GUARD] != 0xFF).any() or (held[-GUARD:] != 0xFF).any():
         raise BuildError(f"{spec.key}: the kernel writes beyond its output. Do not use it.")
-    dtype = oracle.numpy_dtype(spec.out_dtype)
+    dtype = tensors.numpy_dtype(spec.out_dtype)
     return held[GUARD:-GUARD].view(dtype).reshape(spec.output_shape)
 
 

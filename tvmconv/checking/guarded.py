@@ -11,6 +11,8 @@ import numpy.typing as npt
 from tvmconv.building.compile import compile_functions
 from tvmconv.errors import HardwarePackError
 from tvmconv.hardware import Function, Machine
+from tvmconv.problem import calling
+from tvmconv.problem.calling import Operand, Role
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import arrays, engine, tensors
 
@@ -43,57 +45,48 @@ class GuardedKernel:
         Raises HardwarePackError where the kernel writes to a guard or to an argument.
         """
         engine.use_threads(threads)
-        spec = self.spec
-        placed = {name: _placed(array) for name, array in arguments.items() if name != "filter"}
-        out, edges = _guarded(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
-        names = [name for name in ("bias", "residual") if name in placed]
-        called = [placed["data"], self._weights(arguments["filter"])]
-        called += [*(placed[name] for name in names), *self._workspace(), out]
-        images = (arrays.array_pointer(self._as_called(array)) for array in called)
-        self.module["main"](*images)
+        signature = calling.signature(self.spec, self.function)
+        given = {**arguments, "filter": self._weights(signature["filter"], arguments["filter"])}
+        inputs = [each for each in signature.taken if each.role in (Role.INPUT, Role.CONSTANT)]
+        placed = {each.name: _placed(each, given[each.name]) for each in inputs}
+        for operand in signature.of(Role.SCRATCH, Role.OUTPUT):
+            placed[operand.name] = _guarded(operand)
+        arrays_ = arrays.ordered(signature, {name: array for name, (array, _) in placed.items()})
+        self.module["main"](*map(arrays.array_pointer, arrays_))
+        out, edges = placed["out"]
         if any((edge.view(np.uint8) != 0xFF).any() for edge in edges):
             raise HardwarePackError(f"{self.name}: writes beyond its output")
-        for name in ("data", *names):
-            if placed[name].tobytes() != arguments[name].tobytes():
-                raise HardwarePackError(f"{self.name}: writes to its argument {name}")
-        return out
+        for each in inputs:
+            if placed[each.name][0].tobytes() != given[each.name].tobytes():
+                raise HardwarePackError(f"{self.name}: writes to its argument {each.name}")
+        return out.reshape(self.spec.output_shape)
 
-    def _workspace(self) -> list[Array]:
-        """Scratch memory that holds no numbers."""
-        size = self.function.workspace_bytes // 4
-        return [_guarded((size,), np.dtype("float32"))[0]] if size else []
-
-    def _weights(self, filter_: Array) -> Array:
-        """The filter as the kernel takes it, 64-byte aligned as the runtime promises."""
-        weights = arrays.aligned_copy(filter_)
-        if self.function.pack is None:
-            return weights
-        dtype = tensors.numpy_dtype(self.function.packed_dtype)
-        packed = arrays.empty_aligned(self.function.packed_shape, dtype)
-        self.module["pack"](arrays.array_pointer(weights), arrays.array_pointer(packed))
+    def _weights(self, operand: Operand, filter_: Array) -> Array:
+        """The filter as the kernel takes it."""
+        if not operand.packed:
+            return filter_
+        packed = arrays.empty(operand)
+        plain = arrays.aligned_copy(filter_)
+        self.module["pack"](arrays.array_pointer(plain), arrays.array_pointer(packed))
         return packed
 
-    def _as_called(self, array: Array) -> Array:
-        """Images of any rank as the kernel takes them: with one batch dimension."""
-        if array.shape not in (self.spec.input_shape, self.spec.output_shape):
-            return array
-        return array.reshape((self.spec.batch, *array.shape[-3:]))
 
+def _guarded(operand: Operand) -> tuple[Array, tuple[Array, Array]]:
+    """An operand's array and what lies around it, all bytes 0xFF.
 
-def _guarded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, tuple[Array, Array]]:
-    """An array one element behind a 64-byte boundary and what lies around it, all bytes 0xFF.
-
-    As floats of any width that is NaN: whoever uses a value from outside, or leaves one of the output
-    as it was, is found out by the comparison with the oracle.
+    It begins where the kernel may expect it at worst, which is one element behind a 64-byte boundary unless
+    more is promised. As floats of any width the bytes are NaN: whoever uses a value from outside, or leaves
+    one of the output as it was, is found out by the comparison with the oracle.
     """
+    shape, dtype = operand.taken_shape, tensors.numpy_dtype(operand.taken_dtype)
     size = int(np.prod(shape))
-    raw = arrays.empty_aligned((size + 2 * _GUARD + 1,), dtype)
+    raw = arrays.empty_aligned((size + 3 * _GUARD,), dtype)
     raw.view(np.uint8)[...] = 0xFF
-    begin = _GUARD + 1
+    begin = _GUARD + operand.alignment // dtype.itemsize
     return raw[begin : begin + size].reshape(shape), (raw[:begin], raw[begin + size :])
 
 
-def _placed(array: Array) -> Array:
-    copy, _ = _guarded(array.shape, array.dtype)
-    copy[...] = array
-    return copy
+def _placed(operand: Operand, array: Array) -> tuple[Array, tuple[Array, Array]]:
+    placed, edges = _guarded(operand)
+    placed[...] = array.reshape(placed.shape)
+    return placed, edges

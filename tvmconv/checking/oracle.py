@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime.tensors import numpy_dtype
 
 Array = npt.NDArray[Any]
 
@@ -123,16 +124,6 @@ def tolerance_of(spec: ConvSpec) -> tuple[float, float]:
         return rtol, atol
     steep = _SATURATING_SCALE * _STEEPEST if spec.activation in _SATURATING else 1.0
     return rtol, atol + _TF32_SAFETY * _TF32_EPSILON * steep
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return the NumPy dtype called ``name``; bfloat16 is ml_dtypes'."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    return np.dtype(name)
 
 
 def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from tvmconv.bundle import gpu_variants
 from tvmconv.commands.show import tables
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
 from tvmconv.hardware import Machine, cuda_driver, host
+from tvmconv.hardware.machine import capability
 from tvmconv.records import log
 
 
@@ -68,7 +69,7 @@ def _advice(device: cuda_driver.Device, rows: list[_Row]) -> str:
     fitting = [arch for arch in archs if gpu_variants.runs_on(arch, device)]
     if not fitting:
         return "no machine here: it is too old"
-    newest = max(fitting, key=gpu_variants.capability)
+    newest = max(fitting, key=capability)
     return " or ".join(
         row.machine.name for row in rows if row.machine.gpu and row.machine.gpu.arch == newest
     )

@@ -141,6 +141,7 @@ def check(kernel: Any) -> Result:
     from tvmconv import runtime
     from tvmconv.checking import gpu as gpu_check
     from tvmconv.checking import oracle
+    from tvmconv.runtime import tensors
 
     spec = kernel.spec
     try:
@@ -151,7 +152,7 @@ def check(kernel: Any) -> Result:
         expected = oracle.conv(spec, **arguments)
         first = oracle.assert_close(spec, expected, _call(kernel, arguments))
         shifted = {name: _misaligned(array) for name, array in arguments.items()}
-        out = _misaligned(expected.astype(oracle.numpy_dtype(spec.out_dtype)))
+        out = _misaligned(expected.astype(tensors.numpy_dtype(spec.out_dtype)))
         out[...] = 0
         second = oracle.assert_close(spec, expected, _call(kernel, shifted, out))
     except TvmconvError as error:

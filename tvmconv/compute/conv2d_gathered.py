@@ -16,7 +16,7 @@ from typing import Any
 from tvm import te, tirx
 
 from tvmconv.compute.epilogue import epilogue, epilogue_arguments
-from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.compute.geometry import Geometry, geometry, round_up
 from tvmconv.compute.padding import reader
 from tvmconv.problem.spec import ConvSpec
 
@@ -46,11 +46,6 @@ class Product:
     def workspace(self) -> int:
         """Elements that the parts of split sums need, of the accumulator's dtype; 0 for one part."""
         return (self.splits > 1) * self.splits * self.padded_rows * self.padded_columns
-
-
-def round_up(extent: int, tile: int) -> int:
-    """The next multiple of ``tile``."""
-    return -(-extent // tile) * tile
 
 
 def can_gather(spec: ConvSpec) -> bool:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from tvmconv.problem.spec import ConvSpec
 
 
+def round_up(extent: int, tile: int) -> int:
+    """The next multiple of ``tile``: the extent that is computed when it is covered with whole tiles."""
+    return -(-extent // tile) * tile
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A spec as one NHWC-ordered problem of rank 4; all extents in elements, pads as (top, left).

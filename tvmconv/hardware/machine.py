@@ -9,6 +9,12 @@ from typing import Any
 from tvmconv.problem.rules import ITEM_BYTES
 
 
+def capability(arch: str) -> tuple[int, int]:
+    """(9, 0) for ``sm_90``."""
+    digits = arch.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
+
+
 @dataclass(frozen=True)
 class Gpu:
     """Facts of a GPU beyond those of one of its multiprocessors, which `Machine` has.
@@ -46,8 +52,7 @@ class Gpu:
     @property
     def capability(self) -> tuple[int, int]:
         """Compute capability: (9, 0) for ``sm_90``."""
-        digits = self.arch.removeprefix("sm_")
-        return int(digits[:-1]), int(digits[-1])
+        return capability(self.arch)
 
 
 @dataclass(frozen=True)

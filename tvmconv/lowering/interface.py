@@ -10,6 +10,8 @@ import tvm_ffi
 from tvm import te, tirx
 
 from tvmconv.hardware.schedule import Function
+from tvmconv.problem import calling
+from tvmconv.problem.calling import ALIGNMENT, Role
 from tvmconv.problem.spec import ConvSpec
 
 LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls
@@ -38,7 +40,7 @@ def with_interface(
     params, views, renamed = [], [], {}
     for inner in func.params:
         element_bytes = tvm.DataType(inner.dtype).itemsize
-        alignment = 64 if inner.name in aligned else element_bytes
+        alignment = ALIGNMENT if inner.name in aligned else element_bytes
         view = tirx.decl_buffer(inner.shape, inner.dtype, inner.name, data_alignment=alignment)
         renamed[inner] = view
         shape = shapes.get(inner.name, inner.shape)
@@ -59,20 +61,27 @@ def function(
     main: Any,
     pack: Any,
     packed_shape: tuple[int, ...],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
     llvm_ir: str | None = None,
 ) -> Function:
-    """Return the pair with aligned weights.
+    """Return the pair in the form of `calling`, whatever shapes and dtype of images the loops see.
 
     Args:
         spec: the convolution.
         main: scheduled (data, filter, bias?, residual?, out).
         pack: (filter, packed).
         packed_shape: of the packed filter.
-        shapes: what callers pass where the loops see another shape.
         llvm_ir: definitions of functions that ``main`` calls.
     """
-    main = with_interface(main, shapes or {}, frozenset({"filter"}), {"data": spec.dtype})
+    images = calling.signature(spec).of(Role.INPUT, Role.OUTPUT)
+    shapes = {each.name: each.taken_shape for each in images}
+    dtypes = {each.name: each.taken_dtype for each in images}
+    main = with_interface(main, shapes, aligned_arrays(spec), dtypes)
     if llvm_ir is not None:
         main = main.with_attr(LLVM_IR, llvm_ir)
     return Function(main, with_interface(pack, {}, frozenset({"packed"})), packed_shape)
+
+
+def aligned_arrays(spec: ConvSpec) -> frozenset[str]:
+    """Return the names of the arrays that kernels may expect at a multiple of 64 bytes."""
+    operands = calling.signature(spec).operands
+    return frozenset(each.name for each in operands if each.alignment == ALIGNMENT)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv.bundle import gpu_variants
 from tvmconv.errors import IncompatibleMachineError
 from tvmconv.hardware import Machine, cuda_driver, host
 from tvmconv.hardware.cuda_driver import Device
+from tvmconv.hardware.machine import capability
 from tvmconv.runtime.cuda import opening as runtime_gpu
 
 
@@ -93,7 +93,7 @@ def find(machine: Machine) -> Found:
     runtime_gpu.find_device(0)
     devices = cuda_driver.devices()
     # The driver would run code for an older GPU too, but its decisions are another machine's.
-    fitting = [each for each in devices if each.capability == gpu_variants.capability(arch)]
+    fitting = [each for each in devices if each.capability == capability(arch)]
     if not fitting:
         raise IncompatibleMachineError(
             f"kernels for {machine.name} are measured on an NVIDIA GPU of {arch}, and this machine has "

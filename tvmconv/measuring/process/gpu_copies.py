@@ -10,17 +10,15 @@ of 1 % in it is 0.05 % of 128 kernels of 5 us.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvmconv.checking import oracle
 from tvmconv.checking.gpu import GUARD
 from tvmconv.measuring.process.cuda_graphs import Launch
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import GpuKernel
-from tvmconv.runtime.cuda.device import Gpu
+from tvmconv.runtime.cuda.device import Gpu, size
 from tvmconv.runtime.cuda.kernel import BoundGpuKernel
 
 CACHES = ("warm", "cold")
@@ -56,13 +54,12 @@ def flush_bytes(l2_bytes: int) -> int:
 def _touched(spec: ConvSpec) -> int:
     """Bytes that a launch reads or writes: a 1x1 layer of stride 2 skips three pixels of four."""
     read = 1.0
-    for size, taps, outputs in (
+    for extent, taps, outputs in (
         (spec.in_height, spec.kernel_height, spec.out_height),
         (spec.in_width, spec.kernel_width, spec.out_width),
     ):
-        read *= min(1.0, taps * outputs / max(1, size))
-    data = math.prod(spec.input_shape) * oracle.numpy_dtype(spec.dtype).itemsize
-    return int(spec.bytes - (1.0 - read) * data)
+        read *= min(1.0, taps * outputs / max(1, extent))
+    return int(spec.bytes - (1.0 - read) * size(spec.input_shape, spec.dtype))
 
 
 class Tensors:
@@ -75,12 +72,12 @@ class Tensors:
     def __init__(self, gpu: Gpu, spec: ConvSpec, here: Mapping[str, Any], count: int) -> None:
         """``here`` are the arguments on the GPU, by their names in `oracle`; they are the first copy."""
         self._gpu, self._spec, self._here = gpu, spec, dict(here)
-        size = math.prod(spec.output_shape) * oracle.numpy_dtype(spec.out_dtype).itemsize
+        room = size(spec.output_shape, spec.out_dtype) + 2 * GUARD
         inputs = [{name: here.get(name) for name in ("data", "residual")}]
         inputs += [
             {name: self._copy(one) for name, one in inputs[0].items()} for _ in range(count - 1)
         ]
-        outputs = [gpu.empty((size + 2 * GUARD,), "uint8") for _ in inputs]
+        outputs = [gpu.empty((room,), "uint8") for _ in inputs]
         self._places = [(*one.values(), out) for one, out in zip(inputs, outputs, strict=True)]
         self.around = outputs[0]
         gpu.synchronize(0)
@@ -93,9 +90,9 @@ class Tensors:
     def _copy(self, tensor: Any) -> Any:
         if tensor is None:
             return None
-        made = self._gpu.empty(tuple(tensor.shape), str(tensor.dtype))
-        count = math.prod(tensor.shape) * oracle.numpy_dtype(str(tensor.dtype)).itemsize
-        self._gpu.copy(int(made.data_ptr()), int(tensor.data_ptr()), count, 0)
+        form = tuple(tensor.shape), str(tensor.dtype)
+        made = self._gpu.empty(*form)
+        self._gpu.copy(int(made.data_ptr()), int(tensor.data_ptr()), size(*form), 0)
         return made
 
 

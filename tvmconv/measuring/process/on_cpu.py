@@ -17,8 +17,10 @@ from tvmconv.measuring.process.candidate import PACK, Built
 from tvmconv.measuring.process.libraries import Libraries, open_kernels, open_runtime
 from tvmconv.measuring.roof import timing
 from tvmconv.measuring.roof.probe import Probe, Roof
+from tvmconv.problem import calling
+from tvmconv.problem.calling import Role
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import arrays, tensors
+from tvmconv.runtime import arrays
 
 # A run fills 3 ms and there are 3, each between two looks at the machine's speed.
 _REPEATS, _LEAST_MS, _LOOK_MS = 3, 3.0, 1.0
@@ -166,7 +168,7 @@ class Stand:
         arguments = oracle.random_arguments(spec, seed=0)
         expected = oracle.conv(spec, **arguments)
         aligned = {name: arrays.aligned_copy(array) for name, array in arguments.items()}
-        out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
+        out = arrays.empty(calling.signature(spec)["out"]).reshape(spec.output_shape)
         self._layers[key] = _Layer(spec, aligned, expected, out, oracle.within(spec, expected))
         while len(self._layers) > _LAYERS_KEPT:
             old, _ = self._layers.popitem(last=False)
@@ -180,16 +182,10 @@ class Stand:
         layer = self._layer(key)
         spec, out = layer.spec, layer.out
         module = open_kernels(built.library)
-        images = {
-            name: array.reshape((spec.batch, *array.shape[-3:]))
-            for name, array in layer.arguments.items()
-            if name in ("data", "residual")
-        }
-        called = [images["data"], self._weights(key, layer, built)]
-        called += [layer.arguments["bias"]] if spec.bias else []
-        called += [images["residual"]] if spec.residual else []
-        called += [out.reshape((spec.batch, *out.shape[-3:]))]
-        pointers = tuple(arrays.array_pointer(array) for array in called)
+        signature = calling.signature(spec, built)
+        given = {**layer.arguments, "filter": self._weights(key, layer, built), "out": out}
+        given |= {each.name: arrays.empty(each) for each in signature.of(Role.SCRATCH)}
+        pointers = tuple(map(arrays.array_pointer, arrays.ordered(signature, given)))
         out.view(np.uint8)[...] = (
             0xFF  # NaN in every float format, -1 in int32: an element never written shows
         )
@@ -203,9 +199,7 @@ class Stand:
             return weights
         place = (key, built.pack_library)
         if place not in self._packed:
-            packed = arrays.empty_aligned(
-                built.packed_shape, tensors.numpy_dtype(built.packed_dtype)
-            )
+            packed = arrays.empty(calling.signature(layer.spec, built)["filter"])
             pack = open_kernels(built.pack_library)[PACK]
             pack(arrays.array_pointer(weights), arrays.array_pointer(packed))
             self._packed[place] = packed

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.building.compile import compile_functions
-from tvmconv.checking import oracle
 from tvmconv.errors import BuildError
 from tvmconv.hardware import Function, Machine
 from tvmconv.measuring.simulate.caches import Caches
 from tvmconv.measuring.simulate.emulator import Counts, Emulator
+from tvmconv.problem import calling
+from tvmconv.problem.calling import Role
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.runtime import arrays
 
 Array = npt.NDArray[Any]
 
@@ -46,22 +48,19 @@ def run(
     reads or writes where no array is, MissingToolError without the emulator.
     """
     emulator = Emulator(content)
-    weights = np.ascontiguousarray(arguments["filter"])
-    if function.pack is not None:
-        packed = np.zeros(function.packed_shape, oracle.numpy_dtype(function.packed_dtype))
-        emulator.call("pack", [weights, packed])
-        weights = packed
-    images = [_as_called(spec, arguments["data"]), weights]
-    if spec.bias:
-        images.append(arguments["bias"])
-    if spec.residual:
-        images.append(_as_called(spec, arguments["residual"]))
-    # Not a number, as floats of any width: what is left as it was is found by the comparison.
-    out = np.empty(spec.output_shape, oracle.numpy_dtype(spec.out_dtype))
-    out.view(np.uint8)[...] = 0xFF
-    called = _as_called(spec, out)
-    counts = emulator.call("main", [*images, called], caches)
-    return counts, called.reshape(spec.output_shape)
+    signature = calling.signature(spec, function)
+    given = {name: np.ascontiguousarray(array) for name, array in arguments.items()}
+    if signature["filter"].packed:
+        packed = arrays.empty(signature["filter"])
+        packed[...] = 0
+        emulator.call("pack", [given["filter"], packed])
+        given["filter"] = packed
+    for operand in signature.of(Role.SCRATCH, Role.OUTPUT):
+        given[operand.name] = arrays.empty(operand)
+        # Not a number, as floats of any width: what is left as it was is found by the comparison.
+        given[operand.name].view(np.uint8)[...] = 0xFF
+    counts = emulator.call("main", arrays.ordered(signature, given), caches)
+    return counts, given["out"].reshape(spec.output_shape)
 
 
 def simulate(
@@ -74,8 +73,3 @@ def simulate(
             "`tvmconv machines` lists them."
         )
     return run(object_file(function, machine), spec, function, arguments)
-
-
-def _as_called(spec: ConvSpec, array: Array) -> Array:
-    """Images of any rank as kernels take them: with one batch dimension."""
-    return np.ascontiguousarray(array).reshape((spec.batch, *array.shape[-3:]))
