@@ -6,6 +6,7 @@ from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Machine
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.shared import tile_costs
 from tvmconv.schedules.shared.dense import DenseDecisions
 
 

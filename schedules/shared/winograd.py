@@ -11,7 +11,7 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.compute import conv2d_winograd
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Decisions, Function, Machine
-from tvmconv.lowering.interface import SPLIT_AT, prim_func, with_interface
+from tvmconv.lowering.interface import SPLIT_AT, aligned_arrays, prim_func, with_interface
 from tvmconv.lowering.prefetching import PANEL, TILES
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
@@ -59,7 +59,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
     _schedule(loops, spec, machine, typed)
     return Function(
-        with_interface(loops.mod["main"], {}, aligned=frozenset({"filter"})),
+        with_interface(loops.mod["main"], {}, aligned_arrays(spec)),
         _pack(spec, outputs, block),
         conv2d_winograd.packed_filter_shape(spec, outputs, block),
     )
