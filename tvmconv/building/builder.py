@@ -5,26 +5,24 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import hardware
+from tvmconv import hardware, writing
 from tvmconv.building import cross, toolchain
 from tvmconv.building.cuda import fatbin
 from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.bundle import manifest, publishing
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.choice import Choice, choose
+from tvmconv.records.choice import Selection, choose
 from tvmconv.version import __version__
 
 if TYPE_CHECKING:
     from tvmconv.hardware import Function, HardwarePack, Machine
 
-Choices = Mapping[str, Choice]
 Progress = Callable[[str, int, int], None]
 
 
@@ -34,7 +32,7 @@ class Request:
 
     machine: Machine
     pack: HardwarePack
-    choices: Choices
+    choices: Mapping[str, Selection]
 
 
 def build(
@@ -111,8 +109,8 @@ def build_requests(
     target = Path(os.path.abspath(output))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        staging = Path(scratch) / "bundle"
+    with writing.scratch(f".{target.name}-", target.parent) as scratch:
+        staging = scratch / "bundle"
         staging.mkdir(mode=0o755)
         variants = [_variant(specs, request, staging, report) for request in _ordered(requests)]
         manifest.write_manifest(staging, _manifest(specs, variants))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv import errors
-from tvmconv.files import decode
+from tvmconv.files import decode, read_json
 
 FORMAT = 3  # 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory
 MANIFEST_NAME = "manifest.json"
@@ -179,14 +179,14 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         what = "is a file" if directory.exists() else "does not exist"
         raise errors.BundleError(f"{directory} {what}; a bundle is a directory made by: {REBUILD}")
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
+        body = read_json(file)
     except FileNotFoundError:
         raise errors.BundleError(
             f"{directory} holds no {MANIFEST_NAME}, so it is no bundle; make one with: {REBUILD}"
         ) from None
     except OSError as error:
         raise errors.BundleError(f"{file} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise errors.BundleError(
             f"{file} is truncated or damaged ({error}); copy the bundle again, or: {REBUILD}"
         ) from error
