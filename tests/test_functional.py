@@ -17,6 +17,7 @@ from tvmconv.building import kernel_cache
 from tvmconv.checking import oracle
 from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
 from tvmconv.records import choice, log
+from tvmconv.records.record import Record
 
 FUNCTIONS = {"conv2d": tvmconv.conv2d, "depthwise_conv2d": tvmconv.depthwise_conv2d}
 SPEC_OF = {"conv2d": spec_of_conv2d_call, "depthwise_conv2d": spec_of_depthwise_call}
@@ -283,7 +284,7 @@ def test_a_new_record_makes_a_new_kernel(tmp_path):
         for point in hardware.space(default.schedule, SPEC, machine)
         if point != default.decisions
     )
-    record = log.Record(
+    record = Record(
         SPEC.key, default.schedule.name, tuned, 1.0, 2.0, machine.name, "test", 1, "0.27",
         "2026-01-01", 1, "not at all",
     )  # fmt: skip

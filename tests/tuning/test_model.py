@@ -13,7 +13,8 @@ from tvmconv import hardware
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.problem import workloads
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.log import Record, write
+from tvmconv.records.log import write
+from tvmconv.records.record import Record
 from tvmconv.tuning import features
 from tvmconv.tuning.model import CostModel
 from tvmconv.tuning.priors import suggestions
