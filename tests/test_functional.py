@@ -285,8 +285,8 @@ def test_a_new_record_makes_a_new_kernel(tmp_path):
         if point != default.decisions
     )
     record = Record(
-        SPEC.key, default.schedule.name, tuned, 1.0, 2.0, machine.name, "test", 1, "0.27",
-        "2026-01-01", 1, "not at all",
+        SPEC.key, default.schedule.name, tuned, 1.0, 2.0, "measured", machine.name, "test", None,
+        "here", None, 1, "warm", 11, 1, "0.27", "2026-01-01",
     )  # fmt: skip
     (file,) = log.write(log.user_directory(), [record])
     assert file.is_relative_to(tmp_path)

@@ -289,7 +289,8 @@ def test_ctrl_c_while_another_process_writes_changes_nothing(name, command, tmp_
 
 NO_SPACE = """
 import resource, sys
-from tvmconv import cli, hardware
+from tvmconv import hardware
+from tvmconv.commands import cli
 hardware.working_packs()  # loading them may write caches
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 sys.exit(cli.main(["logs", *sys.argv[1:]]))

@@ -19,6 +19,7 @@ from tuners import (
 
 from tvmconv import hardware
 from tvmconv.commands import cli
+from tvmconv.hardware import host
 from tvmconv.measuring.process.candidate import Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec

@@ -343,7 +343,7 @@ def test_fields_of_a_later_release_are_kept(tmp_path):
 def test_a_later_format_is_an_error_that_says_to_upgrade(tmp_path):
     file = write_line(tmp_path, altered(format=3), before=altered() + "\n")
 
-    with pytest.raises(RecordError, match="line 2: a later tvmconv .* format 3") as caught:
+    with pytest.raises(RecordError, match=r"line 2: a later tvmconv .* format 3") as caught:
         log.write(tmp_path, [record(OTHER)])
 
     assert str(file) in str(caught.value)

@@ -20,6 +20,7 @@ from tvmconv.hardware import cuda_driver, find_machine
 from tvmconv.measuring.places import batch as batches
 from tvmconv.measuring.places import batch_measuring, batch_results
 from tvmconv.measuring.places.batch_results import Final, Header, Timed
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec

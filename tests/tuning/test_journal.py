@@ -14,6 +14,7 @@ import pytest
 from tuners import DEPTHWISE, POINTWISE, THREE, plan_for, trial
 
 from tvmconv.errors import TuningError
+from tvmconv.hardware import host
 from tvmconv.measuring.process.candidate import Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.tuning import journal as journals

@@ -149,8 +149,8 @@ def test_a_model_of_other_features_or_from_elsewhere_is_ignored(tmp_path):
 
 def record_of(spec: ConvSpec, candidate: Candidate) -> Record:
     return Record(
-        spec.key, candidate.schedule, dict(candidate.decisions), 1.0, 2.0, MACHINE.name, "a CPU", 1,
-        "0.27.0", "2026-01-01", 9, "in a test",
+        spec.key, candidate.schedule, dict(candidate.decisions), 1.0, 2.0, "measured", MACHINE.name,
+        "a CPU", None, "here", None, 1, "warm", 11, 9, "0.27.0", "2026-01-01",
     )  # fmt: skip
 
 

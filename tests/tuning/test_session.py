@@ -22,6 +22,7 @@ from tvmconv.hardware import host
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log, upkeep
+from tvmconv.records.record import Record
 from tvmconv.tuning import opening, session
 from tvmconv.tuning.search import BATCH, all_candidates
 
