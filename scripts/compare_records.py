@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv import hardware
-from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.problem import workloads
 from tvmconv.records.choice import choose
@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     machine, pack = hardware.find_machine(args.machine)
     rows: list[dict[str, Any]] = []
-    with Measurer(machine) as measurer:
+    with Here().open(machine) as measurer:
         for layer in workloads.resolve(args.workload).entries:
             chosen = [choose(layer.spec, machine, pack, [d]) for d in (args.one, args.other)]
             candidates = [Candidate(c.schedule.name, c.decisions) for c in chosen]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv import hardware
-from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process.candidate import Candidate, Identity, Measurement
 from tvmconv.problem import workloads
 from tvmconv.tuning.model import CostModel
@@ -67,7 +67,7 @@ def main() -> None:
 def measured(spec: Any, machine: Any, pack: Any) -> list[tuple[str, dict[str, Any], float | None]]:
     """Every candidate's time beside the default's."""
     space = all_candidates(spec, machine, pack)
-    with Measurer(machine) as measurer:
+    with Here().open(machine) as measurer:
         (default,) = measurer.measure(spec, defaults(spec, machine, pack)[:1])
         trials = measurer.measure(spec, space, default.seconds or float("inf"), yardstick=default)
     return [(t.candidate.schedule, dict(t.candidate.decisions), t.seconds) for t in trials]

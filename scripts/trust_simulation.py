@@ -28,7 +28,7 @@ from tvmconv import hardware
 from tvmconv.building import toolchain
 from tvmconv.checking import oracle
 from tvmconv.commands.show import tables
-from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process import libraries
 from tvmconv.measuring.process.candidate import PACK, Built, Candidate
 from tvmconv.measuring.process.compiling import Compilers
@@ -61,7 +61,7 @@ def measure(layer: str, table: Path, count: int) -> None:
     draw = random.Random(spec.key)  # noqa: S311 - reproducible on purpose
     wanted = {each.identity: each for each in defaults(spec, machine, pack)}
     wanted |= {each.identity: each for each in draw.sample(space, min(count, len(space)))}
-    with Measurer(machine) as measurer:
+    with Here().open(machine) as measurer:
         roof = measurer.roof()
         (default,) = measurer.measure(spec, list(wanted.values())[:1])
         rest = measurer.measure(spec, list(wanted.values())[1:], math.inf, yardstick=default)

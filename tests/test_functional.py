@@ -17,6 +17,7 @@ from tvmconv.building import kernel_cache
 from tvmconv.checking import oracle
 from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
 from tvmconv.records import choice, log
+from tvmconv.records.record import Record
 from tvmconv.runtime import tensors
 
 FUNCTIONS = {"conv2d": tvmconv.conv2d, "depthwise_conv2d": tvmconv.depthwise_conv2d}
@@ -289,9 +290,9 @@ def test_a_new_record_makes_a_new_kernel(tmp_path):
         for point in hardware.space(default.schedule, SPEC, machine)
         if point != default.decisions
     )
-    record = log.Record(
-        SPEC.key, default.schedule.name, tuned, 1.0, 2.0, machine.name, "test", 1, "0.27",
-        "2026-01-01", 1, "not at all",
+    record = Record(
+        SPEC.key, default.schedule.name, tuned, 1.0, 2.0, "measured", machine.name, "test", None,
+        "here", None, 1, "warm", 11, 1, "0.27", "2026-01-01",
     )  # fmt: skip
     (file,) = log.write(log.user_directory(), [record])
     assert file.is_relative_to(tmp_path)

@@ -15,6 +15,7 @@ ROOMS = (
     "",  # tvmconv/__init__.py
     "errors",
     "files",
+    "writing",
     "problem",
     "edge_cases",  # a door to problem/, for packs
     "compute",

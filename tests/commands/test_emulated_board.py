@@ -17,7 +17,7 @@ from tvmconv.checking import contract
 from tvmconv.hardware import host
 from tvmconv.problem.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.choice import Choice
+from tvmconv.records.choice import Selection
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -49,7 +49,7 @@ def bundles(machine, folder, specs):
     for spec in specs:
         accepting = [schedule for schedule in pack.schedules if schedule.accepts(spec, machine)]
         for rank, schedule in enumerate(accepting):
-            choice = Choice(spec, schedule, schedule.default(spec, machine), None)
+            choice = Selection(spec, schedule, schedule.default(spec, machine), None)
             ranks.setdefault(rank, {})[spec] = choice
     for rank, choices in ranks.items():
         request = builder.Request(machine, pack, {spec.key: c for spec, c in choices.items()})

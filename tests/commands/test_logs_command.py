@@ -31,7 +31,7 @@ pytest_plugins = ("logs_fixtures",)
 # Which of two records is better
 
 WORSE_TO_BETTER = (
-    {"measured": "simulated", "microseconds": 10.0},
+    {"how": "simulated", "place": "simulated", "microseconds": 10.0},
     {"tvm": "0.1.0", "microseconds": 20.0},
     {"microseconds": 95.0, "date": "2026-12-31"},
     {"microseconds": 80.0, "date": "2026-01-01"},
@@ -57,7 +57,10 @@ def test_a_record_is_not_better_than_itself_or_one_as_good():
 def test_better_says_what_decided():
     assert upkeep.better(record(microseconds=50), record()) == "gain 2.000 beats gain 1.250"
     assert "TVM 0.1" in upkeep.better(record(), record(tvm="0.1"))
-    assert upkeep.better(record(), record(measured="simulated")) == "measured beats simulated"
+    assert (
+        upkeep.better(record(), record(how="simulated", place="simulated"))
+        == "measured beats simulated"
+    )
 
 
 # merge

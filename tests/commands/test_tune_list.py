@@ -19,11 +19,12 @@ from tuners import (
 
 from tvmconv import hardware
 from tvmconv.commands import cli
+from tvmconv.hardware import host
 from tvmconv.measuring.process.candidate import Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
-from tvmconv.tuning import plan
+from tvmconv.records.record import Record
 from tvmconv.tuning.journal import Conclusion, Journal
 from tvmconv.tuning.plan import conditions_name
 
@@ -58,9 +59,9 @@ def run(capsys):
     return run
 
 
-def record_for(spec: ConvSpec, schedule: str | None = None) -> log.Record:
+def record_for(spec: ConvSpec, schedule: str | None = None) -> Record:
     default = default_of(spec, MACHINE)
-    return log.Record(
+    return Record(
         key=spec.key,
         schedule=schedule or default.schedule,
         decisions=dict(default.decisions),
@@ -72,7 +73,12 @@ def record_for(spec: ConvSpec, schedule: str | None = None) -> log.Record:
         tvm="0.27.0",
         date="2026-01-01",
         trials=8,
-        measured="in a test",
+        how="measured",
+        driver=None,
+        place="here",
+        board=None,
+        cache="warm",
+        rounds=11,
     )
 
 
@@ -81,14 +87,14 @@ def listed(tmp_path):
     """Arguments for layers in all states."""
     logs = tmp_path / "logs"
     log.write(logs, [record_for(POINTWISE), record_for(DEPTHWISE, "x86.depthwise_conv2d.gone")])
-    journal = Journal(logs, MACHINE, conditions_name(Conditions()))
+    journal = Journal(logs, MACHINE, conditions_name(host.cpu_name(), Conditions()))
     for spec in (POINTWISE, THREE, TWO, FIVE):
         first = Measurement(default_of(spec, MACHINE), 3e-6)
         journal.add(spec.key, [first, trial(1, 2e-6), trial(2, None, "crashed"), trial(3, 4e-6)])
     journal.conclude(POINTWISE.key, Conclusion(4, 4, 1.5, "", "session"))
     journal.conclude(THREE.key, Conclusion(4, 4, 0.9, "nothing beats the default", "session"))
     journal.conclude(FIVE.key, Conclusion(4, 4, None, "the default itself fails", "session"))
-    cold = Journal(logs, MACHINE, conditions_name(Conditions(cache="cold")))
+    cold = Journal(logs, MACHINE, conditions_name(host.cpu_name(), Conditions(cache="cold")))
     cold.add(MISSING.key, [trial(1)])
     keys = tmp_path / "keys.txt"
     keys.write_text("".join(f"{spec.key}\n" for spec in (*STATES, EMPTY, POINTWISE)))
@@ -136,12 +142,12 @@ def test_trials_of_other_conditions_are_another_list(run, listed):
 
 
 def test_trials_of_boards_and_batches_are_counted(run, listed, tmp_path):
-    for number, place in enumerate(("rpc-rpi4", plan.OFFLINE)):
-        journal = Journal(tmp_path / "logs", MACHINE, conditions_name(Conditions(), place))
+    for number, place in enumerate(("rpc-rpi4", "offline")):
+        journal = Journal(tmp_path / "logs", MACHINE, conditions_name(place, Conditions()))
         for spec in (TWO, MISSING):
             journal.add(spec.key, [trial(each) for each in range(number + 1)])
         journal.conclude(MISSING.key, Conclusion(1, 1, 0.9, "nothing beats the default", "session"))
-    threads = Journal(tmp_path / "logs", MACHINE, conditions_name(Conditions(11), "rpc-rpi4"))
+    threads = Journal(tmp_path / "logs", MACHINE, conditions_name("rpc-rpi4", Conditions(11)))
     threads.add(TWO.key, [trial(1)])
     found = {each["key"]: each for each in json.loads(run(*listed, "--json")[1])}
 
@@ -169,7 +175,7 @@ def test_a_record_of_another_epilogue_stands_in_until_the_layer_is_searched(run,
     arguments = [activated.key, *listed[1:], "--json"]
 
     (before,) = json.loads(run(*arguments)[1])
-    journal = Journal(tmp_path / "logs", MACHINE, conditions_name(Conditions()))
+    journal = Journal(tmp_path / "logs", MACHINE, conditions_name(host.cpu_name(), Conditions()))
     journal.add(activated.key, [trial(1)])
     journal.conclude(activated.key, Conclusion(1, 1, 0.95, "nothing beats the default", "session"))
     (after,) = json.loads(run(*arguments)[1])

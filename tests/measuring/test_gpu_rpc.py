@@ -27,7 +27,7 @@ from tvmconv.hardware import cuda_driver, host
 from tvmconv.measuring.places.boards import Fleet
 from tvmconv.measuring.process import compiling
 from tvmconv.measuring.process.candidate import Candidate
-from tvmconv.measuring.process.device import Here
+from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
@@ -118,7 +118,7 @@ def measure(fleet, built, default=None):
 def test_a_card_measures_over_rpc(card, fleet, built):
     card("H100")
     boards = fleet()
-    assert boards.here == Here(gpu_bundles.H100.name, DRIVER)
+    assert boards.processor == Processor(gpu_bundles.H100.name, DRIVER)
 
     (default,) = measure(boards, built[:1])
     assert default.error is None
@@ -145,7 +145,12 @@ def test_tune_on_two_cards_writes_a_record_as_local_tuning_does(
 
     (entry,) = log.read_log(tmp_path / "logs" / "sm_90" / "conv2d.jsonl")
     record = entry.record
-    assert record.measured.startswith(f"over RPC, key {where.key}, {DRIVER}, {cache} cache, median")
+    assert (record.place, record.board, record.driver, record.cache) == (
+        "rpc",
+        where.key,
+        DRIVER,
+        cache,
+    )
     assert (record.machine, record.cpu) == ("sm_90", gpu_bundles.H100.name)
     assert record.trials == 6
     assert first.clients == second.clients == 1

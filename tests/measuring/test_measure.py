@@ -11,7 +11,7 @@ import pytest
 from tuners import DEPTHWISE, POINTWISE, THREE, default_of, only_x86
 
 from tvmconv import hardware
-from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process.candidate import Candidate, Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
@@ -70,7 +70,7 @@ def test_bad_candidates_in_a_batch_cost_only_themselves(packs, machine_name):
     for fault in FAULTS[machine_name]:
         batch += [bad(machine_name, fault), good, good]
     told = []
-    with Measurer(machine, timeout_seconds=TIMEOUT) as measurer:
+    with Here(timeout_seconds=TIMEOUT).open(machine) as measurer:
         measurer.start()
         measurer.roof()
         before = children()
@@ -101,7 +101,7 @@ def test_seconds_are_relative_to_the_yardstick_also_in_a_replaced_process(packs)
     """A yardstick said to be ten times slower makes all seconds ten times larger."""
     machine, _ = hardware.find_machine("faulty-kernels")
     good, crash = default_of(POINTWISE, machine.name), bad(machine.name, "kernel_abort")
-    with Measurer(machine) as measurer:
+    with Here().open(machine) as measurer:
         (plain,) = measurer.measure(POINTWISE, [good])
         slow = Measurement(good, 10 * plain.seconds)
         *before, failed = measurer.measure(POINTWISE, [*[good] * 5, crash], yardstick=slow)
@@ -123,7 +123,7 @@ def test_a_comparison_with_a_bad_candidate_says_why_and_the_next_one_works(
 ):
     machine, _ = hardware.find_machine(machine_name)
     good = default_of(POINTWISE, machine_name)
-    with Measurer(machine, timeout_seconds=TIMEOUT) as measurer:
+    with Here(timeout_seconds=TIMEOUT).open(machine) as measurer:
         mixed = measurer.interleave(POINTWISE, [good, bad(machine_name, fault)], rounds=2)
         sound = measurer.interleave(POINTWISE, [good, good], rounds=2)
 
@@ -139,7 +139,7 @@ def test_comparing_times_every_candidate_in_every_round_and_process():
     default = default_of(THREE, "host")
     schedule = hardware.find_schedule(default.schedule, PACK)
     other = Candidate(default.schedule, hardware.space(schedule, THREE, HERE)[-1])
-    with Measurer(HERE) as measurer:
+    with Here().open(HERE) as measurer:
         processes = measurer.interleave(THREE, [default, other, default], rounds=5, again=2)
 
     assert [[len(times) for times in process] for process in processes] == [[5, 5, 5]] * 2
@@ -148,7 +148,7 @@ def test_comparing_times_every_candidate_in_every_round_and_process():
 
 
 def test_a_closed_measurer_leaves_nothing_and_starts_again(scratch):
-    measurer = Measurer(HERE)
+    measurer = Here().open(HERE)
     for spec in (POINTWISE, DEPTHWISE):
         measurer.start()
         (measured,) = measurer.measure(spec, [default_of(spec, "host")])
@@ -164,12 +164,12 @@ def test_a_closed_measurer_leaves_nothing_and_starts_again(scratch):
 
 
 def test_nothing_to_measure_is_no_question():
-    with Measurer(HERE) as measurer:
+    with Here().open(HERE) as measurer:
         assert measurer.measure(POINTWISE, []) == []
 
 
 def test_the_roof_is_what_this_machine_does():
-    with Measurer(HERE) as measurer:
+    with Here().open(HERE) as measurer:
         roof = measurer.roof()
 
     assert 1e9 < roof.fed_flops_per_second < 2e12
@@ -183,7 +183,7 @@ def test_a_filter_from_memory_costs_more_than_one_from_the_cache():
     default = default_of(spec, "host")
     medians, fastest = {}, {}
     for cache in ("warm", "cold"):
-        with Measurer(HERE, Conditions(1, cache)) as measurer:
+        with Here().open(HERE, Conditions(1, cache)) as measurer:
             measured = measurer.measure(spec, [default] * 5)
             ((rounds,),) = measurer.interleave(spec, [default], rounds=9)
         assert [each.error for each in measured] == [None] * 5
@@ -199,7 +199,7 @@ def test_a_filter_from_memory_costs_more_than_one_from_the_cache():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
 def test_every_dtype_can_be_measured_cold(dtype):
     spec = ConvSpec.conv2d((2, 7, 7, 16), (3, 3, 16, 32), bias=True, residual=True, dtype=dtype)
-    with Measurer(HERE, Conditions(1, "cold")) as measurer:
+    with Here().open(HERE, Conditions(1, "cold")) as measurer:
         (measured,) = measurer.measure(spec, [default_of(spec, "host")])
 
     assert measured.error is None
@@ -207,7 +207,7 @@ def test_every_dtype_can_be_measured_cold(dtype):
 
 
 def test_a_call_of_two_threads_is_measured():
-    with Measurer(HERE, Conditions(2, "warm")) as measurer:
+    with Here().open(HERE, Conditions(2, "warm")) as measurer:
         (measured,) = measurer.measure(THREE, [default_of(THREE, "host")])
 
     assert measured.error is None

@@ -21,7 +21,6 @@ from tvmconv import hardware
 from tvmconv.commands import cli
 from tvmconv.errors import TuningError
 from tvmconv.hardware import host
-from tvmconv.measuring.places.here import Measurer
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.records import log
 from tvmconv.tuning.search import all_candidates
@@ -56,7 +55,11 @@ def test_tuning_over_rpc_writes_a_record(packs, tracker, start, where, tmp_path,
     assert cli.main(list(map(str, words))) == 0, capsys.readouterr().err
 
     (entry,) = log.read_log(tmp_path / "logs" / "slow-default" / "conv2d.jsonl")
-    assert entry.record.measured.startswith(f"over RPC, key {where.key}, warm cache")
+    assert (entry.record.place, entry.record.board, entry.record.cache) == (
+        "rpc",
+        where.key,
+        "warm",
+    )
     assert entry.record.cpu == host.cpu_name()
     assert entry.record.trials == 12
     assert entry.record.gain > 1.5
@@ -72,7 +75,7 @@ def test_a_board_without_tvm_measures(packs, start, where, tmp_path):
     )  # fmt: skip
     board.wait_until_known()
     machine, _ = hardware.find_machine("host")
-    with Measurer(machine, boards=where) as measurer:
+    with where.open(machine) as measurer:
         (measured,) = measurer.measure(POINTWISE, [default_of(POINTWISE, machine.name)])
     board.end()
     assert measured.error is None
@@ -89,7 +92,7 @@ def test_bad_candidates_cost_only_themselves(packs, start, where):
     }
     names = [f"faulty-kernels.faulty.{name}" for name in bad]
     batch = [good, *(Candidate(name, good.decisions) for name in names), good]
-    with Measurer(machine, boards=where) as measurer:
+    with where.open(machine) as measurer:
         (default,) = measurer.measure(POINTWISE, batch[:1])
         measured = measurer.measure(POINTWISE, batch[1:], yardstick=default)
     assert board.clients == 1  # the connection outlived them
@@ -109,7 +112,7 @@ def test_a_board_that_dies_costs_no_measurement_and_is_taken_back(packs, start, 
         if len(told) == 5:
             lost.end()
 
-    with Measurer(machine, boards=where) as measurer:
+    with where.open(machine) as measurer:
         (default,) = measurer.measure(POINTWISE, candidates[:1])
         measured = measurer.measure(POINTWISE, candidates, done=done, yardstick=default)
         assert lost.process.poll() is not None
@@ -128,7 +131,7 @@ def test_a_board_that_hangs_is_given_up(packs, start, where, monkeypatch):
     stuck, _ = start(), start()
     machine, _ = hardware.find_machine("slow-default")
     candidates = some(machine.name, 6)
-    with Measurer(machine, boards=where) as measurer:
+    with where.open(machine) as measurer:
         (default,) = measurer.measure(POINTWISE, candidates[:1])
         measurer.measure(POINTWISE, candidates[:4], yardstick=default)
         os.killpg(stuck.process.pid, signal.SIGSTOP)
@@ -144,7 +147,7 @@ def test_four_slow_boards_measure_more_than_one(packs, start, where):
     for count in (1, 4):
         for _ in range(count if count == 1 else count - 1):
             start(sys.executable, "-c", SLOW)
-        with Measurer(machine, boards=where) as measurer:
+        with where.open(machine) as measurer:
             (default,) = measurer.measure(POINTWISE, candidates[:1])
             measurer.measure(POINTWISE, candidates[:4], yardstick=default)  # all are connected
             begin = time.monotonic()
@@ -181,7 +184,7 @@ def test_a_board_of_another_architecture_says_so(start, where):
     start()
     machine, _ = hardware.find_machine("cortex-a72")
     with (
-        Measurer(machine, boards=where) as measurer,
+        where.open(machine) as measurer,
         pytest.raises(TuningError, match="cortex-a72 is not this board, which lacks"),
     ):
         measurer.measure(POINTWISE, [default_of(POINTWISE, machine.name)])

@@ -11,6 +11,7 @@ from tvmconv.building import toolchain
 from tvmconv.commands import cli
 from tvmconv.hardware import host
 from tvmconv.records import log
+from tvmconv.records.record import Record
 
 pytest_plugins = ("rpc_fixtures",)
 pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -46,7 +47,7 @@ def test_a_kernel_that_crashes_on_the_board_has_no_time(
 ):
     start()
     machine = "faulty-kernels"
-    record = log.Record(
+    record = Record(
         key=POINTWISE.key,
         schedule=f"{machine}.faulty.kernel_segfault",
         decisions=dict(default_of(POINTWISE, machine).decisions),
@@ -58,7 +59,12 @@ def test_a_kernel_that_crashes_on_the_board_has_no_time(
         tvm=toolchain.tvm_version(),
         date="2026-01-01",
         trials=8,
-        measured="in a test",
+        how="measured",
+        driver=None,
+        place="here",
+        board=None,
+        cache="warm",
+        rounds=11,
     )
     log.write(tmp_path, [record])
     words = [POINTWISE.key, "--machine", machine, "--logs", tmp_path]

@@ -128,7 +128,7 @@ def test_tuning_goes_through_the_tunnel_of_the_docs_and_no_other_way(
         ssh.wait(30)
 
     (entry,) = log.read_log(tmp_path / "logs" / "slow-default" / "conv2d.jsonl")
-    assert entry.record.measured.startswith("over RPC, key ssh")
+    assert (entry.record.place, entry.record.board) == ("rpc", "ssh")
     assert entry.record.trials == 6
     # Without ssh neither side reaches the other, and the board's server ends with it.
     addresses = ("127.0.0.1", port), (BOARD, of_tracker), (BOARD, port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -24,11 +23,12 @@ from record_writers import (
 
 from tvmconv.errors import RecordError, TuningError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records import choice, log
+from tvmconv.records import choice, log, upkeep
+from tvmconv.records.record import Record, encode, parse
 
 
 def without(field: str) -> str:
-    fields = dataclasses.asdict(record())
+    fields = encode(record())
     del fields[field]
     return json.dumps(fields)
 
@@ -93,9 +93,9 @@ def test_empty_lines_are_skipped_and_counted(tmp_path):
 OUT_OF_SPACE = """
 import json, pathlib, resource, sys
 from tvmconv.errors import TuningError
-from tvmconv.records import log
+from tvmconv.records import log, record
 directory, lines = map(pathlib.Path, sys.argv[1:])
-records = [log.parse_record(json.loads(line)) for line in lines.read_text().splitlines()]
+records = [record.parse(json.loads(line)) for line in lines.read_text().splitlines()]
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     log.write(directory, records)
@@ -205,27 +205,51 @@ def test_a_record_serves_other_epilogues_unless_they_have_records_of_their_own(t
         assert choice.choose(spec, MACHINE, PACK, [user, shipped]).entry is None
 
 
+# As every release before format 2 wrote it.
+FORMAT_1 = {
+    name: getattr(record(), name)
+    for name in ("key", "schedule", "decisions", "microseconds", "default_microseconds")
+} | {
+    "machine": MACHINE.name,
+    "cpu": "A CPU",
+    "threads": 1,
+    "tvm": record().tvm,
+    "date": "2026-01-31",
+    "trials": 64,
+    "measured": "over RPC, key rpi4, driver 580.65, CUDA 13, cold cache, median of 11 rounds interleaved "
+    "with the default, mean of 2 processes, the gain is the smaller of them",
+}
 DAMAGED = {
     "torn": (altered()[:-20], "not a tuning record"),
     "not_json": ("microseconds: 3", "not a tuning record"),
     "zero_time": (altered(microseconds=0), "microseconds is 0"),
     "negative_time": (altered(default_microseconds=-1.5), "default_microseconds is -1.5"),
-    "no_number": (altered(microseconds=float("nan")), "microseconds is nan"),
-    "infinite": (altered(microseconds=float("inf")), "microseconds is inf"),
+    "no_number": (altered(microseconds=float("nan")), "NaN is no number"),
+    "infinite": (altered(microseconds=float("inf")), "Infinity is no number"),
     "no_text": ("\udcff\udcfe", "not a tuning record"),
     "two_records": (altered() + altered(), "not a tuning record"),
     "list": ("[1, 2]", "an object"),
     "missing_field": (without("threads"), "threads"),
-    "unknown_field": (altered(speed=3), "speed"),
-    "wrong_type": (altered(microseconds="fast"), "microseconds is 'fast'"),
-    "bool_for_int": (altered(threads=True), "threads is True"),
-    "null": (altered(cpu=None), "cpu is None"),
-    "float_for_int": (altered(trials=1.5), "trials is 1.5"),
+    "unknown_field": (json.dumps({**FORMAT_1, "speed": 3}), "speed"),
+    "wrong_type": (altered(microseconds="fast"), "record.microseconds must be float"),
+    "bool_for_int": (altered(threads=True), "record.threads must be int"),
+    "null": (altered(cpu=None), "record.cpu must be str"),
+    "float_for_int": (altered(trials=1.5), "record.trials must be int"),
     "decisions_list": (altered(decisions=[3]), "decisions"),
     "decision_float": (altered(decisions={"pixels": 1.5}), "pixels"),
     "decision_bool": (altered(decisions={"pixels": True}), "pixels"),
     "no_key": (altered(key="conv2d_of_my_dreams"), "conv2d_of_my_dreams"),
     "illegal_key": (altered(key=CONV.key.replace("1x1x64x64", "1x1x63x64")), "1x1x63x64"),
+    "format_text": (altered(format="2"), "format is '2'"),
+    "format_0": (altered(format=0), "format is 0"),
+    "unknown_how": (altered(how="guessed"), "how is 'guessed'"),
+    "unknown_place": (altered(place="moon"), "place is 'moon'"),
+    "unknown_cache": (altered(cache=None), "cache is None"),
+    "no_rounds": (altered(rounds=0), "rounds is 0"),
+    "contradiction": (altered(how="simulated"), "contradicts place 'here'"),
+    "too_few_times": (altered(times={"chosen": [[1.0]], "default": [[1.0]]}), "11 times"),
+    "sentence_no_text": (json.dumps({**FORMAT_1, "measured": 3}), "measured is a sentence"),
+    "huge_number": (altered().replace("80.5", "1e999"), "1e999 is too large"),
     "deep": ("[" * 100_000, "not a tuning record"),
 }
 
@@ -247,7 +271,7 @@ def test_a_damaged_line_is_an_error_with_file_line_and_remedy(tmp_path, line, de
 
 def test_the_line_of_an_error_is_that_of_sed(tmp_path):
     """A line separator ends a line for str.splitlines, but not for JSON or sed."""
-    measured = altered(measured="here, now").replace("here, now", "here\u2028now")
+    measured = altered(cpu="here, now").replace("here, now", "here\u2028now")
     file = write_line(tmp_path, "{torn", before=measured + "\n")
 
     with pytest.raises(RecordError, match="line 2: not"):
@@ -260,3 +284,77 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
 
     with pytest.raises(RecordError, match=r"conv2d\.jsonl cannot be read"):
         log.find(CONV, MACHINE.name, [tmp_path])
+
+
+# Formats
+
+SENTENCES = {
+    "here, warm cache, median of 11 rounds interleaved": (
+        "measured", "here", None, None, "warm", 11
+    ),
+    "here, driver 580.65, CUDA 13, cold cache, median of 11 rounds interleaved": (
+        "measured", "here", None, "driver 580.65, CUDA 13", "cold", 11
+    ),
+    "over RPC, key rpi4, warm cache, median of 9 rounds interleaved": (
+        "measured", "rpc", "rpi4", None, "warm", 9
+    ),
+    "offline, cold cache, median of 11 rounds interleaved": (
+        "measured", "offline", None, None, "cold", 11
+    ),
+    "simulated: cycles of llvm-mca; warm cache; no clock ran": (
+        "simulated", "simulated", None, None, "warm", None
+    ),
+    "by hand": ("measured", "here", None, None, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_record_of_format_1_is_read_into_the_fields_of_format_2(sentence):
+    found = parse({**FORMAT_1, "measured": sentence})
+
+    told = (found.how, found.place, found.board, found.driver, found.cache, found.rounds)
+    assert told == SENTENCES[sentence]
+    assert found.simulated is sentence.startswith("simulated")
+    assert parse({**FORMAT_1, "measured": sentence, "microseconds": 100.0}).is_default
+
+
+def test_lines_of_format_1_stay_as_they_are_beside_new_ones(tmp_path):
+    old = json.dumps({**FORMAT_1, "default_microseconds": 100.0})
+    file = write_line(tmp_path, old)
+
+    log.write(tmp_path, [record(OTHER)])
+
+    first, second = file.read_text().splitlines()
+    assert first == old
+    assert json.loads(second)["format"] == 2
+    assert [entry.record.key for entry in log.read_log(file)] == [CONV.key, OTHER.key]
+
+
+def test_fields_of_a_later_release_are_kept(tmp_path):
+    file = write_line(tmp_path, altered(watts=3.5, extra={"a": [1]}))
+
+    log.write(tmp_path, [record(OTHER)])
+
+    kept = json.loads(file.read_text().splitlines()[0])
+    assert (kept["watts"], kept["extra"]) == (3.5, {"a": [1]})
+    assert log.find(CONV, MACHINE.name, [tmp_path]).record.microseconds == 80.5
+
+
+def test_a_later_format_is_an_error_that_says_to_upgrade(tmp_path):
+    file = write_line(tmp_path, altered(format=3), before=altered() + "\n")
+
+    with pytest.raises(RecordError, match=r"line 2: a later tvmconv .* format 3") as caught:
+        log.write(tmp_path, [record(OTHER)])
+
+    assert str(file) in str(caught.value)
+    assert "pip install --upgrade tvmconv" in str(caught.value)
+    with pytest.raises(RecordError, match="a later tvmconv"):
+        upkeep.prune(tmp_path, damaged=True)
+
+
+@pytest.mark.parametrize("file", sorted(log.shipped_directory().glob("*/*.jsonl")), ids=str)
+def test_shipped_records_are_written_as_they_are(file):
+    for line in file.read_text().splitlines():
+        found: Record = parse(json.loads(line))
+        assert json.dumps(encode(found)) == line
+        assert found.cache == "warm"

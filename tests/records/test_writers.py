@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from record_writers import (
 from tvmconv.errors import TuningError
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
+from tvmconv.records.record import Record, encode
 
 WRITER = """
 start()
@@ -42,11 +42,11 @@ for _ in records:
 """
 
 
-def start(code: str, directory: Path, records: list[log.Record]) -> subprocess.Popen[str]:
+def start(code: str, directory: Path, records: list[Record]) -> subprocess.Popen[str]:
     """Start a process of the code above, which waits until `go`."""
     handle, lines = tempfile.mkstemp(dir=directory.parent)
     with os.fdopen(handle, "w") as stream:
-        stream.writelines(json.dumps(dataclasses.asdict(each)) + "\n" for each in records)
+        stream.writelines(json.dumps(encode(each)) + "\n" for each in records)
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + code, directory, lines],
         stdin=subprocess.PIPE,
@@ -67,12 +67,12 @@ def go(processes: list[subprocess.Popen[str]]) -> None:
         assert process.returncode == 0
 
 
-def numbered(first: int, count: int, **changes: object) -> list[log.Record]:
+def numbered(first: int, count: int, **changes: object) -> list[Record]:
     specs = [ConvSpec.conv2d((1, n, n, 8), (1, 1, 8, 8)) for n in range(first, first + count)]
     return [record(spec, **changes) for spec in specs]
 
 
-def alternating(first: list[log.Record], second: list[log.Record]) -> list[log.Record]:
+def alternating(first: list[Record], second: list[Record]) -> list[Record]:
     return [each for pair in zip(first, second, strict=True) for each in pair]
 
 

@@ -15,6 +15,7 @@ from tvmconv.checking import contract, oracle
 from tvmconv.problem import workloads
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log, upkeep
+from tvmconv.records.record import Record
 from tvmconv.tuning import plan, status
 
 ALLOWED = dataclasses.replace(CONV, tf32=True)
@@ -74,7 +75,7 @@ def test_a_machine_without_use_for_it_takes_the_record_of_float32(tmp_path, spec
     assert allowed.spec == spec
 
 
-def gpu_record(spec: ConvSpec) -> log.Record:
+def gpu_record(spec: ConvSpec) -> Record:
     found = choice.default_choice(spec, HOPPER, CUDA)
     return record(
         spec, schedule=found.schedule.name, decisions=found.decisions, machine=HOPPER.name

@@ -61,7 +61,7 @@ def test_errors_are_as_small_as_promised(outputs, channels, tmp_path):
     decisions = {**schedule.default(spec, MACHINE), "outputs": outputs, "band": 1}
     decisions |= {"pixels": 4, "order": "data_outer"}
     assert schedule.legal(spec, MACHINE, decisions)
-    chosen = choice.Choice(spec, schedule, decisions, None)
+    chosen = choice.Selection(spec, schedule, decisions, None)
     from tvmconv.building.builder import Request, build_requests
 
     request = Request(MACHINE, PACK, {spec.key: chosen})

@@ -22,7 +22,7 @@ from tvmconv.checking import oracle
 from tvmconv.hardware import cuda_driver
 from tvmconv.measuring.process import cuda_graphs
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.choice import Choice
+from tvmconv.records.choice import Selection
 from tvmconv.runtime import arrays as arrays_of
 from tvmconv.schedules.cuda import PACK
 
@@ -58,7 +58,7 @@ def choice(spec, machine, decisions=None):
     if decisions is not None and not schedule.legal(spec, machine, decisions):
         decisions = {**decisions, "adding": "kernel"}
         assert schedule.legal(spec, machine, decisions), (schedule.name, decisions)
-    return Choice(spec, schedule, decisions or schedule.default(spec, machine), None)
+    return Selection(spec, schedule, decisions or schedule.default(spec, machine), None)
 
 
 def build(folder, arch, specs=SPECS):

@@ -2,7 +2,8 @@
 
 from tvmconv import hardware
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records import choice, log
+from tvmconv.records import choice
+from tvmconv.records.record import Record
 
 PLAIN = ConvSpec.conv2d((1, 6, 5, 8), (3, 3, 8, 16))
 RELU = ConvSpec.conv2d((1, 6, 5, 8), (3, 3, 8, 16), activation="relu")
@@ -26,6 +27,11 @@ def record_for(spec, **changes):
         "tvm": "0.27",
         "date": "2026-01-01",
         "trials": 1,
-        "measured": "not at all",
+        "how": "measured",
+        "driver": None,
+        "place": "here",
+        "board": None,
+        "cache": "warm",
+        "rounds": 11,
     }
-    return log.Record(**{**fields, **changes})
+    return Record(**{**fields, **changes})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from tvmconv import hardware
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
+from tvmconv.records.record import Record, encode
 
 ROOT = Path(__file__).parents[2]
 MACHINE, PACK = hardware.find_machine("x86-64-v3")
@@ -20,7 +20,7 @@ OTHER = ConvSpec.conv2d((1, 7, 7, 64), (3, 3, 64, 64))
 DEPTHWISE = ConvSpec.depthwise_conv2d((1, 14, 14, 64), (3, 3, 64, 1))
 
 
-def record(spec: ConvSpec = CONV, **changes: object) -> log.Record:
+def record(spec: ConvSpec = CONV, **changes: object) -> Record:
     schedule = hardware.schedules_for(spec, MACHINE, PACK)[0]
     fields: dict[str, object] = {
         "key": spec.key,
@@ -34,9 +34,14 @@ def record(spec: ConvSpec = CONV, **changes: object) -> log.Record:
         "tvm": importlib.metadata.version("apache-tvm"),
         "date": "2026-01-31",
         "trials": 64,
-        "measured": "here",
+        "how": "measured",
+        "driver": None,
+        "place": "here",
+        "board": None,
+        "cache": "warm",
+        "rounds": 11,
     }
-    return log.Record(**{**fields, **changes})
+    return Record(**{**fields, **changes})
 
 
 def write_line(directory: Path, line: str, op: str = "conv2d", before: str = "") -> Path:
@@ -47,7 +52,7 @@ def write_line(directory: Path, line: str, op: str = "conv2d", before: str = "")
 
 
 def altered(**changes: object) -> str:
-    return json.dumps({**dataclasses.asdict(record()), **changes})
+    return json.dumps({**encode(record()), **changes})
 
 
 def run(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -64,10 +69,10 @@ def listing(folder: Path) -> list[str]:
 
 PREAMBLE = """
 import json, pathlib, signal, sys
-from tvmconv.records import log
+from tvmconv.records import log, record
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 directory, lines = map(pathlib.Path, sys.argv[1:3])
-records = [log.parse_record(json.loads(line)) for line in lines.read_text().splitlines()]
+records = [record.parse(json.loads(line)) for line in lines.read_text().splitlines()]
 def start():
     print("ready", flush=True)
     sys.stdin.readline()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tvmconv import hardware
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log
+from tvmconv.records.record import Record, encode
 
 ROOT = Path(__file__).parents[2]
 MACHINE, PACK = hardware.find_machine("x86-64-v3")
@@ -19,7 +19,7 @@ SMALL = ConvSpec.conv2d((1, 7, 7, 64), (3, 3, 64, 64))
 DEPTHWISE = ConvSpec.depthwise_conv2d((1, 14, 14, 64), (3, 3, 64, 1))
 
 
-def record(spec: ConvSpec = CONV, on: hardware.Machine = MACHINE, **changes: object) -> log.Record:
+def record(spec: ConvSpec = CONV, on: hardware.Machine = MACHINE, **changes: object) -> Record:
     default = choice.default_choice(spec, on, PACK)
     fields: dict[str, object] = {
         "key": spec.key,
@@ -33,17 +33,22 @@ def record(spec: ConvSpec = CONV, on: hardware.Machine = MACHINE, **changes: obj
         "tvm": metadata.version("apache-tvm"),
         "date": "2026-06-15",
         "trials": 64,
-        "measured": "here",
+        "how": "measured",
+        "driver": None,
+        "place": "here",
+        "board": None,
+        "cache": "warm",
+        "rounds": 11,
     }
-    return log.Record(**{**fields, **changes})
+    return Record(**{**fields, **changes})
 
 
 def line(**changes: object) -> str:
     spec = changes.pop("spec", CONV)
-    return json.dumps(dataclasses.asdict(record(spec, **changes))) + "\n"
+    return json.dumps(encode(record(spec, **changes))) + "\n"
 
 
-def held(directory: Path) -> dict[tuple[str, str], log.Record]:
+def held(directory: Path) -> dict[tuple[str, str], Record]:
     """All records of a directory, by folder and key."""
     return {
         (file.parent.name, entry.record.key): entry.record
@@ -65,7 +70,7 @@ def pruned_directory(directory: Path) -> dict[str, str]:
     """Fill a directory with a record of every kind; returns a part of the reason by key."""
     reasons: dict[str, str] = {}
 
-    def bad(number: int, reason: str, **changes: object) -> log.Record:
+    def bad(number: int, reason: str, **changes: object) -> Record:
         spec = ConvSpec.conv2d((1, number, number, 8), (1, 1, 8, 8))
         reasons[spec.key] = reason
         return record(spec, **changes)

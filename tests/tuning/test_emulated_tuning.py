@@ -16,7 +16,7 @@ from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
 from tvmconv.tuning.journal import Journal
-from tvmconv.tuning.plan import OFFLINE, RPC, conditions_name
+from tvmconv.tuning.plan import conditions_name
 
 pytest_plugins = ("rpc_fixtures",)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -42,7 +42,7 @@ def test_a_session_over_rpc_with_the_server_on_the_board(tracker, tmp_path):
     finally:
         board.end()
 
-    journal = Journal(logs, CPU, conditions_name(Conditions(), f"{RPC}-emulated"))
+    journal = Journal(logs, CPU, conditions_name("rpc-emulated", Conditions()))
     memory = journal.read(SPEC.key)
     assert [trial.error for trial in memory.trials] == [None] * 3
     assert all(trial.seconds > 0 for trial in memory.trials)
@@ -51,7 +51,7 @@ def test_a_session_over_rpc_with_the_server_on_the_board(tracker, tmp_path):
         log.read_log(log.log_file(logs, CPU, "conv2d")) if not memory.conclusion.reason else ()
     ):
         assert entry.record.cpu == "Cortex-A72"
-        assert entry.record.measured.startswith("over RPC, key emulated")
+        assert (entry.record.place, entry.record.board) == ("rpc", "emulated")
 
 
 def test_a_round_without_a_network(tmp_path):
@@ -67,6 +67,6 @@ def test_a_round_without_a_network(tmp_path):
     again = tmp_path / "next.tar"
     assert tune(logs, "--import", results, "--export", again, "--batch", 2, trials=6) == 0
     assert again.exists()
-    trials = Journal(logs, CPU, conditions_name(Conditions(), OFFLINE)).read(SPEC.key).trials
+    trials = Journal(logs, CPU, conditions_name("offline", Conditions())).read(SPEC.key).trials
     assert len(trials) == 2
     assert all(trial.seconds > 0 for trial in trials)

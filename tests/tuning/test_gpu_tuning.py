@@ -20,6 +20,7 @@ from tvmconv.hardware import cuda_driver, find_machine
 from tvmconv.measuring.places import batch as batches
 from tvmconv.measuring.places import batch_measuring, batch_results
 from tvmconv.measuring.places.batch_results import Final, Header, Timed
+from tvmconv.measuring.places.here import Here
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
@@ -121,7 +122,12 @@ def test_results_become_a_record_that_names_card_driver_and_cache(exported, tmp_
     winner = manifest(folder / "c.tar").layers[0].kernels[2]
     assert (record.schedule, record.decisions) == (winner.schedule, winner.decisions)
     assert (record.machine, record.cpu, record.gain) == ("sm_90", H100.name, 2.0)
-    assert record.measured.startswith(f"offline, {DRIVER}, cold cache, median of 11 rounds")
+    assert (record.place, record.driver, record.cache, record.rounds) == (
+        "offline",
+        DRIVER,
+        "cold",
+        11,
+    )
 
     code, err = tune("--import", written(folder, "h200.results", H200.name), *common)
     assert code != 0
@@ -179,11 +185,15 @@ def test_the_gpu_must_be_of_the_very_architecture(monkeypatch):
     monkeypatch.setattr(cuda_driver, "devices", lambda: [A100])
     with pytest.raises(IncompatibleMachineError, match=r"of sm_90, and this machine has .*A100"):
         device.find(machine)
-    assert conditions_name(Conditions(), machine=machine).startswith("no-gpu_1-threads_warm")
+    assert conditions_name(Here().journal_name(machine), Conditions()).startswith(
+        "no-gpu_1-threads_warm"
+    )
 
     monkeypatch.setattr(cuda_driver, "devices", lambda: [A100, H200, H100])
     assert device.find(machine) == device.Found(H200, 3, DRIVER)
-    assert conditions_name(Conditions(), machine=machine).startswith("nvidia-h200_1-threads_warm")
+    assert conditions_name(Here().journal_name(machine), Conditions()).startswith(
+        "nvidia-h200_1-threads_warm"
+    )
 
 
 class Driver:

@@ -14,6 +14,7 @@ import pytest
 from tuners import DEPTHWISE, POINTWISE, THREE, plan_for, trial
 
 from tvmconv.errors import TuningError
+from tvmconv.hardware import host
 from tvmconv.measuring.process.candidate import Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.tuning import journal as journals
@@ -72,7 +73,7 @@ def test_layers_machines_and_conditions_are_kept_apart(journal, tmp_path):
 
 def test_conditions_have_names_of_their_own():
     names = {
-        conditions_name(Conditions(threads, cache))
+        conditions_name(host.cpu_name(), Conditions(threads, cache))
         for threads in (1, 2)
         for cache in ("warm", "cold")
     }

@@ -13,7 +13,8 @@ from tvmconv import hardware
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.problem import workloads
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.log import Record, write
+from tvmconv.records.log import write
+from tvmconv.records.record import Record
 from tvmconv.tuning import features
 from tvmconv.tuning.model import CostModel
 from tvmconv.tuning.priors import suggestions
@@ -148,8 +149,8 @@ def test_a_model_of_other_features_or_from_elsewhere_is_ignored(tmp_path):
 
 def record_of(spec: ConvSpec, candidate: Candidate) -> Record:
     return Record(
-        spec.key, candidate.schedule, dict(candidate.decisions), 1.0, 2.0, MACHINE.name, "a CPU", 1,
-        "0.27.0", "2026-01-01", 9, "in a test",
+        spec.key, candidate.schedule, dict(candidate.decisions), 1.0, 2.0, "measured", MACHINE.name,
+        "a CPU", None, "here", None, 1, "warm", 11, 9, "0.27.0", "2026-01-01",
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from tvmconv.hardware import host
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log, upkeep
+from tvmconv.records.record import Record
 from tvmconv.tuning import opening, session
 from tvmconv.tuning.search import BATCH, all_candidates
 
@@ -38,11 +39,11 @@ def users_own(tmp_path_factory):
         yield
 
 
-def record_for(spec: ConvSpec, machine_name: str, schedule: str | None = None) -> log.Record:
+def record_for(spec: ConvSpec, machine_name: str, schedule: str | None = None) -> Record:
     """One that somebody is supposed to have made earlier."""
     machine, pack = hardware.find_machine(machine_name)
     default = choice.default_choice(spec, machine, pack)
-    return log.Record(
+    return Record(
         key=spec.key,
         schedule=schedule or default.schedule.name,
         decisions=default.decisions,
@@ -54,7 +55,12 @@ def record_for(spec: ConvSpec, machine_name: str, schedule: str | None = None) -
         tvm="0.27.0",
         date="2026-01-01",
         trials=1,
-        measured="not at all",
+        how="measured",
+        driver=None,
+        place="here",
+        board=None,
+        cache="warm",
+        rounds=11,
     )
 
 
@@ -87,7 +93,13 @@ def test_a_default_that_can_be_beaten_gets_a_record_in_place_of_a_stale_one(mixe
     assert outcome.gain > 1.5
     assert (record.key, record.machine, record.threads) == (POINTWISE.key, "mixed", 1)
     assert (record.cpu, record.trials) == (host.cpu_name(), TRIALS)
-    assert "warm cache" in record.measured
+    assert (record.how, record.place, record.cache, record.rounds) == (
+        "measured",
+        "here",
+        "warm",
+        11,
+    )
+    assert [len(each) for each in record.times.chosen] == [11, 11]
 
 
 @only_x86
@@ -185,8 +197,8 @@ def test_trials_of_other_conditions_do_not_count_and_the_record_names_them(packs
     assert len(mixed[0].plan.journal.read(POINTWISE.key).trials) == TRIALS
     assert len(cold.journal.read(POINTWISE.key).trials) == 3
     assert [trial.error for trial in outcome.trials] == [None] * 3
-    assert "cold cache" in outcome.record.measured
-    assert "warm cache" in before.record.measured
+    assert outcome.record.cache == "cold"
+    assert before.record.cache == "warm"
 
 
 @only_x86

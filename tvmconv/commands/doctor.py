@@ -14,10 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from tvmconv import hardware
+from tvmconv import hardware, writing
 from tvmconv.building import cross, toolchain
 from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.building.toolchain import Check
@@ -204,8 +202,8 @@ def try_kernel() -> None:
     from tvmconv.commands import verify
 
     try:
-        with tempfile.TemporaryDirectory(prefix="tvmconv-doctor-") as folder:
-            path = builder.build(_SPEC, "host", Path(folder) / "kernel.tvmconv", logs=[])
+        with writing.scratch("tvmconv-doctor-") as folder:
+            path = builder.build(_SPEC, "host", folder / "kernel.tvmconv", logs=[])
             failure = verify.check(runtime.load(path)[_SPEC]).failure
     except TvmconvError as error:
         failure = " ".join(str(error).split())

@@ -22,7 +22,7 @@ from tvmconv.commands.show import tables, watch
 from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
-    from tvmconv.measuring.places.boards import Boards
+    from tvmconv.measuring.places.place import Place
     from tvmconv.measuring.process.runner import Conditions
     from tvmconv.problem.workloads import Layer
     from tvmconv.tuning.conclude import Outcome
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         conditions,
         args.again,
         args.patience,
-        *_place(args, away),
+        _place(args, away),
     )
     result = offline.exchange(args, work) if away else tune(work)
     if args.json:
@@ -141,14 +141,15 @@ def _check_simulated(args: argparse.Namespace, away: bool) -> None:
         )
 
 
-def _place(args: argparse.Namespace, away: bool) -> tuple[str, Boards | None]:
-    """The journal's name for where candidates are measured, and the boards if it is on boards."""
-    from tvmconv.measuring.places.simulated import SIMULATED
-    from tvmconv.tuning import plan
+def _place(args: argparse.Namespace, away: bool) -> Place:
+    """Where candidates are measured."""
+    from tvmconv.measuring.places.here import Here
+    from tvmconv.measuring.places.offline import Offline
+    from tvmconv.measuring.places.simulated import Simulated
 
     if args.simulate:
-        return SIMULATED, None
-    return (plan.OFFLINE, None) if away else rpc.place(args)
+        return Simulated()
+    return Offline() if away else rpc.boards(args) or Here()
 
 
 def selected(layers: tuple[Layer, ...], names: str | None) -> tuple[Layer, ...]:
@@ -239,6 +240,8 @@ def _summary(work: Plan, result: Session) -> None:
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
+    from tvmconv.records import record
+
     return {
         "key": outcome.spec.key,
         "trials": len(outcome.trials),
@@ -246,5 +249,5 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
         "gain": outcome.gain,
         "reason": outcome.reason,
         "earlier": outcome.earlier,
-        "record": dataclasses.asdict(outcome.record) if outcome.record else None,
+        "record": record.encode(outcome.record) if outcome.record else None,
     }

@@ -13,13 +13,14 @@ from tvmconv import hardware
 from tvmconv.hardware import HardwarePack, Machine, Schedule
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
+from tvmconv.records.record import Record
 
 # What a schedule or `hardware` raises for decisions that it does not know or cannot follow.
 _STALE = (ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A schedule, its decisions, and where they come from (None: the schedule's default)."""
 
     spec: ConvSpec
@@ -40,10 +41,10 @@ class Choice:
 
 def default_choice(
     spec: ConvSpec, machine: Machine, pack: HardwarePack, winograd: bool = True
-) -> Choice:
+) -> Selection:
     """The best schedule's own decisions, from the machine's facts alone."""
     schedule = hardware.schedules_for(spec, machine, pack, winograd)[0]
-    return Choice(spec, schedule, schedule.default(spec, machine), None)
+    return Selection(spec, schedule, schedule.default(spec, machine), None)
 
 
 def permitted(spec: ConvSpec, machine: Machine, pack: HardwarePack) -> ConvSpec:
@@ -65,7 +66,7 @@ def choose(
     pack: HardwarePack,
     directories: Sequence[Path] | None = None,
     winograd: bool = True,
-) -> Choice:
+) -> Selection:
     """Look up ``spec`` in this order, and take the first that exists.
 
     1. a record in the user's own directory (``tvmconv tune`` writes there),
@@ -89,10 +90,10 @@ def choose(
         schedule = _applicable(entry.record, spec, machine, pack)
     except _STALE as error:
         raise log.stale(entry, error) from error
-    return Choice(spec, schedule, dict(entry.record.decisions), entry)
+    return Selection(spec, schedule, dict(entry.record.decisions), entry)
 
 
-def stale_reason(record: log.Record, machine: Machine, pack: HardwarePack) -> str | None:
+def stale_reason(record: Record, machine: Machine, pack: HardwarePack) -> str | None:
     """Say why `choose` would refuse a record of ``machine`` for its own spec; None if it would not."""
     spec = ConvSpec.from_key(record.key)
     recorded = permitted(spec, machine, pack)
@@ -105,7 +106,7 @@ def stale_reason(record: log.Record, machine: Machine, pack: HardwarePack) -> st
     return None
 
 
-def other_release(record: log.Record) -> str | None:
+def other_release(record: Record) -> str | None:
     """Say which other release of TVM made a record; None if it is of the one that is installed.
 
     Releases differ in major or minor number; 0.27.0 and 0.27.0.post1 are taken to make the same code of
@@ -132,9 +133,7 @@ def _release(version: str) -> str:
     return match.group() if match else version
 
 
-def _applicable(
-    record: log.Record, spec: ConvSpec, machine: Machine, pack: HardwarePack
-) -> Schedule:
+def _applicable(record: Record, spec: ConvSpec, machine: Machine, pack: HardwarePack) -> Schedule:
     """Return the record's schedule; raises one of `_STALE` where it may not compute ``spec`` so."""
     reason = other_release(record)
     if reason is not None:

@@ -12,74 +12,22 @@ lock: they see a file as it was before a change or after it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from tvmconv.errors import INSTALL_COMPILER, MissingToolError, RecordError, TuningError
+from tvmconv import files, writing
+from tvmconv.errors import RecordError, TuningError
 from tvmconv.problem.spec import ConvSpec
-
-Choice = int | str
+from tvmconv.records.record import NewerFormatError, Record, encode, parse
 
 # Interleaved medians agree to about 1 %; a smaller gain would be noise.
 WORTHWHILE = 1.02
 _LOCK_SECONDS = 60.0  # who holds the lock writes a few small files: milliseconds
-_POLL_SECONDS = 0.01
-
-
-@dataclass(frozen=True)
-class Record:
-    """The best decisions found for one spec on one machine.
-
-    Attributes:
-        key: ``ConvSpec.key``.
-        schedule: name of the schedule that the decisions belong to.
-        decisions: the schedule's knobs, by name.
-        microseconds: median time of one call with these decisions.
-        default_microseconds: the same for the schedule's default, in the same interleaved rounds.
-        machine: name of the machine the kernel was compiled for.
-        cpu: the CPU's own name, where it was measured.
-        threads: threads of one call.
-        tvm: version of TVM that compiled it.
-        date: ISO date of the measurement.
-        trials: candidates measured before this one was chosen.
-        measured: how: where, which cache state, which statistic; ``simulated...`` where no clock ran.
-    """
-
-    key: str
-    schedule: str
-    decisions: dict[str, Choice]
-    microseconds: float
-    default_microseconds: float
-    machine: str
-    cpu: str
-    threads: int
-    tvm: str
-    date: str
-    trials: int
-    measured: str
-
-    @property
-    def simulated(self) -> bool:
-        """Whether its times are predictions: a measured record wins over it, whatever the times."""
-        return self.measured.startswith("simulated")
-
-    @property
-    def is_default(self) -> bool:
-        """Whether it says that the default is best, where a build would take some other record."""
-        return self.microseconds == self.default_microseconds
-
-    @property
-    def gain(self) -> float:
-        """How many times faster than the default, both timed in the same rounds."""
-        return self.default_microseconds / self.microseconds
 
 
 @dataclass(frozen=True)
@@ -156,7 +104,7 @@ def scan(file: Path) -> list[Line]:
     Raises RecordError when the file cannot be read at all.
     """
     try:
-        content = file.read_bytes()
+        content = files.read_bytes(file)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -168,8 +116,8 @@ def scan(file: Path) -> list[Line]:
 
 def _read_line(file: Path, number: int, content: bytes) -> Line:
     try:
-        record = parse_record(json.loads(content.decode("utf-8")))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        record = parse(files.parse_json(content))
+    except ValueError as error:
         return Line(file, number, content, None, error)
     return Line(file, number, content, Entry(record, file, number), None)
 
@@ -177,8 +125,8 @@ def _read_line(file: Path, number: int, content: bytes) -> Line:
 def read_log(file: Path) -> list[Entry]:
     """Read one log file; a file that does not exist holds no records.
 
-    Raises RecordError, with file, line and remedy, for a line that is torn, lacks a field, has one of
-    a wrong type, or whose key spells no spec.
+    Raises RecordError, with file, line and remedy, for a line that is torn, of the format of a later
+    release, lacks a field, has one of a wrong type, or whose key spells no spec.
     """
     return [sound(line) for line in scan(file)]
 
@@ -188,38 +136,18 @@ def sound(line: Line) -> Entry:
     if line.entry is not None:
         return line.entry
     file, machine = line.file, line.file.parent.name
+    if isinstance(line.error, NewerFormatError):
+        raise RecordError(
+            f"{file}, line {line.number}: a later tvmconv wrote this record: {line.error}. Run: "
+            "pip install --upgrade tvmconv. To do without the record, delete that line "
+            f"({_delete(file, line.number)}) and tune again: {_tune(file, machine, 'KEY')}"
+        ) from line.error
     raise RecordError(
         f"{file}, line {line.number}: not a tuning record ({line.error}). "
         f"Delete that line ({_delete(file, line.number)}) and tune again: "
         f"{_tune(file, machine, 'KEY')}. All such lines at once, with a copy of the file: "
         f"tvmconv logs prune {shlex.quote(str(file.parent.parent))} --machine {machine} --damaged"
     ) from line.error
-
-
-def parse_record(fields: Any) -> Record:
-    """Return the record that decoded JSON spells; ValueError says which field is wrong."""
-    if not isinstance(fields, dict):
-        raise ValueError(f"a record is an object, this is {type(fields).__name__}")
-    expected = {field.name: field.type for field in dataclasses.fields(Record)}
-    if set(fields) != set(expected):
-        raise ValueError(
-            f"missing fields {sorted(set(expected) - set(fields))}, "
-            f"unknown fields {sorted(set(fields) - set(expected))}"
-        )
-    types: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}
-    for name, kind in expected.items():
-        allowed = types.get(str(kind), (dict,))
-        if not isinstance(fields[name], allowed) or isinstance(fields[name], bool):
-            raise ValueError(f"{name} is {fields[name]!r}, expected {kind}")
-    for knob, value in fields["decisions"].items():
-        if not isinstance(value, int | str) or isinstance(value, bool):
-            raise ValueError(f"decision {knob!r} is {value!r}, expected a number or a word")
-    for name in ("microseconds", "default_microseconds"):
-        if not 0 < fields[name] < math.inf:
-            raise ValueError(f"{name} is {fields[name]!r}, expected a time above 0")
-    if ConvSpec.from_key(fields["key"]).key != fields["key"]:
-        raise ValueError(f"{fields['key']!r} is not how that spec is spelt")
-    return Record(**fields)
 
 
 def find(
@@ -267,27 +195,14 @@ def locked(directory: Path) -> Iterator[None]:
     Raises MissingToolError without filelock, TuningError when the directory cannot be written or
     another process does not let go of the lock.
     """
-    try:
-        import filelock
-    except ImportError as error:
-        raise MissingToolError(
-            "filelock is needed for writing tuning records, and is not installed. To mend it: "
-            f"{INSTALL_COMPILER}. `tvmconv doctor` checks the rest."
-        ) from error
     path = directory / ".lock"
-    # Everybody's, as the records are: whether others may write is the directory's to say.
-    lock = filelock.FileLock(path, timeout=_LOCK_SECONDS, mode=0o666)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(poll_interval=_POLL_SECONDS)
-    except filelock.Timeout as error:
+        # Everybody's, as the records are: whether others may write is the directory's to say.
+        lock = writing.acquire(path, "writing tuning records", _LOCK_SECONDS, mode=0o666)
+    except TimeoutError as error:
         raise TuningError(
             f"another process has held {path} for {_LOCK_SECONDS:g} s. See which (lsof {path}), and "
             "try again when it has ended; or give another directory with --output."
-        ) from error
-    except NotImplementedError as error:
-        raise TuningError(
-            f"{path} cannot be locked: {error}. Give a directory on another file system with --output."
         ) from error
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -334,7 +249,7 @@ def remove(directory: Path, machine: str, key: str) -> bool:
 def store(file: Path, records: Iterable[Record]) -> None:
     """Replace a log by these records, of which the last of a key counts; call it under `locked`."""
     latest = {record.key: record for record in records}
-    lines = [json.dumps(dataclasses.asdict(latest[key])) + "\n" for key in sorted(latest)]
+    lines = [json.dumps(encode(latest[key])) + "\n" for key in sorted(latest)]
     replace(file, "".join(lines).encode())
 
 
@@ -345,18 +260,7 @@ def replace(file: Path, content: bytes) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # One name for all, since there is one writer: what a killed one left is gone with the next.
-        temporary = file.with_name(f".{file.name}.new")
-        temporary.unlink(missing_ok=True)
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)  # a strict umask would hide a shared log from its readers
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        writing.replace(file, content)
     except OSError as error:
         raise _unwritable(file, error) from error
 

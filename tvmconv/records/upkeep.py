@@ -20,7 +20,8 @@ from tvmconv.errors import HardwarePackError, RecordError, TuningError, UnknownN
 from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log
-from tvmconv.records.log import Entry, Line, Record
+from tvmconv.records.log import Entry, Line
+from tvmconv.records.record import NewerFormatError, Record
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def prune(
 
     Raises:
         ValueError: ``directory`` holds no logs, or none of that machine.
-        RecordError: a line is no record, and not ``damaged``.
+        RecordError: a line is no record, and not ``damaged``; or one of a later release.
         HardwarePackError: a machine is unknown, and a pack that may bring it cannot be loaded.
         TuningError: ``directory`` cannot be written.
 
@@ -318,8 +319,10 @@ class _Pruned:
 def _pruned(file: Path, home: tuple[Machine, HardwarePack] | str, damaged: bool) -> _Pruned:
     lines = log.scan(file)
     torn = [line for line in lines if line.entry is None]
-    if torn and not damaged:
-        log.sound(torn[0])  # raises
+    # What a later release wrote is not damaged, and nobody here can tell whether it is of use.
+    foreign = [line for line in torn if isinstance(line.error, NewerFormatError) or not damaged]
+    if foreign:
+        log.sound(foreign[0])  # raises
     copy = _free_name(file) if torn else None
     gone = {line.number: _torn(line, copy) for line in torn}
     gone |= _doomed([line.entry for line in lines if line.entry is not None], home)

@@ -8,55 +8,35 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmconv.measuring.places.here import Measurer
-from tvmconv.measuring.places.simulated import SIMULATED, Simulator
+from tvmconv.hardware import Machine
+from tvmconv.measuring.places.place import Measurer, Place
 from tvmconv.measuring.process.candidate import Candidate, Measurement
+from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records.log import WORTHWHILE, Record
+from tvmconv.records.record import CONFIRMED_DEFAULT, MEASURED, SIMULATED, Record, Times
 from tvmconv.tuning.search import LayerSearch
 
 FINALISTS = 8
-# Predictions do not scatter, but tiles that were measured to be best are predicted to be up to 8 % from it,
-# one of twenty 13 % (docs/arm.md, "Predicted times").
-WORTHWHILE_SIMULATED = 1.10
 ROUNDS = 11
 PROCESSES = 2
 
 
 @dataclass(frozen=True)
-class Place:
+class Origin:
     """Where finalists were timed, as a record says it.
 
     Attributes:
+        place: here, on boards, offline or in a simulation.
         machine: what the kernels were compiled for.
-        cpu: the CPU's own name.
+        processor: what they ran on.
         conditions: threads and caches.
-        how: the first words of the record's ``measured``.
     """
 
-    machine: str
-    cpu: str
+    place: Place
+    machine: Machine
+    processor: Processor
     conditions: Conditions
-    how: str
-
-    @property
-    def worthwhile(self) -> float:
-        """The least gain that makes a record."""
-        return WORTHWHILE_SIMULATED if self.how == SIMULATED else WORTHWHILE
-
-    @property
-    def measured(self) -> str:
-        """What a record says of its times."""
-        if self.how == SIMULATED:
-            return (
-                f"{SIMULATED}: cycles of llvm-mca for the blocks that ran, and the cache lines that moved, "
-                f"at the usual clock; {self.conditions.cache} cache; no clock ran"
-            )
-        return (
-            f"{self.how}, {self.conditions.cache} cache, median of {ROUNDS} rounds interleaved with the "
-            f"default, mean of {PROCESSES} processes, the gain is the smaller of them"
-        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +73,9 @@ class Outcome:
         return sum(trial.seconds is None for trial in self.trials)
 
 
-def conclude(search: LayerSearch, measurer: Measurer | Simulator) -> Outcome:
+def conclude(
+    search: LayerSearch, measurer: Measurer, place: Place, machine: Machine, conditions: Conditions
+) -> Outcome:
     """Time the finalists and the default, compiled as they would be shipped, and keep a winner.
 
     Eleven rounds in each of two processes.
@@ -102,8 +84,8 @@ def conclude(search: LayerSearch, measurer: Measurer | Simulator) -> Outcome:
     processes: list[list[list[float]]] | str = []
     if search.default_error is None and len(compared) > 1:
         processes = measurer.interleave(search.spec, compared, ROUNDS, PROCESSES)
-    place = Place(measurer.machine.name, measurer.cpu, measurer.conditions, measurer.how)
-    return decide(search, compared, processes, place)
+    origin = Origin(place, machine, measurer.processor, conditions)
+    return decide(search, compared, processes, origin)
 
 
 def finalists(search: LayerSearch) -> list[Measurement]:
@@ -116,7 +98,7 @@ def decide(
     search: LayerSearch,
     compared: Sequence[Candidate],
     processes: Sequence[Sequence[Sequence[float]]] | str,
-    place: Place,
+    origin: Origin,
 ) -> Outcome:
     """Return what the comparison says: ``compared`` is the default and the finalists.
 
@@ -139,13 +121,12 @@ def decide(
         for finalist in range(1, len(compared))
     ]
     gain = max(gains)
-    before = [process[0] for process in medians]
-    if gain < place.worthwhile:
+    if gain < origin.place.worthwhile:
         reason = f"nothing beats the default (best {gain:.3f} x)"
-        standing = _record(search, place, search.default, before, before)
+        standing = _record(search, origin, search.default, _times(processes, 0))
         return Outcome(spec, None, search.trials, gain, reason, standing=standing)
     winner = 1 + gains.index(gain)
-    record = _record(search, place, compared[winner], before, [p[winner] for p in medians])
+    record = _record(search, origin, compared[winner], _times(processes, winner))
     return Outcome(spec, record, search.trials, gain)
 
 
@@ -156,25 +137,40 @@ def _nothing_measured(search: LayerSearch) -> str:
     return "no time was left to measure anything but the default"
 
 
-def _record(
-    search: LayerSearch,
-    place: Place,
-    winner: Candidate,
-    before: Sequence[float],
-    after: Sequence[float],
-) -> Record:
-    conditions = place.conditions
+def _times(processes: Sequence[Sequence[Sequence[float]]], winner: int) -> Times:
+    """The winner's and the default's, in microseconds of three decimals."""
+
+    def of(place: int) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(round(each * 1e6, 3) for each in times[place]) for times in processes)
+
+    return Times(chosen=of(winner), default=of(0))
+
+
+def _record(search: LayerSearch, origin: Origin, winner: Candidate, times: Times) -> Record:
+    place, conditions = origin.place, origin.conditions
+    predicted = SIMULATED if place.name == SIMULATED else MEASURED
     return Record(
         key=search.spec.key,
         schedule=winner.schedule,
         decisions=dict(winner.decisions),
-        microseconds=round(statistics.mean(after) * 1e6, 3),
-        default_microseconds=round(statistics.mean(before) * 1e6, 3),
-        machine=place.machine,
-        cpu=place.cpu,
+        microseconds=_mean(times.chosen),
+        default_microseconds=_mean(times.default),
+        how=CONFIRMED_DEFAULT if winner is search.default else predicted,
+        machine=origin.machine.name,
+        cpu=origin.processor.name,
+        driver=origin.processor.driver,
+        place=place.name,
+        board=place.board,
         threads=conditions.threads,
+        cache=conditions.cache,
+        rounds=len(times.default[0]),
+        trials=len(search.trials),
         tvm=importlib.metadata.version("apache-tvm"),
         date=datetime.date.today().isoformat(),
-        trials=len(search.trials),
-        measured=place.measured,
+        times=times,
     )
+
+
+def _mean(processes: Sequence[Sequence[float]]) -> float:
+    """Of the processes' medians."""
+    return round(statistics.mean(statistics.median(rounds) for rounds in processes), 3)

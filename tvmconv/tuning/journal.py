@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv import writing
 from tvmconv.errors import TuningError
+from tvmconv.files import decode, parse_json, read_bytes, read_json
 from tvmconv.measuring.process.candidate import Candidate, Measurement
 from tvmconv.problem.spec import ConvSpec
 
@@ -38,6 +39,16 @@ class Conclusion:
     gain: float | None
     reason: str
     session: str
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A line of a journal: a `Measurement`, spelt out."""
+
+    schedule: str
+    decisions: dict[str, int | str]
+    seconds: float | None
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,11 @@ class Journal:
         """Return what is known of a layer; nothing where there is no journal."""
         trials: list[Measurement] = []
         conclusion = None
-        for fields in self._lines(key):
-            if "concluded" in fields:
-                conclusion = Conclusion(**fields["concluded"])
+        for line in self._lines(key):
+            if isinstance(line, Conclusion):
+                conclusion = line
             else:
-                candidate = Candidate(fields["schedule"], fields["decisions"])
-                trials.append(Measurement(candidate, fields.get("seconds"), fields.get("error")))
+                trials.append(line)
         return Memory(tuple(trials), conclusion)
 
     def add(self, key: str, trials: Sequence[Measurement]) -> None:
@@ -88,12 +98,14 @@ class Journal:
         self._append(
             key,
             [
-                {
-                    "schedule": trial.candidate.schedule,
-                    "decisions": dict(trial.candidate.decisions),
-                    "seconds": trial.seconds,
-                    "error": trial.error,
-                }
+                asdict(
+                    _Trial(
+                        trial.candidate.schedule,
+                        dict(trial.candidate.decisions),
+                        trial.seconds,
+                        trial.error,
+                    )
+                )
                 for trial in trials
             ],
         )
@@ -108,9 +120,10 @@ class Journal:
 
     def spent(self, session: str) -> float:
         """Seconds that an unfinished session of this name has had; 0 for a new one."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            last = Spent(**(self.noted("session") or {}))
-            return last.seconds if last.session == session and not last.finished else 0.0
+        with contextlib.suppress(ValueError):
+            last: Spent = decode(Spent, self.noted("session"), "session")
+            if last.session == session and not last.finished:
+                return max(0.0, last.seconds)
         return 0.0
 
     def spend(self, spent: Spent) -> None:
@@ -124,23 +137,21 @@ class Journal:
     def noted(self, name: str) -> dict[str, Any] | None:
         """Return what was last noted under a name; None where there is nothing that can be read."""
         with contextlib.suppress(OSError, ValueError):
-            fields = json.loads((self.folder / f"{name}.json").read_text())
+            fields = read_json(self.folder / f"{name}.json")
             return fields if isinstance(fields, dict) else None
         return None
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.jsonl"
 
-    def _lines(self, key: str) -> Iterator[dict[str, Any]]:
+    def _lines(self, key: str) -> Iterator[Conclusion | Measurement]:
         try:
-            text = self._file(key).read_bytes()
+            text = read_bytes(self._file(key))
         except OSError:
             return
         for line in text.split(b"\n"):
             with contextlib.suppress(ValueError):
-                fields = json.loads(line)
-                if isinstance(fields, dict) and _complete(fields):
-                    yield fields
+                yield _decoded(line)
 
     def _append(self, key: str, lines: Sequence[dict[str, Any]]) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -161,11 +172,9 @@ class Journal:
             return stream.read(1) == b"\n"
 
     def _write(self, file: Path, fields: dict[str, Any]) -> None:
-        temporary = file.with_suffix(".new")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(fields) + "\n")
-            os.replace(temporary, file)
+            writing.replace(file, f"{json.dumps(fields)}\n".encode())
         except OSError as error:
             raise cannot_write(file, error) from error
 
@@ -188,26 +197,17 @@ def cannot_write(file: Path, error: OSError) -> TuningError:
     )
 
 
-def _complete(fields: dict[str, Any]) -> bool:
-    if "concluded" in fields:
-        end = fields["concluded"]
-        return (
-            isinstance(end, dict)
-            and set(end) == set(Conclusion.__dataclass_fields__)
-            and isinstance(end["trials"], int)
-            and isinstance(end["asked"], int | None)
-            and isinstance(end["gain"], float | None)
-            and isinstance(end["reason"], str)
-            and isinstance(end["session"], str)
-        )
-    decisions, seconds, error = map(fields.get, ("decisions", "seconds", "error"))
-    timed = isinstance(seconds, float) and 0 < seconds < math.inf and error is None
-    return (
-        isinstance(fields.get("schedule"), str)
-        and isinstance(decisions, dict)
-        and all(isinstance(value, int | str) for value in decisions.values())
-        and (timed or (seconds is None and isinstance(error, str)))
-    )
+def _decoded(line: bytes) -> Conclusion | Measurement:
+    """Return what a line says; raises ValueError where it is torn or says something else."""
+    fields = parse_json(line)
+    if isinstance(fields, dict) and "concluded" in fields:
+        conclusion: Conclusion = decode(Conclusion, fields["concluded"], "concluded")
+        return conclusion
+    trial: _Trial = decode(_Trial, fields, "trial")
+    timed = trial.seconds is not None and trial.seconds > 0 and trial.error is None
+    if not timed and (trial.seconds is not None or trial.error is None):
+        raise ValueError("a trial has either seconds or an error")
+    return Measurement(Candidate(trial.schedule, trial.decisions), trial.seconds, trial.error)
 
 
 def spec_of(key: str) -> ConvSpec | None:

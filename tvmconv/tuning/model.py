@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm.s_tir.meta_schedule.cost_model.xgb_model import FeatureGroup, XGBModel
 
+from tvmconv import writing
 from tvmconv.tuning.features import COLUMNS, Rows
 
 # MetaSchedule guesses at random before 100 samples; these features are few, and a layer's space too.
@@ -74,13 +75,8 @@ class CostModel:
         if self._model.booster is None:
             return
         content = bytes(self._model.booster.save_raw(raw_format="json"))
-        temporary = file.with_suffix(".new")
         with contextlib.suppress(OSError):
-            try:
-                temporary.write_bytes(_checksum(content) + content)
-                temporary.replace(file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            writing.replace(file, _checksum(content) + content)
 
     def load(self, file: Path) -> None:
         """Read what `save` wrote, if it exists: scores are there before the first measurement.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmconv import writing
 from tvmconv.building import builder, cross
 from tvmconv.bundle import manifest
 from tvmconv.errors import BatchError
@@ -24,8 +24,9 @@ from tvmconv.measuring.places.batch import Batch, Kernel, LayerKernels
 from tvmconv.measuring.places.batch_results import Final, Header, Results
 from tvmconv.measuring.process.candidate import Built, Candidate, Measurement
 from tvmconv.measuring.process.compiling import Compilers
+from tvmconv.measuring.process.device import Processor
 from tvmconv.tuning import opening
-from tvmconv.tuning.conclude import FINALISTS, PROCESSES, ROUNDS, Place, decide, finalists
+from tvmconv.tuning.conclude import FINALISTS, PROCESSES, ROUNDS, Origin, decide, finalists
 from tvmconv.tuning.plan import Plan
 from tvmconv.tuning.progress import LayerState, Session, Watcher
 from tvmconv.tuning.search import BATCH
@@ -53,13 +54,13 @@ def export(work: Plan, file: Path, count: int, progress: Progress) -> Exported:
     Raises BuildError when a linked file does not suit the machine, TuningError or OSError when something
     cannot be written.
     """
-    with alone(work), tempfile.TemporaryDirectory(prefix="tvmconv-export-") as scratch:
+    with alone(work), writing.scratch("tvmconv-export-") as scratch:
         if work.again:
             for layer in work.layers:
                 work.journal.forget(layer.spec.key)
         session = _session(work)
         limit = _COMPILE_SECONDS if work.machine.gpu is None else _GPU_COMPILE_SECONDS
-        compilers = Compilers(work.machine, Path(scratch), timeout_seconds=limit)
+        compilers = Compilers(work.machine, scratch, timeout_seconds=limit)
         try:
             roof = None
             if work.machine.gpu is None:
@@ -73,7 +74,7 @@ def export(work: Plan, file: Path, count: int, progress: Progress) -> Exported:
                 failures += failed
         finally:
             compilers.close()
-        batch = _write(work, file, roof, layers, Path(scratch)) if layers else None
+        batch = _write(work, file, roof, layers, scratch) if layers else None
         return Exported(batch, tuple(failures))
 
 
@@ -180,7 +181,7 @@ def _write(
         tvmconv=__version__,
         tvm_ffi=tvm_ffi.__version__,
     )
-    work.journal.note(_place(batch.name), batches.encode(batch))
+    work.journal.note(_noted(batch.name), batches.encode(batch))
     batches.write(file, batch, (runtime, *cuda, *libraries))
     return batch
 
@@ -191,7 +192,7 @@ def _runtime(machine: Machine, scratch: Path, library: str) -> Path:
     return path
 
 
-def _place(name: str) -> str:
+def _noted(name: str) -> str:
     return f"batch-{name}"
 
 
@@ -202,7 +203,7 @@ def _batch_of(work: Plan, header: Header, file: Path) -> Batch:
             f"{file} was measured for {header.machine}, not for {work.machine.name}: give --machine "
             f"{header.machine}, or the results of a batch for {work.machine.name}"
         )
-    body = work.journal.noted(_place(header.batch))
+    body = work.journal.noted(_noted(header.batch))
     if body is None:
         conditions = work.conditions
         raise BatchError(
@@ -281,8 +282,7 @@ def _conclude(work: Plan, state: LayerState, layer: LayerKernels, results: Resul
         final = Final(layer.key, (0,), ())
     if state.outcome is not None or final is None:
         return
-    header = results.header
-    how = "offline" if header.driver is None else f"offline, {header.driver}"
-    where = Place(work.machine.name, header.cpu, work.conditions, how)
+    ran_on = Processor(results.header.cpu, results.header.driver)
+    origin = Origin(work.place, work.machine, ran_on, work.conditions)
     compared = [layer.kernels[at].candidate for at in final.compared]
-    opening.keep(work, state, decide(state.search, compared, final.error or final.times, where))
+    opening.keep(work, state, decide(state.search, compared, final.error or final.times, origin))

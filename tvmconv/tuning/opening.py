@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from tvmconv.measuring.places.simulated import SIMULATED
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer
 from tvmconv.records import log
+from tvmconv.records.record import SIMULATED, Record
 from tvmconv.tuning import features
 from tvmconv.tuning import journal as journals
 from tvmconv.tuning.conclude import Outcome
@@ -72,7 +72,7 @@ def earlier(work: Plan, state: LayerState) -> Outcome | None:
     if conclusion is None:
         return None
     record = _own(work, spec)
-    if record is not None and record.simulated != (work.place == SIMULATED):
+    if record is not None and record.simulated != (work.place.name == SIMULATED):
         record = None  # not that session's: measured where it simulated, or the other way round
     if record is not None and record.is_default:
         record = None
@@ -82,7 +82,7 @@ def earlier(work: Plan, state: LayerState) -> Outcome | None:
     return Outcome(spec, record, state.memory.trials, conclusion.gain, reason, earlier=True)
 
 
-def _own(work: Plan, spec: ConvSpec) -> log.Record | None:
+def _own(work: Plan, spec: ConvSpec) -> Record | None:
     """The record of this very key in the directory that this plan writes to."""
     entry = log.find(spec, work.machine.name, [work.directory], lambda r: r.key == spec.key)
     return entry.record if entry else None
@@ -92,7 +92,7 @@ def keep(work: Plan, state: LayerState, outcome: Outcome) -> None:
     """Write down how a layer's search ended: its record, or that an older one has no claim any more."""
     spec, trials = state.layer.spec, state.search.trials
     there = _own(work, spec)
-    if work.place == SIMULATED and there is not None and not there.simulated:
+    if work.place.name == SIMULATED and there is not None and not there.simulated:
         reason = f"a measured record of {there.date} stays, which no simulation replaces"
         outcome = dataclasses.replace(outcome, record=None, reason=reason)
     elif outcome.record is not None:

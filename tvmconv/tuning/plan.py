@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tvmconv import hardware
-from tvmconv.building import cross, toolchain
+from tvmconv.building import toolchain
 from tvmconv.building.cuda import tools as cuda_tools
-from tvmconv.errors import TuningError, TvmconvError
-from tvmconv.hardware import HardwarePack, Machine, host
-from tvmconv.measuring.places import simulated
-from tvmconv.measuring.places.boards import Boards
-from tvmconv.measuring.places.simulated import SIMULATED
-from tvmconv.measuring.process import device
+from tvmconv.errors import TuningError
+from tvmconv.hardware import HardwarePack, Machine
+from tvmconv.measuring.places.here import Here
+from tvmconv.measuring.places.place import Place
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.workloads import Layer
 from tvmconv.records import choice
@@ -24,12 +22,9 @@ from tvmconv.tuning import journal as journals
 from tvmconv.tuning.journal import Journal
 from tvmconv.tuning.search import PATIENCE
 
-# Compiling, checking and timing one candidate, and a layer's last comparison; VM, 2 cores, 2026-11.
-SECONDS_PER_TRIAL = 0.08
-GPU_SECONDS_PER_TRIAL = 0.4  # 0.37 of it compiling with nvcc; timing is not measured
+# A layer's last comparison, and starting; VM, 2 cores, 2026-11.
 CONCLUDING_SECONDS = 2.0
 STARTING_SECONDS = 4.0
-HERE, OFFLINE, RPC = "here", "offline", "rpc"  # where candidates are measured
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,7 @@ class Plan:
         conditions: threads and cache state of a measured call.
         again: forget earlier trials of these layers.
         patience: batches without a gain that end the search of a layer.
-        place: where candidates are measured: `HERE`, `OFFLINE`, `SIMULATED`, or `RPC` and a key.
-        boards: those of the key.
+        place: where candidates are measured.
     """
 
     layers: tuple[Layer, ...]
@@ -58,8 +52,7 @@ class Plan:
     conditions: Conditions = field(default_factory=Conditions)
     again: bool = False
     patience: int = PATIENCE
-    place: str = HERE
-    boards: Boards | None = None
+    place: Place = field(default_factory=Here)
 
     @property
     def estimated_seconds(self) -> float:
@@ -73,9 +66,7 @@ class Plan:
     @property
     def seconds_per_trial(self) -> float:
         """What one candidate takes, by experience."""
-        if self.place == SIMULATED:
-            return simulated.seconds_per_trial([layer.spec for layer in self.layers])
-        return GPU_SECONDS_PER_TRIAL if self.machine.gpu else SECONDS_PER_TRIAL
+        return self.place.seconds_per_trial(self.machine, [each.spec for each in self.layers])
 
     @property
     def journal(self) -> Journal:
@@ -83,7 +74,7 @@ class Plan:
         return Journal(
             self.directory,
             self.machine.name,
-            conditions_name(self.conditions, self.place, self.machine),
+            conditions_name(self.place.journal_name(self.machine), self.conditions),
         )
 
     @property
@@ -102,8 +93,7 @@ def plan(
     conditions: Conditions | None = None,
     again: bool = False,
     patience: int = PATIENCE,
-    place: str = HERE,
-    boards: Boards | None = None,
+    place: Place | None = None,
 ) -> Plan:
     """Check that this machine can measure, or build, for that one, and return the plan.
 
@@ -113,14 +103,12 @@ def plan(
     toolchain.require_compiler()
     toolchain.require(toolchain.check_xgboost())
     machine, pack = hardware.find_machine(machine_name)
+    conditions, place = conditions or Conditions(), place or Here()
+    if machine.gpu is not None and conditions.threads != 1:
+        raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
+    place.require(machine)
     if machine.gpu is not None:
-        _require_for_gpu(machine, conditions or Conditions(), place)
-    elif place == HERE:
-        _require_here(machine)
-    if place == SIMULATED:
-        simulated.require(machine)
-    elif place != HERE:
-        cross.require(machine.architecture, machine.name)
+        toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
     _require_writable(directory)
     seconds = None if minutes is None else minutes * 60
     return Plan(
@@ -130,11 +118,10 @@ def plan(
         trials,
         seconds,
         directory,
-        conditions or Conditions(),
+        conditions,
         again,
         patience,
         place,
-        boards,
     )
 
 
@@ -146,35 +133,6 @@ def distinct(layers: Iterable[Layer], machine: Machine, pack: HardwarePack) -> t
         if not layer.spec.is_empty
     ]
     return tuple({layer.spec.key: layer for layer in seen}.values())
-
-
-def _require_here(machine: Machine) -> None:
-    missing = sorted(set(machine.features) - host.cpu_features())
-    foreign = machine.architecture != host.architecture()
-    if foreign or missing:
-        lacks = machine.architecture if foreign else ", ".join(missing)
-        raise TuningError(
-            f"{machine.name} kernels cannot be measured on this machine, which lacks {lacks}. "
-            f"Tune on a {machine.name}, or for this machine with --machine host; or give --export FILE, and "
-            f"measure that file on a {machine.name}; or predict times with --simulate."
-        )
-
-
-def _require_for_gpu(machine: Machine, conditions: Conditions, place: str) -> None:
-    if conditions.threads != 1:
-        raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
-    if place == HERE:
-        try:
-            device.find(machine)
-        except TvmconvError as error:
-            raise TuningError(f"{error}. {_OTHER_WAYS}") from error
-    toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
-
-
-_OTHER_WAYS = (
-    "Give --export candidates.tar, run `tvmconv measure candidates.tar` on a machine with the GPU, and give "
-    "--import candidates.results here; or run `tvmconv board` there, and give --rpc-tracker."
-)
 
 
 def _require_writable(directory: Path) -> None:
@@ -191,8 +149,9 @@ def _require_writable(directory: Path) -> None:
 
 def all_journals(directory: Path, machine: Machine, conditions: Conditions) -> list[Journal]:
     """Everybody's trials under some conditions: those made here first, then on boards and offline."""
-    here = Journal(directory, machine.name, conditions_name(conditions, machine=machine))
-    pattern = f"*{conditions_name(conditions, '')}"
+    own = conditions_name(Here().journal_name(machine), conditions)
+    here = Journal(directory, machine.name, own)
+    pattern = f"*{conditions_name('', conditions)}"
     places = sorted(each.name for each in here.folder.parent.glob(pattern) if each.is_dir())
     return [
         here,
@@ -200,21 +159,11 @@ def all_journals(directory: Path, machine: Machine, conditions: Conditions) -> l
     ]
 
 
-def conditions_name(
-    conditions: Conditions, place: str = HERE, machine: Machine | None = None
-) -> str:
-    """A folder's name for what times depend on besides the kernel: trials of others do not compare."""
-    name = place
-    if place == HERE:
-        name = _name_here(machine) if machine else host.cpu_name()
-    cpu = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def conditions_name(place: str, conditions: Conditions) -> str:
+    """A folder's name for what times depend on besides the kernel: trials of others do not compare.
+
+    ``place`` is a `Place.journal_name`.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-")
     tvm = importlib.metadata.version("apache-tvm")
-    return f"{cpu}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"
-
-
-def _name_here(machine: Machine) -> str:
-    """Of what measures here; a list of what is tuned needs no GPU."""
-    try:
-        return device.here(machine).name
-    except TvmconvError:
-        return "no-gpu"
+    return f"{name}_{conditions.threads}-threads_{conditions.cache}-cache_tvm-{tvm}"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvmconv import writing
 from tvmconv.errors import TuningError
-from tvmconv.measuring.places.here import Measurer
-from tvmconv.measuring.places.simulated import SIMULATED, Simulator
+from tvmconv.measuring.places.place import Measurer
 from tvmconv.measuring.process.candidate import Candidate, Measurement
 from tvmconv.tuning import journal as journals
 from tvmconv.tuning import opening
@@ -34,7 +34,7 @@ def run(work: Plan, watcher: Watcher | None = None) -> Session:
     is damaged.
     """
     session = Session(work)
-    with alone(work), _measurer(work) as it:
+    with alone(work), work.place.open(work.machine, work.conditions) as it:
         try:
             _Run(work, session, it, watcher).all_layers()
         except KeyboardInterrupt:
@@ -42,25 +42,14 @@ def run(work: Plan, watcher: Watcher | None = None) -> Session:
     return session
 
 
-def _measurer(work: Plan) -> Measurer | Simulator:
-    if work.place == SIMULATED:
-        return Simulator(work.machine, work.conditions)
-    return Measurer(work.machine, work.conditions, boards=work.boards)
-
-
 @contextlib.contextmanager
 def alone(work: Plan) -> Iterator[None]:
     """Keep other tuners from this machine's logs: two at a time would spoil each other's times."""
-    import filelock
-
     folder = journals.scratch(work.directory, work.machine.name)
     holder = folder / "holder"
-    lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        holder.write_text(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M')}\n")
-    except filelock.Timeout as error:
+        lock = writing.acquire(folder / "lock", "tuning", seconds=0.0)
+    except TimeoutError as error:
         raise TuningError(
             f"another tuner ({_content(holder)}) is at work on {work.directory / work.machine.name}. "
             "Wait until it has ended, or give another --output."
@@ -68,6 +57,10 @@ def alone(work: Plan) -> Iterator[None]:
     except OSError as error:
         raise journals.cannot_write(folder, error) from error
     try:
+        try:
+            holder.write_text(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M')}\n")
+        except OSError as error:
+            raise journals.cannot_write(folder, error) from error
         yield
     finally:
         lock.release()
@@ -83,7 +76,7 @@ class _Run:
     """One session at work."""
 
     def __init__(
-        self, work: Plan, session: Session, measurer: Measurer | Simulator, watcher: Watcher | None
+        self, work: Plan, session: Session, measurer: Measurer, watcher: Watcher | None
     ) -> None:
         self.work, self.session, self.measurer, self.watcher = work, session, measurer, watcher
         self.journal = work.journal
@@ -197,7 +190,9 @@ class _Run:
             state.outcome = Outcome(state.layer.spec, None, reason="no time was left for it")
             self._tell_finished(state)
             return
-        opening.keep(self.work, state, conclude(state.search, self.measurer))
+        work = self.work
+        ended = conclude(state.search, self.measurer, work.place, work.machine, work.conditions)
+        opening.keep(work, state, ended)
         self.session.concluded(time.monotonic() - start)
         self._tell_finished(state)
         self._spend(finished=False)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tvmconv import writing
 from tvmconv.building import toolchain
 from tvmconv.building.cuda import nvrtc as cuda_nvrtc
 from tvmconv.building.cuda import stub as cuda_stub
@@ -198,9 +198,9 @@ def _with_clusters(code: str) -> str:
 
 def _run_nvcc(nvcc: str, source: str, arch: str) -> tuple[bytes, str]:
     number = arch.removeprefix("sm_")
-    with tempfile.TemporaryDirectory(prefix="tvmconv-cuda-") as folder:
-        made = Path(folder) / "kernels.fatbin"
-        Path(folder, "kernels.cu").write_text(source)
+    with writing.scratch("tvmconv-cuda-") as folder:
+        made = folder / "kernels.fatbin"
+        (folder / "kernels.cu").write_text(source)
         done = subprocess.run(
             [
                 # No --use_fast_math: it would round divisions and denormals otherwise than the oracle
@@ -281,8 +281,8 @@ def sass(image: bytes) -> str:
             "cuobjdump and nvdisasm, which show machine code, are not here: "
             "pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
         )
-    with tempfile.TemporaryDirectory(prefix="tvmconv-sass-") as folder:
-        path = Path(folder) / "image.fatbin"
+    with writing.scratch("tvmconv-sass-") as folder:
+        path = folder / "image.fatbin"
         path.write_bytes(image)
         done = subprocess.run(
             [cuobjdump, "--dump-sass", str(path)],

@@ -9,10 +9,9 @@ it asks for a GPU.
 from __future__ import annotations
 
 import ctypes
-import os
-import tempfile
 from pathlib import Path
 
+from tvmconv import writing
 from tvmconv.building import cache, toolchain
 from tvmconv.errors import INSTALL_COMPILER, MissingToolError
 from tvmconv.hardware import cuda_driver, host
@@ -58,12 +57,12 @@ def _stub() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     functions = "".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in _NAMES)
     mark = f"int {cuda_driver.STUB_MARK} = {_VERSION};\n"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        source, made = Path(scratch) / "stub.cc", Path(scratch) / "stub.so"
+    with writing.scratch("stub-", folder) as scratch:
+        source, made = scratch / "stub.cc", scratch / "stub.so"
         source.write_text(f'extern "C" {{\n{mark}{functions}}}\n')
         command = [*(toolchain.linker() or ()), "-shared", "-fPIC"]
         toolchain.run_linker(
             [*command, f"-Wl,-soname,{cuda_driver.DRIVER}", "-o", str(made), str(source)]
         )
-        os.replace(made, path)
+        made.replace(path)
     return path

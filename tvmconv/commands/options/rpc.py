@@ -25,16 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def place(args: argparse.Namespace) -> tuple[str, Boards | None]:
-    """Return the journal's name for where is measured, and the boards if it is on boards."""
+def boards(args: argparse.Namespace) -> Boards | None:
+    """Return the boards that the user named; None where there are none."""
     from tvmconv.measuring.places.boards import Boards
-    from tvmconv.tuning import plan
 
     if not args.rpc_tracker:
         if args.rpc_key:
             raise ValueError(
                 "--rpc-key names boards of a tracker: give --rpc-tracker HOST:PORT too"
             )
-        return plan.HERE, None
-    key = args.rpc_key or args.machine
-    return f"{plan.RPC}-{key}", Boards(args.rpc_tracker, key)
+        return None
+    return Boards(args.rpc_tracker, args.rpc_key or args.machine)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tvmconv.commands.show import tables
+from tvmconv.records.record import OFFLINE
 
 if TYPE_CHECKING:
     from tvmconv.tuning.progress import LayerState, Session
@@ -124,7 +125,7 @@ def cells(session: Session, state: LayerState) -> list[str]:
         texts += ["nothing measured", "", ""]
     trials, failed = len(state.search.trials), len(state.search.failures)
     texts += [f"{trials} trials", f"{failed} failed"]
-    if session.plan.place != "offline":  # where nobody knows when
+    if session.plan.place.name != OFFLINE:  # where nobody knows when
         texts.append(f"{left(session.seconds_left)} left")
     return [text for text in texts if text] if state.outcome else texts
 

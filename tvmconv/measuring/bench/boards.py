@@ -18,7 +18,7 @@ from tvmconv.hardware import HardwarePack, Machine
 from tvmconv.measuring.bench import gpu as gpu_bench
 from tvmconv.measuring.bench.bench import Compiled, Report, Row, row
 from tvmconv.measuring.places.boards import Boards
-from tvmconv.measuring.places.here import Measurer
+from tvmconv.measuring.places.place import Measurer
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.measuring.roof.probe import Roof
@@ -49,18 +49,18 @@ def bench(
     cross.require(machine.architecture, machine.name)
     todo = [layer for layer in layers if not layer.spec.is_empty]
     timed: list[tuple[Layer, Compiled, list[float]]] = []
-    with Measurer(machine, Conditions(threads, cache), boards=boards) as measurer:
+    with boards.open(machine, Conditions(threads, cache)) as measurer:
         before = measurer.roof()
         for layer in todo:
-            progress(f"{layer.name} on {measurer.cpu}", len(timed), len(todo))
+            progress(f"{layer.name} on {measurer.processor.name}", len(timed), len(todo))
             found = _times(layer, machine, pack, measurer, rounds, directories, winograd)
             timed.append((layer, *found))
         if machine.gpu is not None:
             on_gpu = tuple(gpu_bench.row(*each, machine) for each in timed)
-            return gpu_bench.Report(on_gpu, machine.name, str(measurer.here), rounds, cache)
+            return gpu_bench.Report(on_gpu, machine.name, str(measurer.processor), rounds, cache)
         measured = _higher(before, measurer.roof())
         rows = tuple(_row(*each, measured) for each in timed)
-        return Report(rows, measured, machine.name, measurer.cpu, threads, rounds, cache)
+        return Report(rows, measured, machine.name, measurer.processor.name, threads, rounds, cache)
 
 
 def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> Row:

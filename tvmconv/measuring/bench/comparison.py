@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
-from tvmconv import hardware
+from tvmconv import hardware, writing
 from tvmconv.building.builder import build
 from tvmconv.measuring.bench.bench import Progress, Row, bench
 from tvmconv.problem.spec import ConvSpec
@@ -75,8 +73,8 @@ def measure(
     """Build every spec, check it, and time all of them interleaved; records are used as in `build`."""
     specs = list(dict.fromkeys(spec for contender in compared for spec in contender.specs))
     layers = [Layer(spec.key, spec) for spec in specs]
-    with tempfile.TemporaryDirectory(prefix="tvmconv-compare-") as scratch:
-        path = build(specs, machine_name, Path(scratch) / "compare.tvmconv", progress=progress)
+    with writing.scratch("tvmconv-compare-") as scratch:
+        path = build(specs, machine_name, scratch / "compare.tvmconv", progress=progress)
         library = load(path, threads=threads)
         machine, _ = hardware.find_machine(library.variant.machine)
         rows = {row.key: row for row in bench(library, layers, machine, rounds, progress).rows}

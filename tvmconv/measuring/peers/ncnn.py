@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tvmconv import writing
 from tvmconv.measuring.peers.contender import (
     Array,
     Prepared,
@@ -38,8 +37,8 @@ def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepare
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed"):
         if hasattr(options, f"use_{name}"):
             setattr(options, f"use_{name}", False)
-    with tempfile.TemporaryDirectory() as folder:
-        param, binary = Path(folder) / "layer.param", Path(folder) / "layer.bin"
+    with writing.scratch("tvmconv-ncnn-") as folder:
+        param, binary = folder / "layer.param", folder / "layer.bin"
         param.write_text(_param(spec, (top, left)))
         # A tag of four zero bytes says that raw float32 follows.
         binary.write_bytes(bytes(4) + oihw(spec, filter).tobytes())

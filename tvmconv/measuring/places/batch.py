@@ -16,23 +16,23 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv import writing
 from tvmconv.bundle import variants
 from tvmconv.errors import BatchError, IncompatibleMachineError
-from tvmconv.files import decode
+from tvmconv.files import decode, open_file, parse_json
 from tvmconv.hardware import Machine, host
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Candidate
 
 FORMAT = 2  # 2 has kernels for GPUs
 _MANIFEST = "batch.json"
+_LARGEST = 1 << 30  # bytes of a file: a candidate has a few thousand, TVM's runtime a few million
 _AGAIN = "copy it again, or make a new one: tvmconv tune WORKLOAD --machine M --export FILE"
 
 
@@ -70,7 +70,7 @@ class Batch:
     Attributes:
         machine: what the kernels were compiled for.
         os, glibc: as in `bundle.Variant`.
-        threads, cache: of a call, as in `running.Conditions`.
+        threads, cache: of a call, as in `runner.Conditions`.
         finalists, rounds, processes: how each layer's fastest are compared with the default.
         runtime, roof: files; ``files`` has the SHA-256 of each file by its name. A GPU has no roof.
         cuda_runtime: the file of TVM's runtime for GPUs, None for a CPU.
@@ -127,20 +127,13 @@ class Batch:
 
 def write(file: Path, batch: Batch, paths: Iterable[Path]) -> None:
     """Write the tar, whole or not at all; ``paths`` are all files that the batch names."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
-            content = _text(batch)
-            head = tarfile.TarInfo(_MANIFEST)
-            head.size = len(content)
-            tar.addfile(head, io.BytesIO(content))
-            for path in paths:
-                tar.add(path, path.name, filter=_anonymous)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep it from another user on the board
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with writing.replacing(file) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+        content = _text(batch)
+        head = tarfile.TarInfo(_MANIFEST)
+        head.size = len(content)
+        tar.addfile(head, io.BytesIO(content))
+        for path in paths:
+            tar.add(path, path.name, filter=_anonymous)
 
 
 def unpack(file: Path, folder: Path) -> Batch:
@@ -150,7 +143,7 @@ def unpack(file: Path, folder: Path) -> Batch:
     is unpacked.
     """
     try:
-        with tarfile.open(file, "r:") as tar:
+        with open_file(file) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             batch = parse(_member(tar, _MANIFEST), str(file))
             batch.require_here()
             for name, digest in batch.files.items():
@@ -158,7 +151,7 @@ def unpack(file: Path, folder: Path) -> Batch:
                 if hashlib.sha256(content).hexdigest() != digest:
                     raise BatchError(f"{file} is altered: {name} is not what it was; {_AGAIN}")
                 (folder / name).write_bytes(content)
-    except (tarfile.TarError, EOFError, KeyError) as error:
+    except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
         raise BatchError(
             f"{file} is torn, or no batch of candidates ({error}); {_AGAIN}"
         ) from error
@@ -173,7 +166,7 @@ def encode(batch: Batch) -> dict[str, Any]:
 def parse(text: str | bytes, where: str) -> Batch:
     """Return the batch that JSON spells; raises BatchError that begins with ``where``."""
     try:
-        body = json.loads(text)
+        body = parse_json(text)
         found = body.get("format")
         if found != FORMAT:
             writer = body.get("tvmconv", "?")
@@ -189,7 +182,7 @@ def parse(text: str | bytes, where: str) -> Batch:
         others = {batch.runtime, batch.roof, batch.cuda_runtime} - {None}
         if not {*others, *named} <= set(batch.files):
             raise ValueError("it names libraries that it does not hold")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise BatchError(f"{where} is damaged ({error}); {_AGAIN}") from error
     return batch
 
@@ -199,11 +192,14 @@ def _text(batch: Batch) -> bytes:
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    stream = tar.extractfile(name)
-    if stream is None:
-        raise KeyError(f"{name} is no file")
     member = tar.getmember(name)
-    content = stream.read()
+    # A link may point at itself, and a file with holes has any size.
+    if not member.isreg() or member.sparse is not None:
+        raise KeyError(f"{name} is no plain file")
+    if member.size > _LARGEST:
+        raise KeyError(f"{name} has more than {_LARGEST} bytes")
+    stream = tar.extractfile(member)
+    content = b"" if stream is None else stream.read()
     if len(content) != member.size:
         raise EOFError(f"{name} ends after {len(content)} of {member.size} bytes")
     return content

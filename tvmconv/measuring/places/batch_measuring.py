@@ -7,12 +7,12 @@ are taken beside the layer's default, and a candidate that crashes or hangs cost
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmconv import writing
 from tvmconv.errors import BatchError
 from tvmconv.hardware import host
 from tvmconv.measuring.places import batch as batches
@@ -21,7 +21,7 @@ from tvmconv.measuring.places.batch import Batch, Kernel, LayerKernels
 from tvmconv.measuring.places.batch_results import Book, Final, Header, Results, Timed
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
-from tvmconv.measuring.process.device import Here
+from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.runner import Conditions, Runner, time_each
 from tvmconv.measuring.roof import gpu as gpu_roof
@@ -56,12 +56,12 @@ def measure(tar: Path, output: Path, report: Report, timeout_seconds: float | No
     be written; IncompatibleMachineError for another machine's batch.
     """
     host.require_64_bits()
-    with tempfile.TemporaryDirectory(prefix="tvmconv-measure-") as scratch:
-        batch = batches.unpack(tar, Path(scratch))
+    with writing.scratch("tvmconv-measure-") as scratch:
+        batch = batches.unpack(tar, scratch)
         with files.opened(output) as book:
             if book.begun:
                 _require_same(book.results.header, batch, output)
-            _Measuring(batch, Path(scratch), book, report, timeout_seconds).all_layers()
+            _Measuring(batch, scratch, book, report, timeout_seconds).all_layers()
 
 
 def progress(batch: Batch, results: Results) -> Progress:
@@ -79,7 +79,7 @@ def _require_same(header: Header, batch: Batch, output: Path) -> None:
             f"{output} has results of batch {header.batch}, this one is {batch.name}: give another "
             "--output"
         )
-    ours, theirs = device.here(batch.machine), Here(header.cpu, header.driver)
+    ours, theirs = device.here(batch.machine), Processor(header.cpu, header.driver)
     if (theirs, header.features) != (ours, _features(batch)):
         raise BatchError(
             f"{output} was measured on {theirs}, this is {ours}: times of two machines do not compare. Give "

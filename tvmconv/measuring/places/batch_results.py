@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmconv.errors import BatchError
-from tvmconv.files import decode
+from tvmconv.files import decode, parse_json, read_bytes
 
 FORMAT = 2  # 2 has measurements on GPUs
 _COPY = "Copy it again from where it was measured; there, `tvmconv measure` again goes on"
@@ -86,7 +86,7 @@ Line = Header | Timed | Final
 
 def read(file: Path) -> Results:
     """Return what a file holds; raises BatchError when a line of it is torn or damaged."""
-    results, end = _parse(file, file.read_bytes())
+    results, end = _parse(file, read_bytes(file))
     size = file.stat().st_size
     if end != size:
         raise BatchError(f"{file} is torn: {size - end} bytes at its end are no line. {_COPY}.")
@@ -155,14 +155,14 @@ def _parse(file: Path, content: bytes) -> tuple[Results | None, int]:
     end = 0
     for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            ((name, body),) = json.loads(text).items()
+            ((name, body),) = parse_json(text).items()
             if name == "results" and body.get("format") != FORMAT:
                 raise BatchError(
                     f"{file} has format {body.get('format')}; this tvmconv reads format {FORMAT}. "
                     "Install the same tvmconv on both machines."
                 )
             results = _with(results, decode(_KINDS[name], body, f"line {number}"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BatchError(
                 f"{file}, line {number}: no result of `tvmconv measure` ({error}). {_COPY}."
             ) from error

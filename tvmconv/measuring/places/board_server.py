@@ -17,7 +17,6 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -25,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv import writing
 from tvmconv.bundle import manifest
 from tvmconv.errors import IncompatibleMachineError, MissingToolError, TuningError
-from tvmconv.files import decode
+from tvmconv.files import decode, parse_json
 from tvmconv.hardware import Machine, host
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Failure
@@ -98,13 +98,13 @@ class _Serving:
                 time.sleep(_RETRY_SECONDS)
                 continue
             self._say(f"{client[0]} is connected")
-            with tempfile.TemporaryDirectory(prefix="tvmconv-board-") as folder:
+            with writing.scratch("tvmconv-board-") as folder:
                 with connection:
                     parent = os.getpid()
                     child = os.fork()
                     if child == 0:
                         self._listening.close()
-                        _child(parent, connection, Path(folder), self._server.runtime)
+                        _child(parent, connection, folder, self._server.runtime)
                 os.waitpid(child, 0)
             self._say(f"{client[0]} is gone")
 
@@ -256,14 +256,14 @@ class Desk:
 
     def ask(self, text: str) -> str:
         """Answer a question."""
-        question = json.loads(text)
-        verb = question.pop("verb")
         begin = time.monotonic()
         try:
+            question = parse_json(text)
+            verb = question.pop("verb")
             value = getattr(self, f"_{verb}")(**question)
         except (IncompatibleMachineError, MissingToolError, TuningError, ValueError) as error:
             return json.dumps({"refused": str(error)})
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             reason = f"its tvmconv {__version__} does not know this question ({error})"
             return json.dumps({"refused": f"{reason}: install the same release on both sides"})
         took = time.monotonic() - begin

@@ -7,51 +7,73 @@ to another one, and the link takes whichever board the tracker has next.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tvmconv.building import cross
 from tvmconv.errors import TuningError
 from tvmconv.files import decode
 from tvmconv.hardware import Machine
+from tvmconv.measuring.places.board_link import Address, Link, Lost, addresses, no_board, value_of
+from tvmconv.measuring.places.compiled import CompilingMeasurer, seconds_per_trial
 from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
-from tvmconv.measuring.process.device import Here
+from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.pool import Pool, Question
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.measuring.process.worker import Worker
+from tvmconv.measuring.roof import gpu as gpu_roof
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.records import record
+from tvmconv.records.log import WORTHWHILE
 
-_WAIT_SECONDS = 20.0  # for an answer of the tracker
 # As in `board`: a layer's first kernel, whose oracle a slow core computes; then a multiple of that time.
 _FIRST_SECONDS = 600.0
 _PATIENCE, _LEAST_SECONDS = 5.0, 10.0
 # Beyond that, a board that does not answer is lost: in it are connecting and starting two processes.
 _MARGIN_SECONDS = 60.0
+_COMPILE_SECONDS = 30.0  # of a candidate
 _LOSSES = 3  # boards that a candidate may cost before it is to blame
-_FILES_KEPT = 64  # on a board
 
 
 @dataclass(frozen=True)
 class Boards:
-    """Where boards are: their tracker's address and their key."""
+    """Where boards are: their tracker's address and their key; a `place.Place`."""
 
-    tracker: tuple[str, int]
+    tracker: Address
     key: str
+    name = record.RPC
+    worthwhile = WORTHWHILE
 
+    @property
+    def board(self) -> str:
+        """The key."""
+        return self.key
 
-@dataclass(frozen=True)
-class Lost:
-    """A board that could not be asked: why, and whether it had the question already."""
+    def journal_name(self, _machine: Machine) -> str:
+        """All boards of a key are alike."""
+        return f"{self.name}-{self.key}"
 
-    text: str
-    asked: bool
+    def require(self, machine: Machine) -> None:
+        """Raise MissingToolError where nothing can be built for the machine."""
+        cross.require(machine.architecture, machine.name)
+
+    def seconds_per_trial(self, machine: Machine, _specs: Sequence[ConvSpec]) -> float:
+        """As if it were measured here."""
+        return seconds_per_trial(machine)
+
+    def open(self, machine: Machine, conditions: Conditions | None = None) -> CompilingMeasurer:
+        """Return what compiles here, and measures on all boards of the key."""
+        given = conditions or Conditions()
+        return CompilingMeasurer(
+            machine,
+            given.threads,
+            _COMPILE_SECONDS,
+            lambda libraries: Fleet(self, machine, libraries, given),
+        )
 
 
 class Fleet:
@@ -61,28 +83,30 @@ class Fleet:
         self, boards: Boards, machine: Machine, libraries: Libraries, conditions: Conditions
     ) -> None:
         """``libraries`` go to each board before candidates do."""
-        self._boards = boards
+        self._boards, self._machine = boards, machine
         self._limits: dict[str, float] = {}
-        count = len(_addresses(boards))
+        count = len(addresses(boards.tracker, boards.key))
         if not count:
-            raise _no_board(boards, 0.0)
-        arguments = (boards, machine, libraries, conditions)
-        workers = [Worker(_Link, arguments) for _ in range(count)]
+            raise no_board(boards.tracker, boards.key, 0.0)
+        arguments = (boards.tracker, boards.key, machine, libraries, conditions)
+        workers = [Worker(Link, arguments) for _ in range(count)]
         self._pool = Pool(workers, _FIRST_SECONDS)
-        self._here: Here | None = None
+        self._here: Processor | None = None
 
     @property
-    def here(self) -> Here:
+    def processor(self) -> Processor:
         """What measures on the boards, all of which are alike."""
         if self._here is None:
             self._one({"verb": "here"}, {})
         assert self._here is not None  # noqa: S101 - for the type checker
         return self._here
 
-    def roof(self) -> Roof:
-        """What a board can do at most."""
+    def roof(self, specs: Sequence[ConvSpec]) -> Roof:
+        """What a board can do at most; of a GPU, by its facts."""
+        if self._machine.gpu is not None:
+            return gpu_roof.roof(self._machine, {spec.precision for spec in specs})
         fields = self._one({"verb": "roof", "limit": _FIRST_SECONDS}, {})
-        roof: Roof = decode(Roof, _value(fields), "roof")
+        roof: Roof = decode(Roof, value_of(fields), "roof")
         return roof
 
     def measure_each(
@@ -93,7 +117,7 @@ class Fleet:
         beside: tuple[Built | None, float],
         done: Callable[[Measurement], None],
     ) -> list[Measurement]:
-        """As `running.time_each`, on all boards at once; ``done`` is told as answers come in."""
+        """As `runner.time_each`, on all boards at once; ``done`` is told as answers come in."""
         measurements: dict[int, Measurement] = {}
 
         def take(place: int, seconds: float | None, error: str | None) -> None:
@@ -121,7 +145,7 @@ class Fleet:
                 return
             allowed = max(_LEAST_SECONDS, _PATIENCE * float(answer["took"]))
             self._limits.setdefault(spec.key, allowed)
-            take(place, float(_value(answer)), None)
+            take(place, float(value_of(answer)), None)
 
         self._all(questions, told)
         return [measurements[place] for place in range(len(candidates))]
@@ -129,7 +153,7 @@ class Fleet:
     def interleave(
         self, spec: ConvSpec, built: Sequence[Built], rounds: int, again: int
     ) -> list[list[list[float]]] | str:
-        """Time kernels against each other, all on one board; as `Measurer.interleave`."""
+        """Time kernels against each other, all on one board; as `compiled.Timer.interleave`."""
         limit = self._limits.get(spec.key, _FIRST_SECONDS)
         question = {
             "verb": "interleave",
@@ -141,7 +165,7 @@ class Fleet:
         answer = self._one(question, {"built": list(built)})
         if "error" in answer:
             return str(answer["error"])
-        times: list[list[list[float]]] = _value(answer)
+        times: list[list[list[float]]] = value_of(answer)
         return times
 
     def close(self) -> None:
@@ -162,8 +186,8 @@ class Fleet:
             self._round(waiting, losses, told)
             if len(waiting) < before:
                 begin = time.monotonic()
-            elif not _addresses(self._boards):
-                raise _no_board(self._boards, time.monotonic() - begin)
+            elif not addresses(self._boards.tracker, self._boards.key):
+                raise no_board(self._boards.tracker, self._boards.key, time.monotonic() - begin)
 
     def _round(
         self,
@@ -189,7 +213,7 @@ class Fleet:
 
         self._pool.ask([_question(*waiting[place]) for place in places], answered)
 
-    def _require_alike(self, here: Here | None) -> None:
+    def _require_alike(self, here: Processor | None) -> None:
         self._here = self._here or here
         if here != self._here:
             raise TuningError(
@@ -202,129 +226,3 @@ def _question(question: dict[str, Any], files: dict[str, Any]) -> Question:
     kernels = len(files["built"]) if question["verb"] == "interleave" else 1
     limit = float(question.get("limit", 0.0)) * kernels * int(question.get("again", 1))
     return Question("ask", (question, files), limit + _MARGIN_SECONDS)
-
-
-def _value(answer: dict[str, Any]) -> Any:
-    if "value" not in answer:
-        raise TuningError(f"a board cannot measure: {answer.get('refused', answer)}")
-    return answer["value"]
-
-
-def _addresses(boards: Boards) -> list[Any]:
-    """What the tracker knows under the key; TuningError where there is no tracker."""
-    from tvm.rpc.client import TrackerSession
-
-    try:
-        socket.create_connection(boards.tracker, 5.0).close()
-        session = TrackerSession(boards.tracker)
-        known = session.summary()["server_info"]
-        session.close()
-    except (OSError, RuntimeError) as error:
-        raise TuningError(
-            f"no RPC tracker at {boards.tracker[0]}:{boards.tracker[1]} ({error}). Start one: "
-            "python -m tvm.exec.rpc_tracker --host 127.0.0.1 --port 9190"
-        ) from error
-    return [each["addr"] for each in known if each.get("key") == f"server:{boards.key}"]
-
-
-def _no_board(boards: Boards, waited: float) -> TuningError:
-    from tvm.rpc.client import TrackerSession
-
-    session = TrackerSession(boards.tracker)
-    known = {
-        str(each.get("key", "")).removeprefix("server:")
-        for each in session.summary()["server_info"]
-    }
-    session.close()
-    others = ", ".join(sorted(known - {""})) or "none"
-    return TuningError(
-        f"no board under the key {boards.key} (waited {waited:.0f} s); the tracker at "
-        f"{boards.tracker[0]}:{boards.tracker[1]} knows these keys: {others}. Start one on the board: "
-        f"tvmconv board --tracker HOST:{boards.tracker[1]} --key {boards.key}. Trials made are kept."
-    )
-
-
-class _Link:
-    """A process with a connection to one board, or looking for one."""
-
-    def __init__(
-        self, boards: Boards, machine: Machine, libraries: Libraries, conditions: Conditions
-    ) -> None:
-        from tvm.rpc import client
-
-        self._client = client
-        self._boards, self._machine = boards, machine
-        self._libraries, self._conditions = libraries.files(), conditions
-        if machine.gpu is None:  # a board serves with a runtime, which will do for its CPU
-            del self._libraries["runtime"]
-        self._session: Any = None
-        self._here: Here | None = None
-        self._there: dict[str, None] = {}  # names of files on the board, oldest first
-
-    def ask(self, question: dict[str, Any], files: dict[str, Any]) -> dict[str, Any] | Lost:
-        """Send the libraries that the board lacks, and ask it."""
-        asked = False
-        try:
-            if self._session is None:
-                self._connect()
-            if question["verb"] == "here":
-                return {"here": self._here}
-            built = {name: self._send(kernel) for name, kernel in files.items()}
-            asked = True
-            return {**self._call({**question, **built}), "here": self._here}
-        except TuningError:
-            raise
-        except Exception as error:  # whatever TVM makes of a connection that ends
-            self._session = None
-            return Lost(f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}", asked)
-
-    def _connect(self) -> None:
-        tracker = self._client.TrackerSession(self._boards.tracker)
-        tracker._sock.settimeout(_WAIT_SECONDS)  # request() would wait for ever
-        if not tracker.summary()["queue_info"].get(self._boards.key, {}).get("free"):
-            time.sleep(1.0)
-            raise OSError("no board is free")
-        self._session = tracker.request(self._boards.key, max_retry=1)
-        tracker.close()
-        self._there = {}
-        self._put = self._session.get_function("tvmconv.put")
-        self._ask = self._session.get_function("tvmconv.ask")
-        for file in self._libraries.values():
-            self._put(file.name, file.read_bytes())
-        begin = self._call(
-            {
-                "verb": "begin",
-                "machine": dataclasses.asdict(self._machine),
-                "threads": self._conditions.threads,
-                "cache": self._conditions.cache,
-                **{name: file.name for name, file in self._libraries.items()},
-            }
-        )
-        about = _value(begin)
-        self._here = Here(about["cpu"], about.get("driver"))
-
-    def _call(self, question: dict[str, Any]) -> dict[str, Any]:
-        answer = json.loads(str(self._ask(json.dumps(question))))
-        if "refused" in answer:
-            _value(answer)
-        return dict(answer)
-
-    def _send(self, kernel: Built | list[Built] | None) -> Any:
-        if kernel is None:
-            return None
-        if isinstance(kernel, list):
-            return [self._send(each) for each in kernel]
-        for library in (kernel.library, kernel.pack_library):
-            if library is not None:
-                self._upload(Path(library))
-        return dataclasses.asdict(kernel.placed(Path()))
-
-    def _upload(self, file: Path) -> None:
-        if file.name not in self._there:
-            self._put(file.name, file.read_bytes())
-        self._there.pop(file.name, None)
-        self._there[file.name] = None
-        while len(self._there) > _FILES_KEPT:
-            oldest = next(iter(self._there))
-            del self._there[oldest]
-            self._put(oldest, b"")

@@ -27,7 +27,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Here:
+class Processor:
     """What measures here: the name of the CPU or the card, and the card's driver in words.
 
     Times of two that differ in either do not compare.
@@ -40,12 +40,12 @@ class Here:
         return ", ".join(filter(None, (self.name, self.driver)))
 
 
-def here(machine: Machine) -> Here:
+def here(machine: Machine) -> Processor:
     """Name what measures a machine's kernels here; for a GPU raises what `find` does."""
     if machine.gpu is None:
-        return Here(host.cpu_name())
+        return Processor(host.cpu_name())
     found = find(machine)
-    return Here(found.device.name, found.driver)
+    return Processor(found.device.name, found.driver)
 
 
 @contextlib.contextmanager

@@ -12,13 +12,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import subprocess
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv import writing
 from tvmconv.building import cache, toolchain
 from tvmconv.errors import MissingToolError
 from tvmconv.hardware import Machine
@@ -141,10 +141,11 @@ def _compiled() -> Path:
             f"{toolchain.check_linker().remedy}"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}")
-    command = [*linker, "-x", "c", str(source), "-O2", "-shared", "-fPIC", "-o", str(new)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise MissingToolError(f"{' '.join(command)} failed: {result.stderr.strip()[:500]}")
-    new.replace(file)
+    with writing.scratch("caches-", file.parent) as folder:
+        new = folder / file.name
+        command = [*linker, "-x", "c", str(source), "-O2", "-shared", "-fPIC", "-o", str(new)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise MissingToolError(f"{' '.join(command)} failed: {result.stderr.strip()[:500]}")
+        new.replace(file)
     return file

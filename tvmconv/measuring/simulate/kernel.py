@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import writing
 from tvmconv.building.compile import compile_functions
 from tvmconv.errors import BuildError
 from tvmconv.hardware import Function, Machine
@@ -29,8 +28,8 @@ def object_file(function: Function, machine: Machine) -> bytes:
     if function.pack is not None:
         functions["pack"] = function.pack
     module = compile_functions(functions, machine.target).mod
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.o"
+    with writing.scratch("tvmconv-simulate-") as folder:
+        path = folder / "kernel.o"
         module.write_to_file(str(path))
         return path.read_bytes()
 
