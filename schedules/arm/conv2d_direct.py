@@ -63,12 +63,12 @@ from tvmconv.schedules.shared.dense import DenseDecisions
 
 
 def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
-    """One to five vectors, exact divisors where there are any."""
+    """One to five vectors, exact divisors where there are any, else few channels in whole vectors."""
     group, _ = conv2d.filter_blocks(spec, 1)
     lanes = machine.lanes(spec.accumulator_dtype)
     exact = [w for w in range(5 * lanes, 0, -lanes) if group % w == 0]
     halves = [w for w in range(5 * lanes, 0, -max(lanes // 2, 1)) if group % w == 0]
-    whole = [group] if group <= 2 * lanes else []
+    whole = [tile_costs.padded(group, lanes)] if group <= 2 * lanes else []
     return exact or halves or whole or [2 * lanes, lanes]
 
 

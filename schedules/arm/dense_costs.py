@@ -26,7 +26,7 @@ def tile_cycles(
     """
     (group, _), out_width = filter_blocks(spec, 1), geometry(spec).out_width
     pixels, channels, unroll = tile.pixels, tile.channels, tile.unroll
-    vectors = -(-channels // lanes)
+    vectors = tile_costs.pieces(channels, lanes)
     fmas = unroll * pixels * vectors
     data, weights = pixels * -(-unroll // values_per_load), unroll * vectors
     cycles = max(

@@ -18,7 +18,7 @@ from tvmconv.compute import depthwise_conv2d_dot
 from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import depthwise_conv2d_tiled, dot_code
-from tvmconv.schedules.shared import depthwise_dot, depthwise_space, tile_costs
+from tvmconv.schedules.shared import code_size, depthwise_dot, depthwise_space, tile_costs
 from tvmconv.schedules.shared.depthwise import DepthwiseDecisions
 
 _LANES, _CHANNELS = dot_code.LANES, dot_code.WORDS_LANES
@@ -27,8 +27,6 @@ _VECTORS = _CHANNELS // _LANES
 _MOST_RESIDENT = 16
 # Instructions around a tile: addresses, the loop.
 _LOOP = 10
-# Unrolled dot products of one tile: 1.6 KiB of code in each of nine copies.
-_MOST_UNROLLED = 400
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -54,9 +52,9 @@ def _columns(spec: ConvSpec) -> list[int]:
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     """Few registers are spilled, and the unrolled code is short enough."""
-    products = tile.rows * tile.columns * _products(spec)
+    products = code_size.unrolled(tile.rows * tile.columns, 1, _products(spec))
     live = _live(spec, tile.columns)
-    return 2 * live <= 3 * machine.vector_registers and products <= _MOST_UNROLLED
+    return 2 * live <= 3 * machine.vector_registers and products <= code_size.MOST_DEPTHWISE
 
 
 def _instructions(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:

@@ -68,7 +68,7 @@ def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
-    vectors = -(-tile.channels // _lanes(spec, machine))
+    vectors = tile_costs.pieces(tile.channels, _lanes(spec, machine))
     return depthwise_space.fits(spec, machine, tile, vectors)
 
 

@@ -12,13 +12,9 @@ from tvmconv.compute.geometry import geometry
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import dense, tile_costs
+from tvmconv.schedules.shared import code_size, dense, tile_costs
 from tvmconv.schedules.shared.dense import PIXELS_OUTER, WEIGHTS_OUTER, DenseDecisions
 from tvmconv.schedules.shared.typed import read
-
-# Multiply-adds of one tile with pad "none", which unrolls all taps: 4 KiB of code for 1024 on ARM, about 8 on
-# x86, where a 7x7 stem unrolled 3500 times took 7 s to compile and ran at two thirds of the speed (2026-11).
-_MOST_UNROLLED = 1024
 
 
 def _always(*_: object) -> bool:
@@ -123,7 +119,8 @@ def legal(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisio
 
 
 def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
-    if tile.pad == "none" and _unrolled(spec, machine, tile) > _MOST_UNROLLED:
+    smallest = tile.pixels == 1 and tile.pad != "none"
+    if not smallest and _unrolled(spec, machine, tile) > code_size.MOST_DENSE:
         return False
     shared_out = tile.by_weights or tile.pad == "rows"
     if shared_out and by.jobs(spec, tile) < tile_costs.LEAST_JOBS:
@@ -134,9 +131,14 @@ def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DenseDec
 
 
 def _unrolled(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
-    """Multiply-adds of a tile's code where all taps are unrolled."""
-    vectors: int = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
-    return spec.kernel_height * spec.kernel_width * tile.unroll * tile.pixels * vectors
+    """Multiply-adds of a tile's code: of all taps without padding, of a row of taps for a stem."""
+    steps = tile.unroll
+    if tile.pad == "none":
+        steps *= spec.kernel_height * spec.kernel_width
+    elif tile.unroll == spec.filter_shape[2]:
+        steps *= spec.kernel_width
+    vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
+    return int(code_size.unrolled(tile.pixels, steps, vectors))
 
 
 def default(by: Instructions, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -184,7 +186,7 @@ def cycles_per_fma(
     # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
     useful = group / tile_costs.rounded(group, tile.channels)
     useful *= (3 + g.out_width / tile_costs.rounded(g.out_width, tile.pixels)) / 4
-    held = -(-tile.channels // lanes) if vectors is None else vectors
+    held = tile_costs.pieces(tile.channels, lanes) if vectors is None else vectors
     cycles = tile_costs.cycles_per_fma(machine, tile.pixels, held, tile.channels / lanes)
     return float(cycles / useful)
 

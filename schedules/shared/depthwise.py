@@ -21,14 +21,10 @@ from tvmconv.lowering.dot_calls import DOT
 from tvmconv.lowering.interface import SPLIT_AT, function, prim_func
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import bias_start, tile_costs
+from tvmconv.schedules.shared import bias_start, code_size, tile_costs
 
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
 OUTSIDE, INSIDE = "outside", "inside"
-
-# Unrolled multiply-adds of one tile: beyond this the nine copies outgrow the instruction cache
-# (400 FMAs of 6 to 10 bytes with their loads are about 4 KiB a copy, the cache has 32).
-MOST_UNROLLED = 400
 
 
 @dataclass(frozen=True)
@@ -92,9 +88,7 @@ def nest(
     # The second loop and not the fused first two: a fused tile number has no simple border test.
     # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
     loops.parallel(nest[1])
-    unrolled = decisions.rows * decisions.columns * multiplier
-    unroll_taps = unrolled * g.kernel_height * g.kernel_width <= MOST_UNROLLED
-    taps = _order_taps(loops, conv, unroll_taps, decisions.taps == INSIDE)
+    taps = _order_taps(loops, conv, unrolls_taps(spec, decisions), decisions.taps == INSIDE)
     if multiply_add is None:
         _vectorize(loops, conv, taps)
     else:
@@ -111,6 +105,16 @@ def nest(
     definition = None if multiply_add is None else multiply_add[1]
     pack = prim_func(depthwise_conv2d.pack(spec, stored))
     return function(spec, loops.mod["main"], pack, packed, llvm_ir=definition)
+
+
+def unrolls_taps(spec: ConvSpec, tile: DepthwiseDecisions) -> bool:
+    """Whether the code of a tile is short enough with all its taps; a ragged vector is several."""
+    outputs, taps = (
+        tile.rows * tile.columns * spec.multiplier,
+        spec.kernel_height * spec.kernel_width,
+    )
+    runs = tile.channels.bit_count()
+    return bool(code_size.unrolled(outputs, taps, runs) <= code_size.MOST_DEPTHWISE)
 
 
 def _inline_padding(loops: Loops, g: Geometry) -> None:

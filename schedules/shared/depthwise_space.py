@@ -14,10 +14,10 @@ from tvmconv.schedules.shared.depthwise import (
     INNER,
     INSIDE,
     MIDDLE,
-    MOST_UNROLLED,
     OUTER,
     OUTSIDE,
     DepthwiseDecisions,
+    unrolls_taps,
 )
 from tvmconv.schedules.shared.typed import read
 
@@ -122,8 +122,7 @@ def fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, vectors: in
     """
     outputs = tile.rows * tile.columns * spec.multiplier
     live = outputs * vectors + spec.kernel_height + 2
-    unrolled = outputs * spec.kernel_height * spec.kernel_width
-    return 8 * live <= 7 * machine.vector_registers and unrolled <= MOST_UNROLLED
+    return 8 * live <= 7 * machine.vector_registers and unrolls_taps(spec, tile)
 
 
 def window(spec: ConvSpec, tile: DepthwiseDecisions) -> tuple[int, int]:

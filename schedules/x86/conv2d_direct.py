@@ -75,6 +75,10 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     found = sorted({*exact, *halves, *whole}, reverse=True)
     if not any(2 * width >= min(lanes, group) for width in found):
         found = []
+    # An odd number in whole vectors, of which only the valid channels reach the output.
+    padded = tile_costs.padded(group, lanes)
+    if found and tile_costs.pieces(padded, lanes) < tile_costs.pieces(group, lanes):
+        found.append(padded)
     return found or [lanes, 2 * lanes]
 
 

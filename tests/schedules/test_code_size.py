@@ -1,0 +1,71 @@
+"""How much straight code default decisions make of any problem: LLVM takes minutes for too much of it."""
+
+from __future__ import annotations
+
+import pytest
+from tvm import tirx
+
+from tvmconv import hardware
+from tvmconv.checking import contract
+from tvmconv.lowering.cpu import power_of_two_runs, split_points
+from tvmconv.lowering.interface import SPLIT_AT
+from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.shared import code_size
+
+# Statements of one kernel, in vectors of any length: nine copies of the longest tile. 64 -> 3 channels made
+# 14256 and took 153 CPU seconds, its next whole vector makes 7128 and takes 1.2 (Zen 5, 2026-11).
+MOST = 9 * code_size.MOST_DENSE
+ODD = [
+    *(ConvSpec.conv2d((1, 64, 64, 64), (3, 3, 64, out)) for out in (1, 2, 3, 5, 6, 7, 13, 21, 31)),
+    ConvSpec.conv2d((1, 128, 128, 64), (9, 9, 64, 3)),
+    ConvSpec.conv2d((1, 64, 64, 56), (3, 3, 7, 56)),
+    *(
+        ConvSpec.depthwise_conv2d((1, 24, 16, channels), (size, size, channels, 1), dtype=dtype)
+        for channels, size in ((31, 5), (3, 7), (7, 5))
+        for dtype in ("float32", "int8", "uint8")
+    ),
+]
+
+
+def statements(node: tirx.Stmt) -> int:
+    """Stores that remain when loops are unrolled, vectors cut and tiles specialised."""
+    if isinstance(node, tirx.For):
+        inside = statements(node.body)
+        if SPLIT_AT in node.annotations:
+            return inside * len(split_points(node))
+        if node.kind == tirx.ForKind.UNROLLED:
+            return inside * int(node.extent)
+        if node.kind == tirx.ForKind.VECTORIZED:
+            return inside * len(power_of_two_runs(int(node.extent)))
+        return inside
+    if isinstance(node, tirx.BufferStore):
+        return 1
+    children = [getattr(node, name, None) for name in ("body", "block", "init")]
+    children += list(getattr(node, "seq", []))
+    return sum(statements(child) for child in children if child is not None)
+
+
+@pytest.mark.parametrize("name", ["sapphirerapids", "x86-64-v3", "x86-64-v2", "cortex-a72"])
+def test_no_kernel_is_longer_than_nine_of_the_longest_tiles(name):
+    machine, pack = hardware.find_machine(name)
+    long = {}
+    for case in contract.cases(pack, [machine], [*contract.edge_cases(), *ODD]):
+        made = case.schedule.apply(case.spec, machine, case.default())
+        count = statements(made.main.body)
+        assert count > 0
+        if count > MOST:
+            long[str(case)] = count
+
+    assert not long
+
+
+@pytest.mark.parametrize("name", ["sapphirerapids", "x86-64-v3", "cortex-a72"])
+@pytest.mark.parametrize("out", [3, 7, 13])
+def test_an_odd_number_of_channels_is_computed_in_one_vector(name, out):
+    machine, pack = hardware.find_machine(name)
+    spec = ConvSpec.conv2d((1, 8, 8, 16), (1, 1, 16, out))
+    case = contract.Case(machine, hardware.schedules_for(spec, machine, pack)[0], spec)
+
+    channels = case.default()["channels"]
+
+    assert channels & (channels - 1) == 0 or channels % machine.lanes("float32") == 0
