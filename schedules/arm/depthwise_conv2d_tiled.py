@@ -69,8 +69,7 @@ def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     vectors = tile_costs.pieces(tile.channels, _lanes(spec, machine))
-    fits: bool = depthwise_space.fits(spec, machine, tile, vectors)
-    return fits
+    return depthwise_space.fits(spec, machine, tile, vectors)
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:

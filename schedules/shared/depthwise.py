@@ -108,13 +108,17 @@ def nest(
 
 
 def unrolls_taps(spec: ConvSpec, tile: DepthwiseDecisions) -> bool:
-    """Whether the code of a tile is short enough with all its taps; a ragged vector is several."""
+    """Whether the code of a tile is short enough with all its taps.
+
+    A ragged vector is one of each power of two, the channels of a ragged last tile are computed one by one.
+    """
     outputs, taps = (
         tile.rows * tile.columns * spec.multiplier,
         spec.kernel_height * spec.kernel_width,
     )
-    runs = tile.channels.bit_count()
-    return bool(code_size.unrolled(outputs, taps, runs) <= code_size.MOST_DEPTHWISE)
+    vectors = max(tile.channels.bit_count(), spec.in_channels % tile.channels)
+    most = code_size.MOST_DEPTHWISE if vectors == 1 else code_size.MOST_RAGGED
+    return bool(code_size.unrolled(outputs, taps, vectors) <= most)
 
 
 def _inline_padding(loops: Loops, g: Geometry) -> None:

@@ -45,6 +45,16 @@ def statements(node: tirx.Stmt) -> int:
     return sum(statements(child) for child in children if child is not None)
 
 
+def most(case: contract.Case) -> float:
+    """Statements of a kernel; fewer where a depthwise tile is ragged, with a tenth for zeros and stores."""
+    channels = int(case.default().get("channels", 1))
+    left = case.spec.in_channels % channels
+    if case.spec.op == "conv2d" or not (left or channels & (channels - 1)):
+        return MOST
+    # Half of the tiles of channels are the ragged last, and have that many for each.
+    return 1.1 * 9 * code_size.MOST_RAGGED * (2 / left if left else 1)
+
+
 @pytest.mark.parametrize("name", ["sapphirerapids", "x86-64-v3", "x86-64-v2", "cortex-a72"])
 def test_no_kernel_is_longer_than_nine_of_the_longest_tiles(name):
     machine, pack = hardware.find_machine(name)
@@ -53,7 +63,7 @@ def test_no_kernel_is_longer_than_nine_of_the_longest_tiles(name):
         made = case.schedule.apply(case.spec, machine, case.default())
         count = statements(made.main.body)
         assert count > 0
-        if count > MOST:
+        if count > most(case):
             long[str(case)] = count
 
     assert not long
