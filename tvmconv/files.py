@@ -27,7 +27,7 @@ def decode(kind: Any, value: object, where: str) -> Any:
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
-        fields = _fields(kind)
+        fields = _fields(typing.cast(Any, kind))
         if not isinstance(value, dict) or set(value) != set(fields):
             given = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise ValueError(f"{where} must have the fields {sorted(fields)}, found {given}")
