@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import math
 import os
@@ -86,6 +87,12 @@ def _finite(text: str) -> float:
     return value
 
 
+# A manifest has hundreds of entries of the same kind: most of the time of reading one went here.
+@functools.cache
+def _fields(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def decode(kind: Any, value: object, where: str) -> Any:
     """Return ``value``, as `parse_json` gives it, in the form of the annotation ``kind``.
 
@@ -98,7 +105,7 @@ def decode(kind: Any, value: object, where: str) -> Any:
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
-        fields = typing.get_type_hints(kind)
+        fields = _fields(kind)
         if not isinstance(value, dict):
             raise ValueError(f"{where} must be an object, found {type(value).__name__}")
         if set(value) != set(fields):

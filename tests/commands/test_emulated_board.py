@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 import boards
+import numpy as np
 import pytest
 
 import tvmconv
@@ -15,6 +16,8 @@ from tvmconv.building import builder
 from tvmconv.bundle import manifest as bundle
 from tvmconv.checking import contract
 from tvmconv.hardware import host
+from tvmconv.models import reference
+from tvmconv.models.graph import Builder
 from tvmconv.problem.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records.choice import Selection
@@ -168,3 +171,30 @@ def test_the_board_says_what_it_has_not():
     done = boards.on_board("cortex-a72", "no-such-program")
     assert done.returncode == 127
     assert "the emulated board has no no-such-program: it has python" in done.stderr
+
+
+def test_a_whole_model_computes_the_same_on_the_board(tmp_path):
+    boards.require_linker()
+    random = np.random.default_rng(0)
+    build = Builder("small")
+    x = build.input("x", (1, 8, 8, 4), "float32")
+    w = build.constant("w", random.standard_normal((3, 3, 4, 8), np.float32))
+    conv = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "activation": "relu"}
+    y = build.node("mean", [build.node("conv2d", [x, w], **conv)], axes=(1, 2), keepdims=False)
+    w = build.constant("dense", random.standard_normal((8, 5), np.float32))
+    y = build.node("dense", [y, w], activation=None)
+    build.output("y", build.node("softmax", [y], axis=1))
+    graph = build.graph()
+    path = tvmconv.compile(graph, "raspberry-pi-4", tmp_path / "small.tvmconv", logs=[])
+    image = random.standard_normal((1, 8, 8, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", image)
+    code = (
+        "import sys, numpy, tvmconv; y = tvmconv.load(sys.argv[1], threads=1)(numpy.load(sys.argv[2]));"
+        "assert 'tvm' not in sys.modules; print(*y.ravel().tolist())"
+    )
+
+    done = boards.on_board("cortex-a72", "python", "-c", code, path, tmp_path / "x.npy")
+
+    assert done.returncode == 0, done.stderr
+    expected = reference.evaluate(graph, {"x": image})["y"].ravel()
+    np.testing.assert_allclose([float(v) for v in done.stdout.split()], expected, atol=1e-5)
