@@ -14,17 +14,20 @@ from tvmconv.models.tflite import file
 from tvmconv.models.tflite.sparse import densify
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["face_detection_front", "face_detection_full_range_sparse"])
-def test_mutated_files_are_read_or_refused(name):
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("name", "count"), [("face_detection_front", 200), ("face_detection_full_range_sparse", 50)]
+)
+def test_mutated_files_are_read_or_refused(name, count):
     content = model_files(FACES)[name].read_bytes()
     refused = 0
-    for seed in range(200):
+    for seed in range(count):
         try:
             read(mutate(content, seed))
         except ModelError:
             refused += 1
-    assert refused > 20
+    assert refused > count / 4
 
 
 @pytest.mark.parametrize("length", [0, 3, 8, 40, 1000, 100_000, -1])

@@ -108,7 +108,7 @@ def damage(where: str) -> Iterator[None]:
     try:
         yield
     except (
-        struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError, KeyError,
+        struct.error, IndexError, TypeError, ValueError, ArithmeticError, AttributeError, KeyError,
     ) as error:  # fmt: skip
         raise ModelError(
             f"{where}: the file is truncated or damaged, or of a format newer than TFL3 ({error}). "
