@@ -30,7 +30,7 @@ from tvmconv.checking import oracle
 from tvmconv.commands.show import tables
 from tvmconv.errors import MissingToolError, UnknownNameError
 from tvmconv.hardware import Machine
-from tvmconv.measuring.peers import ours, stand, xnnpack
+from tvmconv.measuring.peers import library_timer, ours, xnnpack
 from tvmconv.measuring.peers.contender import plain
 from tvmconv.problem.spec import ConvSpec
 
@@ -75,7 +75,7 @@ def count(
     """
     cpu = cpu_of(machine)
     if xnnpack.NAME in libraries:
-        missing = [name for name in ("tensorflow-cpu",) if stand.version(name) is None]
+        missing = [name for name in ("tensorflow-cpu",) if library_timer.version(name) is None]
         if missing:
             raise MissingToolError(f"LiteRT's models are converted here: pip install {missing[0]}")
     with tempfile.TemporaryDirectory() as scratch:

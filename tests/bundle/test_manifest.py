@@ -151,6 +151,15 @@ def test_a_manifest_cannot_name_files_outside_the_bundle(written, name):
         bundle.read_manifest(altered(written, change))
 
 
+@pytest.mark.parametrize("depth", [101, 990, 100_000])
+def test_a_manifest_that_is_nested_too_deep_is_refused(written, depth):
+    text = '{"format": 3, "keys": ' + "[" * depth + "]" * depth + "}"
+    (written / bundle.MANIFEST_NAME).write_text(text)
+
+    with pytest.raises(errors.BundleError, match="100 deep"):
+        bundle.read_manifest(written)
+
+
 def test_an_altered_manifest_is_noticed(written):
     def change(body):
         body["variants"][0]["features"] = []

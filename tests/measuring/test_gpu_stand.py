@@ -127,7 +127,7 @@ def test_tiny_layers_are_flushed_once_a_turn_and_its_time_subtracted(
         fill(self, target, byte, count, stream)
 
     monkeypatch.setattr(OnMain, "fill", noted)
-    stand = on_gpu.Stand(gpu, small(machine, 64 * SPEC.bytes), "cold", Counted)
+    stand = on_gpu.GpuTimer(gpu, small(machine, 64 * SPEC.bytes), "cold", Counted)
 
     turn = Counted(gpu, stand._clock(SPEC.key, built[0])._replayed.launch, 1).seconds(1)
     assert turn == 2.0 * 128 + 3.0 * 2 * 64 * SPEC.bytes / 1e6

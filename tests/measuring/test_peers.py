@@ -12,7 +12,7 @@ import pytest
 from tvmconv.checking import oracle
 from tvmconv.commands import cli
 from tvmconv.errors import BuildError
-from tvmconv.measuring.peers import contender, race, stand
+from tvmconv.measuring.peers import contender, library_timer, race
 from tvmconv.measuring.peers.race import OURS, Raced
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.problem import workloads
@@ -26,10 +26,11 @@ INSTALLED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            bool(stand.missing(name)), reason=f"not installed: {stand.missing(name)}"
+            bool(library_timer.missing(name)),
+            reason=f"not installed: {library_timer.missing(name)}",
         ),
     )
-    for name in stand.LIBRARIES
+    for name in library_timer.LIBRARIES
 ]
 
 
@@ -37,7 +38,9 @@ INSTALLED = [
 @pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("spec", [CONV, DEPTHWISE, EXPLICIT, POINTWISE], ids=lambda spec: spec.key)
 def test_a_librarys_values_are_the_oracles(name, spec):
-    worker = Worker(stand.Stand, (name, 1, None))  # a process of its own: threads are set but once
+    worker = Worker(
+        library_timer.LibraryTimer, (name, 1, None)
+    )  # a process of its own: threads are set but once
     try:
         assert worker.ask(100, "prepare", spec.key) is True
         assert 0 < worker.ask(100, "seconds", spec.key, 1.0) < 1
@@ -56,12 +59,12 @@ def test_wrong_values_have_no_time(monkeypatch):
             out[0, 0, 0, 0] += 0.01  # what bfloat16 would do
             return contender.Prepared(lambda: None, lambda: out)
 
-    monkeypatch.setattr(stand, "module", lambda name: Wrong)
-    monkeypatch.setattr(stand.os, "sched_setaffinity", lambda *_: None)
-    monkeypatch.setattr(stand.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(library_timer, "module", lambda name: Wrong)
+    monkeypatch.setattr(library_timer.os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(library_timer.os, "dup2", lambda *_: None)
 
     with pytest.raises(BuildError, match="1 of"):
-        stand.Stand("wrong", 1, None).prepare(CONV.key)
+        library_timer.LibraryTimer("wrong", 1, None).prepare(CONV.key)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +115,11 @@ def test_an_unknown_library_is_an_error_that_lists_the_known(capsys):
 
     message = capsys.readouterr().err
     assert "xnpack" in message
-    assert all(name in message for name in stand.LIBRARIES)
+    assert all(name in message for name in library_timer.LIBRARIES)
 
 
 def test_what_is_not_installed_is_said_with_the_command_that_installs_it(capsys, monkeypatch):
-    monkeypatch.setattr(stand, "missing", lambda name: [f"{name}-package"])
+    monkeypatch.setattr(library_timer, "missing", lambda name: [f"{name}-package"])
 
     assert cli.main(["bench", POINTWISE.key, "--peers", "ncnn,openvino"]) != 0
 

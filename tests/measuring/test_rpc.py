@@ -32,11 +32,11 @@ SLOW = """
 import sys, time
 from tvmconv.commands import cli
 from tvmconv.measuring.places import board_server as serving
-measure = serving.Desk._measure
+measure = serving.BoardService._measure
 def slowly(self, **question):
     time.sleep(0.5)
     return measure(self, **question)
-serving.Desk._measure = slowly
+serving.BoardService._measure = slowly
 sys.exit(cli.main(sys.argv[1:]))
 """
 

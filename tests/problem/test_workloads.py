@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer, Workload, distinct, names, resolve
 
 NETWORKS = ("mobilenet_v1", "mobilenet_v2", "efficientnet_b0", "resnet50")
+FIRST_KEY = "conv2d_1x14x14x8_1x1x8x8_s1x1_p0x0x0x0_d1x1_nhwc_float32"
 KEYS = [layer.spec.key for layer in resolve("edge_cases").entries[:3]]
 
 
@@ -243,3 +245,25 @@ def test_file_without_keys(tmp_path, content, says):
 
 def test_every_dtype_has_a_size():
     assert set(ITEM_BYTES) == {dtype for dtypes in OP_DTYPES.values() for dtype in dtypes}
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "layers.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + FIRST_KEY.encode() + b"\n")
+
+    assert [layer.name for layer in resolve(str(path)).entries] == [FIRST_KEY]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [1, 100_000])
+def test_100_000_lines_are_read_in_seconds(tmp_path, kinds):
+    path = tmp_path / "layers.txt"
+    sizes = [(1 + number % kinds % 300, 1 + number % kinds // 300) for number in range(100_000)]
+    path.write_text("".join(FIRST_KEY.replace("14x14", f"{h}x{w}") + "\n" for h, w in sizes))
+
+    begin = time.process_time()
+    entries = resolve(str(path)).entries
+
+    assert time.process_time() - begin < 6.0  # 2 s; 39 s before
+    assert len(entries) == kinds
+    assert sum(layer.count for layer in entries) == 100_000

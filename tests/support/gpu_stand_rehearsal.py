@@ -64,7 +64,7 @@ class WallClock:
 
 
 def stand_on(gpu, machine, cache="warm"):
-    return on_gpu.Stand(gpu, machine, cache, WallClock)
+    return on_gpu.GpuTimer(gpu, machine, cache, WallClock)
 
 
 def small(machine, l2_bytes):

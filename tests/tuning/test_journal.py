@@ -38,6 +38,24 @@ def file_of(journal: Journal, key: str = KEY) -> Path:
 # What is read back
 
 
+def test_a_line_of_100_000_brackets_costs_a_trial(journal):
+    journal.add(KEY, TRIALS[:1])
+    with file_of(journal).open("a") as stream:
+        stream.write("[" * 100_000 + "\n")
+    journal.add(KEY, TRIALS[1:2])
+
+    assert list(journal.read(KEY).trials) == TRIALS[:2]
+
+
+@pytest.mark.parametrize("seconds", ["NaN", '"text"', "1e999", "null", "true", "-5.0"])
+def test_a_damaged_note_of_the_time_counts_for_none(journal, seconds):
+    journal.spend(Spent("mine", 12.5, finished=False))
+    file = journal.folder / "session.json"
+    file.write_text(file.read_text().replace("12.5", seconds))
+
+    assert journal.spent("mine") == 0.0
+
+
 def test_what_was_added_is_read_in_order(journal):
     failed = trial(9, None, "crashed\nbadly, \N{SNOWMAN}")
     journal.add(KEY, TRIALS[:2])

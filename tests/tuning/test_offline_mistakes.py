@@ -33,6 +33,37 @@ def test_a_torn_batch(own, share):
     assert not (own / "new.results").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_batch_whose_list_is_no_plain_file(own, kind):
+    """A link may point at itself."""
+    with tarfile.open(own / "linked.tar", "w") as tar:
+        member = tarfile.TarInfo("batch.json")
+        member.type, member.linkname = kind, "batch.json"
+        tar.addfile(member)
+
+    message = fails(own / "linked.tar", own / "new.results")
+    assert "batch.json is no plain file" in message
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_batch_with_a_member_of_a_terabyte(own, sparse):
+    size = 1 << 40
+    member = tarfile.TarInfo("batch.json")
+    member.size = size
+    if sparse:
+        member.size = 0
+        fields = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(size)}
+        member.pax_headers = {**fields, "GNU.sparse.map": "0,0"}
+    file = own / "large.tar"
+    file.write_bytes(member.tobuf(tarfile.PAX_FORMAT))
+    with file.open("ab") as stream:
+        stream.truncate(stream.tell() + member.size + 1024)
+
+    message = fails(file, own / "new.results")
+    assert ("no plain file" if sparse else "more than") in message
+
+
 def test_an_altered_batch(own):
     content = bytearray((own / "c.tar").read_bytes())
     batch = manifest(own / "c.tar")
@@ -109,7 +140,7 @@ def test_two_at_once(own):
 
 def test_a_full_disk_is_said_and_what_was_written_stays(own):
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(BatchError, match="No space"):
-        batch_results.Book(own / "x", full, None).add(
+        batch_results.ResultsWriter(own / "x", full, None).add(
             batch_results.Header("b", "m", "c", (), None, 1.0, "0")
         )
 

@@ -28,7 +28,7 @@ from typing import Any
 from tvmconv import errors
 from tvmconv.bundle.folder import File, Folder
 from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
-from tvmconv.files import decode
+from tvmconv.files import decode, parse_json
 
 # 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory, 4 a whole model
 FORMAT = 4
@@ -248,8 +248,8 @@ def manifest_file(folder: Folder) -> File:
 def parse_manifest(file: File) -> Manifest:
     """Check the contents of ``manifest.json``; raises BundleError as `read_manifest` does."""
     try:
-        body = json.loads(file.contents.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        body = parse_json(file.contents)
+    except ValueError as error:
         raise errors.BundleError(
             f"{file.path} is truncated or damaged ({error}); copy the bundle again, or: {REBUILD}"
         ) from error

@@ -52,7 +52,7 @@ def parse_key(key: str) -> dict[str, Any]:
         raise ValueError(f"{key!r} is not the key of a convolution. Its form is {KEY_FORM}.")
     fields: dict[str, Any] = match.groupdict()
     for field in _PREFIXES:
-        fields[field] = tuple(int(extent) for extent in fields[field].split("x"))
+        fields[field] = tuple(map(int, fields[field].split("x")))
     for field in ("bias", "residual"):
         fields[field] = fields[field] is not None
     fields["data_format"] = fields["data_format"].upper()

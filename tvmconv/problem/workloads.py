@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -118,30 +119,35 @@ def in_dtype(workload: Workload, dtype: str) -> Workload:
 
 
 def _from_file(path: Path) -> Workload:
-    layers = []
+    layers: list[Layer] = []
+    known: dict[str, Layer] = {}  # a list may name a layer as often as its network has it
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some editors begin a file with a byte-order mark.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a list of spec keys: it is not text, {error}.") from error
     for number, line in enumerate(lines, start=1):
         key = line.partition("#")[0].strip()
         if not key:
             continue
-        try:
-            layers.append(Layer(key, ConvSpec.from_key(key)))
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
+        if key not in known:
+            try:
+                known[key] = Layer(key, ConvSpec.from_key(key))
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from error
+        layers.append(known[key])
     if not layers:
         raise ValueError(f"{path} has no spec keys. Write one a line; # begins a comment.")
     return Workload(path.stem, f"the keys in {path}", _counted(layers))
 
 
 def _counted(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    merged: dict[ConvSpec, Layer] = {}
+    layers = tuple(layers)
+    counts: Counter[ConvSpec] = Counter()
     for layer in layers:
-        first = merged.get(layer.spec)
-        merged[layer.spec] = replace(first, count=first.count + layer.count) if first else layer
-    return tuple(merged.values())
+        counts[layer.spec] += layer.count
+    first = {layer.spec: layer for layer in reversed(layers)}
+    return tuple(replace(first[spec], count=count) for spec, count in counts.items())
 
 
 class _Network:

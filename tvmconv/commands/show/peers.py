@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tvmconv.commands.show import tables
 from tvmconv.errors import MissingToolError
 from tvmconv.hardware import host
-from tvmconv.measuring.peers import race, stand
+from tvmconv.measuring.peers import library_timer, race
 from tvmconv.measuring.peers.race import OURS, Race, Raced
 
 
@@ -17,15 +17,17 @@ def names(text: str) -> list[str]:
 
     Raises ValueError for an unknown name, MissingToolError when none is installed.
     """
-    wanted = list(stand.LIBRARIES) if text == "all" else [n.strip() for n in text.split(",")]
+    wanted = (
+        list(library_timer.LIBRARIES) if text == "all" else [n.strip() for n in text.split(",")]
+    )
     for name in wanted:
-        if name not in stand.LIBRARIES:
+        if name not in library_timer.LIBRARIES:
             raise ValueError(
-                f"--peers names {name!r}. Known: {', '.join(stand.LIBRARIES)}, or all of them: all."
+                f"--peers names {name!r}. Known: {', '.join(library_timer.LIBRARIES)}, or all of them: all."
             )
     found = []
     for name in dict.fromkeys(wanted):
-        missing = stand.missing(name)
+        missing = library_timer.missing(name)
         if missing:
             tables.show_note(f"{name} is left out: pip install {' '.join(missing)}")
         else:
@@ -129,7 +131,9 @@ def as_json(race_: Race) -> dict[str, object]:
 
 
 def _versions(name: str) -> dict[str, str | None]:
-    return {package: stand.version(package) for package in stand.module(name).PACKAGES}
+    return {
+        package: library_timer.version(package) for package in library_timer.module(name).PACKAGES
+    }
 
 
 def _layer(row: Raced, race_: Race) -> dict[str, object]:

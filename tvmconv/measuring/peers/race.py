@@ -15,7 +15,7 @@ from typing import Any
 from tvmconv.errors import TvmconvError
 from tvmconv.measuring.peers import ours
 from tvmconv.measuring.peers.contender import plain
-from tvmconv.measuring.peers.stand import Stand
+from tvmconv.measuring.peers.library_timer import LibraryTimer
 from tvmconv.measuring.process.candidate import Failure
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.measuring.roof.probe import Bandwidth, Roof
@@ -124,7 +124,7 @@ def race(
     """
     workers = {
         name: Worker(
-            Stand, (name, threads, bundle if name == OURS else None), _environment(threads)
+            LibraryTimer, (name, threads, bundle if name == OURS else None), _environment(threads)
         )
         for name in (OURS, *libraries)
     }

@@ -18,7 +18,7 @@ from tvmconv.hardware import host
 from tvmconv.measuring.places import batch as batches
 from tvmconv.measuring.places import batch_results as files
 from tvmconv.measuring.places.batch import Batch, Kernel, LayerKernels
-from tvmconv.measuring.places.batch_results import Book, Final, Header, Results, Timed
+from tvmconv.measuring.places.batch_results import Final, Header, Results, ResultsWriter, Timed
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.measuring.process.device import Processor
@@ -58,10 +58,10 @@ def measure(tar: Path, output: Path, report: Report, timeout_seconds: float | No
     host.require_64_bits()
     with writing.scratch("tvmconv-measure-") as scratch:
         batch = batches.unpack(tar, scratch)
-        with files.opened(output) as book:
-            if book.begun:
-                _require_same(book.results.header, batch, output)
-            _Measuring(batch, scratch, book, report, timeout_seconds).all_layers()
+        with files.opened(output) as writer:
+            if writer.begun:
+                _require_same(writer.results.header, batch, output)
+            _Measuring(batch, scratch, writer, report, timeout_seconds).all_layers()
 
 
 def progress(batch: Batch, results: Results) -> Progress:
@@ -96,9 +96,14 @@ class _Measuring:
     """A batch that is being measured."""
 
     def __init__(
-        self, batch: Batch, folder: Path, book: Book, report: Report, timeout: float | None
+        self,
+        batch: Batch,
+        folder: Path,
+        writer: ResultsWriter,
+        report: Report,
+        timeout: float | None,
     ) -> None:
-        self._batch, self._folder, self._book = batch, folder, book
+        self._batch, self._folder, self._writer = batch, folder, writer
         self._report, self._timeout = report, timeout
         libraries = Libraries(
             folder / batch.runtime,
@@ -110,10 +115,10 @@ class _Measuring:
 
     def all_layers(self) -> None:
         try:
-            if not self._book.begun:
-                self._book.add(self._header())
+            if not self._writer.begun:
+                self._writer.add(self._header())
             for layer in self._batch.layers:
-                if layer.key not in self._book.results.finals:
+                if layer.key not in self._writer.results.finals:
                     self._layer(layer)
         finally:
             self._runner.close()
@@ -148,7 +153,7 @@ class _Measuring:
             if self._seconds(layer, place) is None and not self._failed(layer, place)
         ]
         self._measure(layer, todo, (self._built(layer.kernels[0]), default))
-        self._book.add(self._final(layer))
+        self._writer.add(self._final(layer))
 
     def _measure(
         self, layer: LayerKernels, places: list[int], beside: tuple[Built | None, float]
@@ -160,8 +165,8 @@ class _Measuring:
 
         def done(measured: Measurement) -> None:
             place = next(waiting)
-            self._book.add(Timed(layer.key, place, measured.seconds, measured.error))
-            how_far = progress(self._batch, self._book.results)
+            self._writer.add(Timed(layer.key, place, measured.seconds, measured.error))
+            how_far = progress(self._batch, self._writer.results)
             self._report(layer.key, how_far.done, how_far.all)
 
         pairs: list[tuple[Candidate, Built | Failure]] = [
@@ -191,9 +196,9 @@ class _Measuring:
         return kernel.built.placed(self._folder)
 
     def _seconds(self, layer: LayerKernels, place: int) -> float | None:
-        timed = self._book.results.timed.get((layer.key, place))
+        timed = self._writer.results.timed.get((layer.key, place))
         return timed.seconds if timed is not None else layer.kernels[place].seconds
 
     def _failed(self, layer: LayerKernels, place: int) -> bool:
-        timed = self._book.results.timed.get((layer.key, place))
+        timed = self._writer.results.timed.get((layer.key, place))
         return timed is not None and timed.seconds is None

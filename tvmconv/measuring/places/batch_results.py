@@ -95,7 +95,7 @@ def read(file: Path) -> Results:
     return results
 
 
-class Book:
+class ResultsWriter:
     """A results file that is being written; use it in `opened`."""
 
     def __init__(self, file: Path, stream: Any, results: Results | None) -> None:
@@ -126,7 +126,7 @@ class Book:
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Book]:
+def opened(file: Path) -> Iterator[ResultsWriter]:
     """Open a results file to go on with it, or a new one; a torn end of it is cut off.
 
     Raises BatchError when it cannot be written, holds something else, or another process is at it.
@@ -146,7 +146,7 @@ def opened(file: Path) -> Iterator[Book]:
         stream.seek(0)
         results, end = _parse(file, stream.read())
         stream.truncate(end)
-        yield Book(file, stream, results)
+        yield ResultsWriter(file, stream, results)
 
 
 def _parse(file: Path, content: bytes) -> tuple[Results | None, int]:

@@ -156,8 +156,8 @@ class _Serving:
         size = _receive_number(self._tracker, deadline)
         content = _receive(self._tracker, size, deadline)
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
+            return parse_json(content)
+        except ValueError as error:
             raise OSError("it answers nonsense") from error
 
     def _greeted(self, connection: socket.socket, key: str) -> bool:
@@ -218,7 +218,7 @@ def _child(parent: int, connection: socket.socket, folder: Path, runtime: Path) 
         die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
         open_runtime(runtime, 1)
-        session = Desk(folder, runtime)
+        session = BoardService(folder, runtime)
         tvm_ffi.register_global_func("tvmconv.put", session.put)
         tvm_ffi.register_global_func("tvmconv.ask", session.ask)
         try:
@@ -234,7 +234,7 @@ def _child(parent: int, connection: socket.socket, folder: Path, runtime: Path) 
         os._exit(code)
 
 
-class Desk:
+class BoardService:
     """What a client may ask for: files put here, and questions about them; JSON text both ways.
 
     A question is an object of ``verb`` and its arguments; the answer has ``value``, or ``error`` where a

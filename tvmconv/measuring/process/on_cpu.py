@@ -35,10 +35,10 @@ _LAYERS_KEPT = 16
 _Called = tuple[Any, str, tuple[Any, ...]]  # module, symbol, arguments: what `timing.seconds` takes
 
 
-def start(machine: Machine, libraries: Libraries, threads: int, cache: str) -> Stand:
+def start(machine: Machine, libraries: Libraries, threads: int, cache: str) -> CpuTimer:
     """Open what kernels need in this process."""
     open_runtime(libraries.runtime, threads)
-    return Stand(Probe(machine, threads, open_kernels(str(libraries.roof))), cache)
+    return CpuTimer(Probe(machine, threads, open_kernels(str(libraries.roof))), cache)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Yardstick:
     seconds: float
 
 
-class Stand:
+class CpuTimer:
     """What the measuring process does: the methods are `running.Runner`'s questions."""
 
     def __init__(

@@ -49,17 +49,17 @@ _WARM_UP_MS = 200.0
 _LAYERS_KEPT = 4  # whose tensors stay on the GPU
 
 
-def start(machine: Machine, libraries: Libraries, cache: str) -> Stand:
+def start(machine: Machine, libraries: Libraries, cache: str) -> GpuTimer:
     """Open what kernels need in this process, on the first GPU that suits the machine."""
     assert libraries.cuda_runtime is not None  # noqa: S101 - for the type checker
     found = device.find(machine)
     cuda_driver.open_cudart()  # which TVM's part for CUDA is linked with
     open_runtime(libraries.runtime, threads=1)
     open_cuda_runtime(libraries.cuda_runtime)
-    return Stand(Gpu(found.device, found.devices), machine, cache)
+    return GpuTimer(Gpu(found.device, found.devices), machine, cache)
 
 
-class Stand:
+class GpuTimer:
     """What the measuring process does; ``graph`` is what replays launches.
 
     Whatever fails, but for wrong values, ends the process: after an illegal address CUDA refuses all

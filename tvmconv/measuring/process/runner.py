@@ -1,4 +1,4 @@
-"""Checks and times compiled candidates in a process that has the runtime and no compiler: a stand.
+"""Checks and times compiled candidates in a process that has the runtime and no compiler.
 
 Values are compared with the oracle before a time counts.
 """

@@ -41,7 +41,7 @@ def version(package: str) -> str | None:
         return None
 
 
-class Stand:
+class LibraryTimer:
     """What a timing process does; ``bundle`` is a path for our own kernels, None for a library."""
 
     def __init__(self, name: str, threads: int, bundle: str | None) -> None:
