@@ -105,7 +105,7 @@ def decode(kind: Any, value: object, where: str) -> Any:
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
-        fields = _fields(kind)
+        fields = _fields(typing.cast(Any, kind))
         if not isinstance(value, dict):
             raise ValueError(f"{where} must be an object, found {type(value).__name__}")
         if set(value) != set(fields):
