@@ -8,8 +8,7 @@ from collections.abc import Collection
 from tvmconv import errors
 from tvmconv.bundle import variants
 from tvmconv.bundle.manifest import Manifest, Variant
-from tvmconv.hardware.cuda_driver import Device
-from tvmconv.hardware.machine import capability
+from tvmconv.hardware.cuda_driver import Device, capability
 
 
 def runs_on(arch: str, device: Device) -> bool:

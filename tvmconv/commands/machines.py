@@ -12,7 +12,7 @@ from tvmconv.bundle import gpu_variants
 from tvmconv.commands.show import tables
 from tvmconv.errors import HardwarePackError, MissingToolError, RecordError
 from tvmconv.hardware import Machine, cuda_driver, host
-from tvmconv.hardware.machine import capability
+from tvmconv.hardware.cuda_driver import capability
 from tvmconv.records import log
 
 

@@ -25,6 +25,12 @@ _OWN_RELEASE = "/sys/module/nvidia/version"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
+def capability(arch: str) -> tuple[int, int]:
+    """(9, 0) for ``sm_90``."""
+    digits = arch.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
+
+
 @dataclass(frozen=True)
 class Device:
     """A GPU as the driver describes it; ``memory`` in bytes."""

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvmconv.hardware.cuda_driver import capability
 from tvmconv.problem.rules import ITEM_BYTES
-
-
-def capability(arch: str) -> tuple[int, int]:
-    """(9, 0) for ``sm_90``."""
-    digits = arch.removeprefix("sm_")
-    return int(digits[:-1]), int(digits[-1])
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tvmconv.errors import IncompatibleMachineError
 from tvmconv.hardware import Machine, cuda_driver, host
-from tvmconv.hardware.cuda_driver import Device
-from tvmconv.hardware.machine import capability
+from tvmconv.hardware.cuda_driver import Device, capability
 from tvmconv.runtime.cuda import opening as runtime_gpu
 
 
