@@ -3,9 +3,9 @@
 A lane of 32 bits holds four bytes. One call multiplies a word of data, the same in every lane, by a vector
 of words of the filter, and adds the four products of a lane to its accumulator:
 
-    asimddp    sdot    int8 x int8; uint8 data is made signed before (compute/dot_conv2d.py)
+    asimddp    sdot    int8 x int8; uint8 data is made signed before (compute/conv2d_dot.py)
     i8mm       usdot   uint8 x int8, as it is
-               smmla, usmmla   2 pixels x 8 bytes times 8 bytes x 2 channels (matrix_conv2d.py)
+               smmla, usmmla   2 pixels x 8 bytes times 8 bytes x 2 channels (conv2d_matrix.py)
 
 LLVM takes the word of data from its lane of a vector of four (``sdot v0.4s, v1.16b, v2.4b[3]``), where it
 was loaded as one.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from tvmconv.hardware import Machine
 from tvmconv.problem.rules import BYTE_DTYPES
 
-# As in dot_conv2d.py, of data that is made signed here: LLVM does it once for all uses of a word.
+# As in conv2d_dot.py, of data that is made signed here: LLVM does it once for all uses of a word.
 _TURN = """
   %z = xor <16 x i8> %x, splat (i8 -128)"""
 # %a: words of data, %w: words of the filter, %c: accumulators. The operand that may be a lane is the

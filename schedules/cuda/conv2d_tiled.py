@@ -2,7 +2,7 @@
 
 TILED. ``rows`` output pixels x ``columns`` output channels are the sums of a block of 256 threads, each of
 which has four channels of rows x columns / 1024 pixels. Data and filter come to shared memory as in
-tensor_conv2d.py, and for four steps of the sum at a time to registers:
+conv2d_tensor.py, and for four steps of the sum at a time to registers:
 
     loads    of 16 bytes a thread: rows x columns / 1024 of data and 4 of the filter, for 16 times as many
              multiply-adds: 20 for 256 at 128 x 128
