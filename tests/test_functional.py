@@ -340,3 +340,32 @@ def test_a_key_longer_than_a_file_name_is_shortened(tmp_path):
     assert len(name) < 200 < len(spec.key)
     other = tvmconv.ConvSpec.conv2d((*[1] * 101, 5, 5, 3), (1, 1, 3, 4))
     assert kernel_cache.entry_path(other).name != name
+
+
+COMPILER = """
+import sys, time
+from tvmconv.building import builder, kernel_cache
+from tvmconv.problem.spec import ConvSpec
+def hang(*_):
+    print("compiling", flush=True)
+    time.sleep(600)
+builder._variant = hang
+kernel_cache.kernel(ConvSpec.from_key(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_compiler_has_left_in_the_cache_is_removed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMPILER, SPEC.key], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "compiling\n"
+    process.kill()
+    process.communicate()
+    folder = kernel_cache.entry_path(SPEC).parent
+    left = [path for path in folder.iterdir() if path.is_dir()]
+    assert len(left) == 1
+
+    other = tvmconv.ConvSpec.conv2d((1, 3, 3, 2), (1, 1, 2, 2))
+    kernel_cache.kernel(other)
+
+    assert [path for path in folder.iterdir() if path.is_dir()] == [kernel_cache.entry_path(other)]

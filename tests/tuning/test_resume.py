@@ -209,3 +209,17 @@ def test_ctrl_c_on_a_terminal_keeps_the_trials_and_leaves_no_process(packs, tmp_
     assert 1 <= len(trials_in(logs, THREE)) < 20
     assert log.find(POINTWISE, "slow-default", [logs]) is not None
     assert log.find(THREE, "slow-default", [logs]) is None
+
+
+def test_what_a_killed_tuner_has_left_is_removed_by_the_next(packs, tmp_path):
+    logs, words = tmp_path / "logs", (workload(tmp_path, POINTWISE), *MACHINE, "--trials")
+    tuner = Tuner(packs, logs, *words, 30)
+    tuner.wait_for_trials(1)
+    tuner.kill()
+    assert tuner.processes() == []
+    assert tuner.scratch() != []
+
+    again = Tuner(packs, logs, *words, 1, "--again")
+
+    assert again.end()[0] == 0
+    assert again.scratch() == []
