@@ -2,7 +2,8 @@
 
 Every instruction is one little-endian word of 32 bits, and LLVM keeps constants out of the code, so a
 word that fits a pattern is that instruction. Patterns are from the encoding tables of the Arm
-Architecture Reference Manual (DDI 0487), chapter C4; tests/building/test_extensions.py holds them against an assembler.
+Architecture Reference Manual (DDI 0487), chapter C4; tests/building/test_extensions.py holds them against an
+assembler.
 Only extensions that compilers use for arithmetic on arrays are here, under /proc/cpuinfo's names.
 """
 
