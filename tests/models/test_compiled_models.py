@@ -1,8 +1,10 @@
 """Whole small models: compiled, loaded and called as users do."""
 
 import json
+import pickle
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -215,3 +217,11 @@ def test_compile_says_what_cannot_be_read(tmp_path, capsys):
 
     assert cli.main(["compile", str(file), "--output", str(tmp_path / "m.tvmconv")]) == 1
     assert "m.tflite" in capsys.readouterr().err
+
+
+def test_pickling_a_model_says_what_to_pass_to_another_process(model):
+    _, loaded = model
+
+    assert weakref.ref(loaded)() is loaded
+    with pytest.raises(TypeError, match=r"a Model cannot be pickled.*path.*tvmconv\.load"):
+        pickle.dumps(loaded)

@@ -29,7 +29,7 @@ def on_gpu():
     arguments = oracle.random_arguments(kernel.spec, seed=0)
     weights = (gpu_rehearsal.Tensor(arguments[name]) for name in ("filter", "bias"))
     found = load(shared_bundle())
-    library = GpuLibrary(found.path, found.manifest, found.variant, {}, gpu, None)
+    library = GpuLibrary(found.path, found.manifest, found.variant, {}, gpu, found._mapped)
     return library, kernel, kernel.bind(*weights)
 
 

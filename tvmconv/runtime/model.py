@@ -18,6 +18,7 @@ from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.model_entries import TensorEntry
 from tvmconv.problem.calling import ALIGNMENT
 from tvmconv.runtime import arrays, engine, pools, tensors
+from tvmconv.runtime.compiled import InProcess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Frame:
     pointers: tuple[ctypes.c_void_p, ...]
 
 
-class Model:
+class Model(InProcess):
     """A compiled model; `tvmconv.load` makes it. Calls may be made from several threads at once.
 
     Attributes:
