@@ -50,8 +50,8 @@ def read(
             raise _missing(".onnx", error) from error
         return read_onnx(content, name, input_shapes, folder)
     raise ModelError(
-        f"{name}: not a model that can be read: .tflite files have {_TFLITE_IDENTIFIER!r} at byte 4, this one "
-        f"{content[4:8]!r}, and .onnx files begin with {_ONNX_START!r}. Convert it to one of these."
+        f"{name}: not a model that can be read: .tflite files have {_TFLITE_IDENTIFIER!r} at byte 4, this "
+        f"one {content[4:8]!r}, and .onnx files begin with {_ONNX_START!r}. Convert it to one of these."
     )
 
 

@@ -166,7 +166,7 @@ def pool(
         if counted and any(beyond):
             top, bottom, left, right = pads
             pairs = [(0, 0), (0, 0), (top, bottom), (left, right)]
-            value = moving.pad(steps, value, pairs, value=0.0, mode="constant")
+            value = moving.pad(steps, value, pairs, "constant", 0.0)
             pads, counted = (0, 0, 0, 0), False
         attributes["count_padding"] = counted
     wide = (pads[0], pads[1] + beyond[0], pads[2], pads[3] + beyond[1])
@@ -198,7 +198,7 @@ def blocks(steps: Steps, op: str, value: Value, block: int) -> Value:
 def local_response(
     steps: Steps, value: Value, size: int, alpha: float, beta: float, bias: float
 ) -> Value:
-    """x / (bias + alpha * mean of the squares of ``size`` channels around) ** beta.
+    """Divides x by (bias + alpha * mean of the squares of ``size`` channels around) ** beta.
 
     The mean is an average pool along the channels of pixels in a row.
     """

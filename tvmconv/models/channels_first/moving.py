@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -33,9 +32,7 @@ def reshape(steps: Steps, value: Value, shape: Sequence[int]) -> Value:
     if prod(old) != prod(shape) or min(shape, default=1) < 0:
         raise ValueError(f"{old} cannot be reshaped to {shape}")
     if prod(old) == 0 or not old or not shape:
-        return Value(
-            steps.node("reshape", steps.plain(value), shape=shape), identity(len(shape))
-        )
+        return Value(steps.node("reshape", steps.plain(value), shape=shape), identity(len(shape)))
 
     def position(group: Group) -> int:
         wide = [axis for axis in group[0] if old[axis] != 1] or group[0]
@@ -74,9 +71,7 @@ def squeeze(steps: Steps, value: Value, axes: Sequence[int]) -> Value:
     shape = steps.shape(value)
     gone = {steps.axis(axis, len(shape)) for axis in axes}
     gone = gone or {axis for axis, extent in enumerate(shape) if extent == 1}
-    return reshape(
-        steps, value, [extent for axis, extent in enumerate(shape) if axis not in gone]
-    )
+    return reshape(steps, value, [extent for axis, extent in enumerate(shape) if axis not in gone])
 
 
 def unsqueeze(steps: Steps, value: Value, axes: Sequence[int]) -> Value:
@@ -135,18 +130,21 @@ def split(steps: Steps, value: Value, axis: int, sizes: Sequence[int]) -> list[V
     return [cut_axis(steps, value, axis, range(*pair)) for pair in pairwise(ends)]
 
 
-def pad(steps: Steps, value: Value, pads: Sequence[tuple[int, int]], **attributes: Any) -> Value:
+def pad(
+    steps: Steps, data: Value, pads: Sequence[tuple[int, int]], mode: str, value: float
+) -> Value:
     """Pads, a pair an axis; those below zero cut off."""
     kept = [
         range(max(-before, 0), extent - max(-after, 0))
-        for (before, after), extent in zip(pads, steps.shape(value), strict=True)
+        for (before, after), extent in zip(pads, steps.shape(data), strict=True)
     ]
-    value = cut(steps, value, kept)
+    data = cut(steps, data, kept)
     wide = [(max(before, 0), max(after, 0)) for before, after in pads]
     if not any(map(any, wide)):
-        return value
-    pairs = tuple(wide[axis] for axis in value.order)
-    return Value(steps.node("pad", value.name, pads=pairs, **attributes), value.order)
+        return data
+    pairs = tuple(wide[axis] for axis in data.order)
+    made = steps.node("pad", data.name, pads=pairs, mode=mode, value=value)
+    return Value(made, data.order)
 
 
 def expand(steps: Steps, value: Value, shape: Sequence[int]) -> Value:

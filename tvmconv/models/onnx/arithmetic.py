@@ -139,7 +139,7 @@ def reduction(op: str, before: str | None = None, after: str | None = None) -> R
 
 
 def gemm(operation: Operation) -> Value:
-    """alpha * A @ B + beta * C, of A and B or their transposes."""
+    """Of matrices: alpha * A @ B + beta * C, of A and B or their transposes."""
     steps, alpha, beta = operation.steps, operation.get("alpha", 1.0), operation.get("beta", 1.0)
     left, right = operation.input(), operation.input(1)
     left = moving.transpose(left, (1, 0)) if operation.get("transA", 0) else left
@@ -183,19 +183,19 @@ def instance_norm(operation: Operation) -> Value:
 def group_norm(operation: Operation) -> Value:
     """Scale and shift are of groups before opset 21, and of channels since."""
     steps, groups = operation.steps, operation.get("num_groups", 0)
-    parameters = [operation.input(1), operation.input(2)]
+    scale, shift = operation.input(1), operation.input(2)
     if operation.opset < 21:
-        channels = operation.shape()[1]
-        parameters = [
+        size = operation.shape()[1] // max(groups, 1)
+        scale, shift = (
             moving.reshape(
                 steps,
-                moving.expand(steps, moving.unsqueeze(steps, each, [1]), (groups, channels // groups)),
-                (channels,),
+                moving.expand(steps, moving.unsqueeze(steps, each, [1]), (groups, size)),
+                (groups * size,),
             )
-            for each in parameters
-        ]
+            for each in (scale, shift)
+        )
     epsilon = operation.get("epsilon", 1e-5)
-    return computing.group_norm(steps, operation.input(), groups, *parameters, epsilon)
+    return computing.group_norm(steps, operation.input(), groups, scale, shift, epsilon)
 
 
 def layer_norm(operation: Operation) -> Value:

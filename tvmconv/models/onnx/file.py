@@ -122,8 +122,8 @@ def _opset(model: Any, name: str) -> int:
         raise ValueError(f"it names {len(versions)} opsets of ONNX")
     if not OLDEST_OPSET <= versions[0] <= NEWEST_OPSET:
         raise ModelError(
-            f"{name}: its opset is {versions[0]}, but {OLDEST_OPSET} to {NEWEST_OPSET} are supported. Convert "
-            "it with onnx.version_converter, or export it again."
+            f"{name}: its opset is {versions[0]}, but {OLDEST_OPSET} to {NEWEST_OPSET} are supported. "
+            "Convert it with onnx.version_converter, or export it again."
         )
     return int(versions[0])
 
@@ -171,7 +171,9 @@ def _array(tensor: Any, folder: Path | None) -> Array:
     size = prod(shape) * np.dtype(dtype).itemsize
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         content = _external(tensor, folder, size)
-        return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+        return (
+            np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+        )
     return np.asarray(numpy_helper.to_array(tensor), order="C").reshape(shape)
 
 
@@ -191,4 +193,4 @@ def _external(tensor: Any, folder: Path | None, size: int) -> bytes:
         raise ValueError(f"the constant {tensor.name!r} has {length} bytes at {offset}, not {size}")
     with path.open("rb") as stream:
         stream.seek(offset)
-        return stream.read(size)
+        return bytes(stream.read(size))

@@ -93,7 +93,9 @@ class _Reader:
         """Refuse more bytes of constants than a sound model computes; counts those that are new."""
         constants = self.builder.constants
         new = range(len(constants) - self.counted)
-        self.bytes += sum(each.nbytes for each, _ in zip(reversed(constants.values()), new, strict=False))
+        self.bytes += sum(
+            each.nbytes for each, _ in zip(reversed(constants.values()), new, strict=False)
+        )
         self.counted = len(constants)
         if self.bytes > self.most:
             raise ModelError(f"{place}: constants take more than {self.most} bytes. Is it damaged?")
@@ -169,6 +171,7 @@ def _shape_problem(tensor: FileInput, given: Sequence[int] | None) -> str | None
         return None
     wanted = ", ".join("1" if extent is None else str(extent) for extent in tensor.shape)
     return (
-        f"the input {tensor.name!r} has the shape ({', '.join(map(str, known))}), where ? is not known: give "
-        f"input_shapes={{{tensor.name!r}: ({wanted})}} or --input-shape {tensor.name}={wanted.replace(' ', '')}"
+        f"the input {tensor.name!r} has the shape ({', '.join(map(str, known))}), where ? is not known: "
+        f"give input_shapes={{{tensor.name!r}: ({wanted})}} or "
+        f"--input-shape {tensor.name}={wanted.replace(' ', '')}"
     )

@@ -18,9 +18,7 @@ def reshape(operation: Operation) -> Value:
     """To a constant shape: one extent may be -1, and 0 is the input's unless ``allowzero``."""
     old, shape = operation.shape(), operation.numbers(1)
     if not operation.get("allowzero", 0):
-        shape = [
-            old[axis] if extent == 0 else extent for axis, extent in enumerate(shape)
-        ]
+        shape = [old[axis] if extent == 0 else extent for axis, extent in enumerate(shape)]
     if shape.count(-1) == 1:
         known = prod(extent for extent in shape if extent != -1)
         shape[shape.index(-1)] = prod(old) // max(known, 1)
@@ -99,7 +97,7 @@ def pad(operation: Operation) -> Value:
         raise steps.error(f"its pads are {flat} for the axes {axes}", "Export the model again.")
     for index, axis in enumerate(axes):
         pads[steps.axis(axis, len(shape))] = flat[index], flat[index + len(axes)]
-    return moving.pad(steps, operation.input(), pads, value=value, mode=mode)
+    return moving.pad(steps, operation.input(), pads, mode, value)
 
 
 def gather(operation: Operation) -> Value:
