@@ -8,43 +8,54 @@ from pathlib import Path
 from tvmconv.errors import MissingToolError, ModelError
 from tvmconv.models.graph import Graph
 
-FORMATS = ".tflite"
 _TFLITE_IDENTIFIER = b"TFL3"
+_ONNX_START = b"\x08"  # the tag of ir_version, which writers of protobuf messages put first
 
 
 def read(
     model: str | Path | bytes, input_shapes: Mapping[str, Sequence[int]] | None = None
 ) -> Graph:
-    """Return the graph of a model: a path of a .tflite file, or its bytes.
+    """Return the graph of a model: a path of a .tflite or .onnx file, or its bytes.
 
     Args:
         model: path or bytes; the content says which format it has.
         input_shapes: shapes of inputs, by their names, for those whose shapes the model leaves open or which
-            are to be others. An open batch is 1 unless it is given.
+            are to be others. An open batch of a .tflite file is 1 unless it is given; .onnx files do not say
+            which extent is a batch, so there each open one must be given.
 
     Raises:
         ModelError: it cannot be read, or has something that is not supported; the message lists what, where.
         MissingToolError: the package that reads this format is not installed.
     """
     if isinstance(model, bytes):
-        content, name = model, "model"
+        content, name, folder = model, "model", None
     else:
-        name = Path(model).name
+        name, folder = Path(model).name, Path(model).parent
         try:
             content = Path(model).read_bytes()
         except OSError as error:
             raise ModelError(
                 f"{model} cannot be read: {error.strerror}. Check the path."
             ) from error
-    if content[4:8] != _TFLITE_IDENTIFIER:
-        raise ModelError(
-            f"{name}: not a model that can be read: {FORMATS} files have {_TFLITE_IDENTIFIER!r} at byte 4, "
-            f"this one {content[4:8]!r}. Convert it to {FORMATS}."
-        )
-    try:
-        from tvmconv.models.tflite.reader import read_tflite
-    except ModuleNotFoundError as error:
-        raise MissingToolError(
-            f"Reading .tflite files needs the package {error.name}: pip install 'tvmconv[models]'"
-        ) from error
-    return read_tflite(content, name, input_shapes)
+    if content[4:8] == _TFLITE_IDENTIFIER:
+        try:
+            from tvmconv.models.tflite.reader import read_tflite
+        except ModuleNotFoundError as error:
+            raise _missing(".tflite", error) from error
+        return read_tflite(content, name, input_shapes)
+    if content.startswith(_ONNX_START) or name.endswith(".onnx"):
+        try:
+            from tvmconv.models.onnx.reader import read_onnx
+        except ModuleNotFoundError as error:
+            raise _missing(".onnx", error) from error
+        return read_onnx(content, name, input_shapes, folder)
+    raise ModelError(
+        f"{name}: not a model that can be read: .tflite files have {_TFLITE_IDENTIFIER!r} at byte 4, this "
+        f"one {content[4:8]!r}, and .onnx files begin with {_ONNX_START!r}. Convert it to one of these."
+    )
+
+
+def _missing(kind: str, error: ModuleNotFoundError) -> MissingToolError:
+    return MissingToolError(
+        f"Reading {kind} files needs the package {error.name}: pip install 'tvmconv[models]'"
+    )

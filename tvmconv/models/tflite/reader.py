@@ -7,6 +7,7 @@ from typing import Final
 
 from tvmconv.errors import ModelError
 from tvmconv.models.graph import ABSENT, Builder, Graph
+from tvmconv.models.refusing import refuse
 from tvmconv.models.tflite.arithmetic import ARITHMETIC
 from tvmconv.models.tflite.file import File, FileOperator, FileTensor, damage, parse
 from tvmconv.models.tflite.images import CUSTOM, IMAGES
@@ -15,7 +16,6 @@ from tvmconv.models.tflite.shapes import SHAPES
 
 _READS: Final = {**IMAGES, **ARITHMETIC, **SHAPES}
 _DTYPES: Final = ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
-_MOST: Final = 10  # problems that one message lists
 # More nodes, or connections of nodes, than any model has whose files are known: a hostile file's operators
 # may all be one, and its lists of inputs too.
 _MOST_CONNECTIONS: Final = 1 << 18
@@ -57,7 +57,7 @@ class _Reader:
                 self.values[number] = self.builder.constant(tensor.name, tensor.constant)
         for number, operator in enumerate(self.file.operators):
             self._operator(number, operator)
-        _refuse(self.name, self.problems)
+        refuse(self.name, self.problems)
         for number in self.file.outputs:
             if number not in self.values:
                 raise ModelError(f"{self.name}: no operator makes the output {self._label(number)}")
@@ -141,7 +141,7 @@ def _check(file: File, name: str) -> None:
             f"{name}: quantised models are not supported yet, and {len(quantized)} tensors are quantised: "
             f"{few}, .... Convert it without quantisation, or to float16 weights."
         )
-    _refuse(
+    refuse(
         name,
         [
             f"{tensor.name!r} has the dtype {tensor.dtype}, but only {', '.join(_DTYPES)} are supported"
@@ -153,14 +153,4 @@ def _check(file: File, name: str) -> None:
             for tensor in tensors
             if tensor.variable
         ],
-    )
-
-
-def _refuse(name: str, problems: Sequence[str]) -> None:
-    if not problems:
-        return
-    more = f"\n  and {len(problems) - _MOST} more" if len(problems) > _MOST else ""
-    listed = "".join(f"\n  {problem}" for problem in problems[:_MOST])
-    raise ModelError(
-        f"{name} cannot be read:{listed}{more}\nChange these in the model and convert it again."
     )
