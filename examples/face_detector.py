@@ -50,7 +50,9 @@ class Face:
     points: Array
 
 
-def detect(model: Callable[[Array], tuple[Array, Array]], photograph: Array, size: int) -> list[Face]:
+def detect(
+    model: Callable[[Array], tuple[Array, Array]], photograph: Array, size: int
+) -> list[Face]:
     """Return the faces on a photograph, (height, width, 3) in bytes; boxes and points in its pixels.
 
     ``model`` takes an image of ``size`` x ``size`` pixels and returns regressors and scores.
@@ -174,7 +176,9 @@ def main() -> None:
     photograph = io.imread(args.photograph)[..., :3] if args.photograph else data.astronaut()
     faces = detect(model, photograph, model.inputs[0].shape[1])
     for face in faces:
-        print(f"{face.score:.2f}: left, top, right, bottom {np.rint(face.box).astype(int).tolist()}")
+        print(
+            f"{face.score:.2f}: left, top, right, bottom {np.rint(face.box).astype(int).tolist()}"
+        )
     io.imsave(args.output, drawn(photograph, faces), check_contrast=False)
     print(f"{len(faces)} faces: {args.output}")
 

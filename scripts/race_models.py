@@ -188,7 +188,11 @@ def main() -> None:
                 print(" ".join(cells(results[-1])), file=sys.stderr, flush=True)
     tables.show_table(COLUMNS, [cells(result) for result in results])
     if args.json:
-        facts = {"cpu": host.cpu_name(), "date": time.strftime("%Y-%m-%d"), LITERT: version(PACKAGE)}
+        facts = {
+            "cpu": host.cpu_name(),
+            "date": time.strftime("%Y-%m-%d"),
+            LITERT: version(PACKAGE),
+        }
         rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
         args.json.write_text(json.dumps({**facts, "models": rows}, indent=1))
 
