@@ -42,6 +42,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     files = [args.models / f"{name}.tflite" for name in MODELS]
+    require(files)
     args.output.mkdir(parents=True, exist_ok=True)
     logs = [args.output / "tuning_logs", *log.default_directories()]
     heading("1. This machine")
@@ -66,6 +67,19 @@ def main() -> int:
     race(files, compiled)
     print(f"\nIn Python: model = tvmconv.load({str(compiled[0])!r}); y = model(x)")
     return 0
+
+
+def require(files: list[Path]) -> None:
+    """Say what is missing, before anything takes time."""
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent:
+        raise TvmconvError(
+            f"no {absent[0]}: scripts/quickstart, the script without .py, gets the models"
+        )
+    if race_models.version(race_models.PACKAGE) is None:
+        raise TvmconvError(
+            f"{race_models.PACKAGE} is not installed: scripts/quickstart, the script without .py, does it"
+        )
 
 
 def heading(text: str) -> None:
