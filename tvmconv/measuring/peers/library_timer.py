@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import statistics
+from collections.abc import Callable
 from time import perf_counter
 from types import ModuleType
 
@@ -41,13 +42,34 @@ def version(package: str) -> str | None:
         return None
 
 
+def alone(threads: int) -> None:
+    """Keep what this process does next to as many cores, and what the libraries log away from stderr.
+
+    They greet, warn and log there; what fails is said in the answer.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def median_seconds(call: Callable[[], object], least_ms: float) -> float:
+    """Median time of one call, of as many as fill ``least_ms``, after two that warm the caches."""
+    call()
+    call()
+    times: list[float] = []
+    begin = now = perf_counter()
+    while now - begin < least_ms / 1e3 or len(times) < 3:
+        before = perf_counter()
+        call()
+        now = perf_counter()
+        times.append(now - before)
+    return statistics.median(times)
+
+
 class LibraryTimer:
     """What a timing process does; ``bundle`` is a path for our own kernels, None for a library."""
 
     def __init__(self, name: str, threads: int, bundle: str | None) -> None:
-        # The libraries greet, warn and log on stderr; what fails is said in the answer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        alone(threads)
         self._threads = threads
         self._library = runtime.load(bundle, threads=threads) if bundle else None
         self._module = None if bundle else module(name)
@@ -64,17 +86,7 @@ class LibraryTimer:
 
     def seconds(self, key: str, least_ms: float) -> float:
         """Median time of one call, of as many as fill ``least_ms``, after two that warm the caches."""
-        call = self._layers[key].call
-        call()
-        call()
-        times: list[float] = []
-        begin = now = perf_counter()
-        while now - begin < least_ms / 1e3 or len(times) < 3:
-            before = perf_counter()
-            call()
-            now = perf_counter()
-            times.append(now - before)
-        return statistics.median(times)
+        return median_seconds(self._layers[key].call, least_ms)
 
     def roof(self) -> Roof:
         """What this machine can do at most, with as many threads; for our own process."""

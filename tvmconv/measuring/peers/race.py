@@ -124,7 +124,7 @@ def race(
     """
     workers = {
         name: Worker(
-            LibraryTimer, (name, threads, bundle if name == OURS else None), _environment(threads)
+            LibraryTimer, (name, threads, bundle if name == OURS else None), environment(threads)
         )
         for name in (OURS, *libraries)
     }
@@ -168,7 +168,7 @@ def _median(roofs: Sequence[Roof]) -> Roof:
     )
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Thread counts for the libraries that read them before they can be told."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS")
     return {
