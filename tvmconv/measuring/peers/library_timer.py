@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import statistics
-from collections.abc import Callable
 from time import perf_counter
 from types import ModuleType
 
@@ -51,20 +50,6 @@ def alone(threads: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def median_seconds(call: Callable[[], object], least_ms: float) -> float:
-    """Median time of one call, of as many as fill ``least_ms``, after two that warm the caches."""
-    call()
-    call()
-    times: list[float] = []
-    begin = now = perf_counter()
-    while now - begin < least_ms / 1e3 or len(times) < 3:
-        before = perf_counter()
-        call()
-        now = perf_counter()
-        times.append(now - before)
-    return statistics.median(times)
-
-
 class LibraryTimer:
     """What a timing process does; ``bundle`` is a path for our own kernels, None for a library."""
 
@@ -86,7 +71,17 @@ class LibraryTimer:
 
     def seconds(self, key: str, least_ms: float) -> float:
         """Median time of one call, of as many as fill ``least_ms``, after two that warm the caches."""
-        return median_seconds(self._layers[key].call, least_ms)
+        call = self._layers[key].call
+        call()
+        call()
+        times: list[float] = []
+        begin = now = perf_counter()
+        while now - begin < least_ms / 1e3 or len(times) < 3:
+            before = perf_counter()
+            call()
+            now = perf_counter()
+            times.append(now - before)
+        return statistics.median(times)
 
     def roof(self) -> Roof:
         """What this machine can do at most, with as many threads; for our own process."""
