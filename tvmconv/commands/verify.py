@@ -1,5 +1,9 @@
 """Check every kernel of a bundle against the oracle, on random data and on misaligned arrays.
 
+Of a compiled model its convolutions are checked so too, and that its outputs are finite numbers on random
+inputs. With --model FILE its outputs are compared with those of the model's own runtime: LiteRT for .tflite,
+ONNX Runtime for .onnx, and where that is not installed, or with --reference, our reference in NumPy.
+
 It needs the bundle, NumPy and apache-tvm-ffi, so it also runs on the board that the bundle is for. Kernels
 for GPUs are checked where there is one, and said not to be where there is none.
 """
@@ -13,9 +17,11 @@ from typing import Any
 
 from tvmconv.bundle import gpu_variants
 from tvmconv.bundle import manifest as bundle
+from tvmconv.commands.options import arguments
 from tvmconv.commands.show import tables
 from tvmconv.errors import DeviceError, MissingToolError, TvmconvError
 from tvmconv.hardware import cuda_driver
+from tvmconv.models.comparing import TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Result:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="a directory made by tvmconv build")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="a directory made by tvmconv build or tvmconv compile"
+    )
     parser.add_argument(
         "--machine",
         metavar="M",
@@ -52,13 +60,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads a call (default: all)")
     parser.add_argument("--verbose", action="store_true", help="also show kernels that are right")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    whole = parser.add_argument_group("of a compiled model")
+    whole.add_argument("--model", metavar="FILE", help="what it was compiled of, to compare with")
+    whole.add_argument(
+        "--reference", action="store_true", help="compare with our reference in NumPy, in float64"
+    )
+    whole.add_argument(
+        "--tensors",
+        action="store_true",
+        help="compare every value between with our reference; compiles the model anew with all of them "
+        "as outputs, and names the first layer that deviates",
+    )
+    whole.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=_input,
+        metavar="NAME=FILE.npy",
+        help="an input; may be repeated (default: random)",
+    )
+    whole.add_argument("--seed", type=int, default=0, help="of random inputs (default: 0)")
+    whole.add_argument(
+        "--tolerance",
+        type=arguments.positive_float,
+        default=TOLERANCE,
+        help=f"largest error allowed, of an output's largest value (default: {TOLERANCE:g})",
+    )
+
+
+def _input(text: str) -> tuple[str, str]:
+    name, _, file = text.rpartition("=")
+    if not name or not file:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=FILE.npy")
+    return name, file
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check all kernels; 1 when one is wrong."""
+    """Check all kernels, or a model; 1 when something is wrong."""
+    manifest = bundle.read_manifest(args.bundle)
+    if manifest.model is not None:
+        return _run_model(args)
+    if args.model or args.reference or args.tensors or args.input:
+        raise ValueError(
+            f"{args.bundle} holds kernels, no model: leave out --model, --reference, --tensors and --input"
+        )
+    return _run_kernels(args, manifest)
+
+
+def _run_model(args: argparse.Namespace) -> int:
+    """Compare with ``--model``; without it check the convolutions, and that outputs are finite."""
+    from tvmconv import runtime
+    from tvmconv.commands.models import verify as models
+
+    model = runtime.load(
+        args.bundle, args.threads, args.machine, device=args.device, trusted=args.trusted
+    )
+    if args.model:
+        return models.run(args, model)
+    if args.reference or args.tensors or args.input:
+        raise ValueError(
+            "--reference, --tensors and --input compare with a model: add --model FILE"
+        )
+    library = models.kernels(model)
+    results = _results(library, args.json)
+    strange = models.not_finite(model, args.seed)
+    if args.json:
+        tables.show_json({**_as_json([(library, results)], None), "not_finite": strange})
+    else:
+        _report([(library, results)], args.verbose)
+        finite = f"not finite: {', '.join(strange)}" if strange else "all finite numbers"
+        print(f"outputs of the whole model on random inputs (seed {args.seed}): {finite}")
+        print(f"to compare its values: tvmconv verify {args.bundle} --model FILE")
+    return 1 if strange or any(result.failure for result in results) else 0
+
+
+def _run_kernels(args: argparse.Namespace, manifest: bundle.Manifest) -> int:
     from tvmconv import runtime
 
-    manifest = bundle.read_manifest(args.bundle)
     on_gpu = {variant.machine for variant in manifest.variants if variant.gpu}
     device = args.device or ("cuda" if args.machine in on_gpu else None)
     libraries: list[Any] = [
