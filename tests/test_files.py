@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -53,3 +54,34 @@ def test_a_whole_number_is_a_float_where_that_is_wanted():
         files.decode(float, 10**400, "x")
     with pytest.raises(ValueError, match="x must be int, found float"):
         files.decode(int, 3.0, "x")
+
+
+@dataclasses.dataclass
+class _Sides:
+    sides: tuple[int, ...]
+    names: dict[str, float] | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"sides": [1, True], "names": None}, r"it.sides\[1\] must be int, found bool"),
+        ({"sides": [1, 2.0], "names": None}, r"it.sides\[1\] must be int, found float"),
+        ({"sides": 1, "names": None}, r"it.sides must be tuple\[int, ...\], found int"),
+        ({"sides": [], "names": {"a": "b"}}, r"it.names\['a'\] must be float, found str"),
+        ({"sides": [], "names": []}, r"it.names must be dict\[str, float\], found list"),
+        ({"sides": []}, r"missing are \['names'\]"),
+        ([], "it must be an object, found list"),
+    ],
+)
+def test_a_message_names_the_place_in_lists_and_objects(value, why):
+    with pytest.raises(ValueError, match=why):
+        files.decode(_Sides, value, "it")
+
+
+def test_objects_lists_and_what_may_be_none_are_decoded():
+    found = files.decode(_Sides, {"names": {"a": 1}, "sides": [3, 4]}, "it")
+
+    assert found == _Sides((3, 4), {"a": 1.0})
+    assert type(found.names["a"]) is float
+    assert files.decode(_Sides, {"sides": [], "names": None}, "it") == _Sides(())

@@ -82,6 +82,34 @@ def test_importing_loads_no_more_than_it_must(code):
     assert set(loaded.split()) == LIGHT[code]
 
 
+# Of the standard library and of this package, what a process that loads a bundle for its CPU does without.
+UNUSED = ("tvmconv.runtime.cuda.", "tvmconv.building", "tvmconv.hardware.machine", "difflib")
+
+
+def test_importing_the_runtime_loads_nothing_for_gpus():
+    assert (
+        python(
+            "import sys, tvmconv.runtime\n"
+            f"print(*[name for name in sys.modules if name.startswith({UNUSED})])"
+        )
+        == ""
+    )
+
+
+def test_what_is_for_gpus_is_loaded_when_it_is_used():
+    assert (
+        python(
+            "from tvmconv import runtime\n"
+            "print(*[getattr(runtime, name).__name__ for name in runtime.__all__ if 'Gpu' in name])"
+        )
+        == "BoundGpuKernel GpuKernel GpuLibrary"
+    )
+    assert "no attribute 'GpuModel'" in python(
+        "from tvmconv import runtime\n"
+        "try: runtime.GpuModel\nexcept AttributeError as error: print(error)"
+    )
+
+
 def test_schedules_and_logs_are_importable_from_inside_the_package_only():
     assert "ModuleNotFoundError" in python(
         "try:\n import schedules\nexcept ImportError as e:\n print(type(e).__name__)"

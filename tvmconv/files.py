@@ -11,7 +11,7 @@ import os
 import stat
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 _DEEPEST = 100  # what we write is five deep; Python's own limit lies between 300 and 1000 calls
@@ -87,46 +87,88 @@ def _finite(text: str) -> float:
     return value
 
 
-# A manifest has hundreds of entries of the same kind: most of the time of reading one went here.
-@functools.cache
-def _fields(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+_Decoder = Callable[[Any, str], Any]
 
 
 def decode(kind: Any, value: object, where: str) -> Any:
     """Return ``value``, as `parse_json` gives it, in the form of the annotation ``kind``.
 
-    ``kind`` is a dataclass, ``tuple[T, ...]``, ``dict[str, T]``, a union, Any or a plain type; a JSON list
-    becomes a tuple, and a whole number a float where that is wanted. ``where`` names the value in
-    messages. Raises ValueError for a type other than ``kind`` (a bool is no int), and for fields that
-    are missing or unknown.
+    ``kind`` is a dataclass, ``tuple[T, ...]``, ``dict[str, T]``, a union, Any or a plain type, and does not
+    contain itself; a JSON list becomes a tuple, and a whole number a float where that is wanted. ``where``
+    names the value in messages. Raises ValueError for a type other than ``kind`` (a bool is no int), and for
+    fields that are missing or unknown.
     """
+    return _decoder(kind)(value, where)
+
+
+# A manifest has hundreds of entries of few kinds: what an annotation means is found out once for each.
+@functools.cache
+def _decoder(kind: Any) -> _Decoder:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return value
+        return lambda value, _: value
     if dataclasses.is_dataclass(kind):
-        fields = _fields(typing.cast(Any, kind))
+        return _object_decoder(kind)
+    if origin is tuple:
+        return _list_decoder(kind, arguments[0])
+    if origin in (dict, Mapping):
+        inner = _decoder(arguments[1])
+        return lambda value, where: (
+            {k: inner(v, f"{where}[{k!r}]") for k, v in value.items()}
+            if isinstance(value, dict)
+            else _refuse(kind, value, where)
+        )
+    if origin is types.UnionType:
+        return _union_decoder(arguments)
+    return lambda value, where: value if type(value) is kind else _plain(kind, value, where)
+
+
+def _object_decoder(kind: Any) -> _Decoder:
+    inner = {name: _decoder(hint) for name, hint in typing.get_type_hints(kind).items()}
+
+    def decode_object(value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{where} must be an object, found {type(value).__name__}")
-        if set(value) != set(fields):
-            missing, unknown = sorted(set(fields) - set(value)), sorted(set(value) - set(fields))
+        if value.keys() != inner.keys():
+            missing, unknown = sorted(set(inner) - set(value)), sorted(set(value) - set(inner))
             raise ValueError(
-                f"{where} must have the fields {sorted(fields)}: missing are {missing}, unknown {unknown}"
+                f"{where} must have the fields {sorted(inner)}: missing are {missing}, unknown {unknown}"
             )
-        decoded = {n: decode(fields[n], v, f"{where}.{n}") for n, v in value.items()}
-        return typing.cast(Any, kind)(**decoded)
-    if origin is tuple and isinstance(value, list):
-        return tuple(decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin in (dict, Mapping) and isinstance(value, dict):
-        return {k: decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
-    if origin is types.UnionType:
-        if value is None and types.NoneType in arguments:
-            return None
-        plain = next((each for each in arguments if type(value) is each), arguments[0])
-        return decode(plain, value, where)
+        return kind(**{name: inner[name](v, f"{where}.{name}") for name, v in value.items()})
+
+    return decode_object
+
+
+def _list_decoder(kind: Any, element: Any) -> _Decoder:
+    inner, same = _decoder(element), {element}
+
+    def decode_list(value: Any, where: str) -> Any:
+        if not isinstance(value, list):
+            _refuse(kind, value, where)
+        if set(map(type, value)) == same and element in _PLAIN:
+            return tuple(value)
+        return tuple(inner(v, f"{where}[{i}]") for i, v in enumerate(value))
+
+    return decode_list
+
+
+def _union_decoder(arguments: tuple[Any, ...]) -> _Decoder:
+    plain = {each: _decoder(each) for each in arguments}
+    first = next(plain[each] for each in arguments if each is not types.NoneType)
+    return lambda value, where: plain.get(type(value), first)(value, where)
+
+
+_PLAIN = (int, str, float, bool)
+
+
+def _plain(kind: Any, value: Any, where: str) -> Any:
+    """A value whose type is not ``kind``."""
     if kind is float and type(value) is int and abs(value) < 1 << 1023:
         return float(value)
-    if origin is None and type(value) is kind:
-        return value
-    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    return _refuse(kind, value, where)
+
+
+def _refuse(kind: Any, value: object, where: str) -> NoReturn:
+    simple = typing.get_origin(kind) is None
+    expected = getattr(kind, "__name__", str(kind)) if simple else str(kind)
     raise ValueError(f"{where} must be {expected}, found {type(value).__name__}")

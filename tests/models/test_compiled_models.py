@@ -225,3 +225,18 @@ def test_pickling_a_model_says_what_to_pass_to_another_process(model):
     assert weakref.ref(loaded)() is loaded
     with pytest.raises(TypeError, match=r"a Model cannot be pickled.*path.*tvmconv\.load"):
         pickle.dumps(loaded)
+
+
+def test_a_process_that_calls_a_model_loads_nothing_for_gpus_and_no_pool_of_threads(compiled):
+    _, path = compiled["one"]
+    code = (
+        "import sys, numpy, tvmconv\n"
+        "model = tvmconv.load(sys.argv[1], threads=1, device='cpu')\n"
+        "model(*[numpy.zeros(each.shape, each.dtype) for each in model.inputs])\n"
+        "unused = 'tvmconv.runtime.cuda.', 'concurrent.futures', 'tvmconv.building', 'tvm.'\n"
+        "print(*[name for name in sys.modules if name.startswith(unused)])"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+
+    assert (run.stdout.strip(), run.stderr) == ("", "")

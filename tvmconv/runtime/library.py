@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import abc
-import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
@@ -15,80 +13,16 @@ from tvmconv.bundle import reading, variants
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import engine
-from tvmconv.runtime.compiled import InProcess
-from tvmconv.runtime.cuda import opening as gpu
-from tvmconv.runtime.cuda.device import Gpu
-from tvmconv.runtime.cuda.kernel import GpuKernel
 from tvmconv.runtime.kernel import Kernel
+from tvmconv.runtime.kernels import Kernels
 from tvmconv.runtime.model import Model
 from tvmconv.runtime.threads import thread_count
 
-_K = TypeVar("_K", Kernel, GpuKernel)
-_Function = Callable[..., Any] | None
-_Parts = tuple[ConvSpec, bundle.KernelEntry, str, _Function, _Function]
+if TYPE_CHECKING:
+    from tvmconv.runtime.cuda.library import GpuLibrary
 
 
-class UnknownKeyError(errors.UnknownNameError, KeyError):
-    """A library has no kernel for that key; a KeyError too, as a mapping must raise."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the message's repr
-
-
-class _Kernels(InProcess, Mapping[str, _K]):
-    """What libraries for CPUs and GPUs have in common: kernels by `ConvSpec.key`, made when asked for."""
-
-    def __init__(
-        self,
-        path: Path,
-        manifest: bundle.Manifest,
-        variant: bundle.Variant,
-        specs: dict[str, ConvSpec],
-        kernels: engine.KernelLibrary,
-    ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.variant = variant
-        self._specs = specs
-        self._mapped = kernels
-        self.module = kernels.module
-        self._kernels: dict[str, _K] = {}
-
-    def __getitem__(self, key: str | ConvSpec) -> _K:
-        name = key.key if isinstance(key, ConvSpec) else key
-        if name not in self._specs:
-            near = difflib.get_close_matches(str(name), self._specs, n=3, cutoff=0.0)
-            raise UnknownKeyError(
-                f"{self.path} has no kernel {name}; the nearest of its {len(self)}: "
-                f"{', '.join(near)}. Build it in: tvmconv build {name} --machine "
-                f"{self.variant.machine} --output PATH"
-            )
-        if name not in self._kernels:
-            # Two threads may both come here; setdefault keeps one kernel.
-            self._kernels.setdefault(name, self._kernel(name))
-        return self._kernels[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    @abc.abstractmethod
-    def _kernel(self, key: str) -> _K:
-        """Make the kernel of a key that the bundle has."""
-
-    def _parts(self, key: str) -> _Parts:
-        """What every `CompiledKernel` is made of; no functions for an empty output."""
-        entry = self.variant.kernels[key]
-        function = pack = None
-        if entry.symbol is not None:
-            function = engine.function(self.module, entry.symbol)
-            pack = engine.function(self.module, entry.pack.symbol) if entry.pack else None
-        return self._specs[key], entry, self.variant.machine, function, pack
-
-
-class Library(_Kernels[Kernel]):
+class Library(Kernels[Kernel]):
     """The kernels of one bundle variant: a mapping from `ConvSpec.key` to `Kernel`.
 
     An index may also be the `ConvSpec` itself. `load` makes it.
@@ -122,39 +56,6 @@ class Library(_Kernels[Kernel]):
 
     def _kernel(self, key: str) -> Kernel:
         return Kernel(*self._parts(key), self.threads)
-
-
-class GpuLibrary(_Kernels[GpuKernel]):
-    """The kernels of one bundle variant for a GPU: a mapping from `ConvSpec.key` to `GpuKernel`.
-
-    An index may also be the `ConvSpec` itself. `load` makes it.
-
-    Attributes:
-        path, manifest, variant, module: as in `Library`.
-        gpu: where the kernels run.
-
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        manifest: bundle.Manifest,
-        variant: bundle.Variant,
-        specs: dict[str, ConvSpec],
-        gpu: Gpu,
-        kernels: engine.KernelLibrary,
-    ) -> None:
-        super().__init__(path, manifest, variant, specs, kernels)
-        self.gpu = gpu
-
-    def __repr__(self) -> str:
-        return (
-            f"GpuLibrary({str(self.path)!r}, {len(self)} kernels for {self.variant.machine} on "
-            f"{self.gpu.device})"
-        )
-
-    def _kernel(self, key: str) -> GpuKernel:
-        return GpuKernel(*self._parts(key), self.gpu)
 
 
 _Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -233,10 +134,12 @@ def load(
 
     """
     count = thread_count(threads)
-    directory, index = Path(path), gpu.device_index(device)
+    directory, index = Path(path), _gpu_index(device)
 
     def choose(manifest: bundle.Manifest) -> bundle.Variant:
         if index is not None or (device is None and all(each.gpu for each in manifest.variants)):
+            from tvmconv.runtime.cuda import opening as gpu
+
             return gpu.choose_variant(manifest, gpu.find_device(index or 0)[0], machine)
         here = host.architecture(), host.cpu_features(), host.operating_system()
         return variants.choose(manifest, *here, machine, host.glibc())
@@ -252,10 +155,22 @@ def load(
             weights = contents.weights.contents
             return Model(directory, manifest, variant, count, kernels, weights)
         return Library(directory, manifest, variant, specs, count, kernels)
+    from tvmconv.runtime.cuda import opening as gpu
+    from tvmconv.runtime.cuda.library import GpuLibrary
+
     place = gpu.open_gpu(contents, *gpu.find_device(index or 0))
     # For good, because a CUDA graph that captured kernels does not keep their code.
     kernels = engine.open_kernels(library, keep=True)
     return GpuLibrary(directory, manifest, variant, specs, place, kernels)
+
+
+def _gpu_index(device: object) -> int | None:
+    """The number of a GPU; None for the CPU, for which nothing of ``runtime.cuda`` is imported."""
+    if device is None or (isinstance(device, str) and device == "cpu"):
+        return None
+    from tvmconv.runtime.cuda.opening import device_index
+
+    return device_index(device)
 
 
 def _specs(

@@ -8,9 +8,8 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from tvmconv.bundle.model_entries import TensorEntry
 from tvmconv.problem.calling import ALIGNMENT
 from tvmconv.runtime import arrays, engine, pools, tensors
 from tvmconv.runtime.compiled import InProcess
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +238,8 @@ class _Images:
         with self._lock:
             process = os.getpid()  # a fork leaves the threads behind
             if self._executor is None or self._executor[0] != process:
+                from concurrent.futures import ThreadPoolExecutor
+
                 pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tvmconv")
                 self._executor = (process, pool)
             executor = self._executor[1]
