@@ -91,6 +91,23 @@ def test_values_are_tensorflows(label, warm):
     oracle.assert_close(spec, expected, out, (2 * rtol, 2 * atol))  # TensorFlow rounds as well
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e6])
+def test_what_one_pixel_holds_is_seen_only_where_its_window_is(value):
+    """Of a layer that `build` computes by Winograd's algorithm."""
+    rng = np.random.default_rng(0)
+    filters = rng.standard_normal((3, 3, 64, 64)).astype("float32")
+    clean = rng.standard_normal((1, 14, 14, 64)).astype("float32")
+    spoilt = clean.copy()
+    spoilt[0, 5, 6, 3] = value
+    unseen = np.ones((14, 14), bool)
+    unseen[4:7, 5:8] = False
+
+    expected = tvmconv.conv2d(clean, filters, 1, "SAME")[0]
+    found = tvmconv.conv2d(spoilt, filters, 1, "SAME")[0]
+
+    np.testing.assert_array_equal(found[unseen], expected[unseen])
+
+
 @pytest.mark.parametrize("op", FUNCTIONS)
 def test_channels_may_come_first(op, warm):
     x = np.random.default_rng(0).standard_normal((1, 4, 7, 6)).astype(np.float32)

@@ -33,7 +33,8 @@ def conv2d(
     or OMP_NUM_THREADS say, else all cores that this process may use, and may be made from several
     threads and processes at once.
 
-    float32 is computed in float32: `ConvSpec.tf32` is for specs only.
+    float32 is computed in float32, by the sum that defines a convolution: `ConvSpec.tf32` is for specs only,
+    and Winograd's algorithm, which spreads what one pixel holds over its neighbours, for `tvmconv.build`.
 
     Args:
         input: array of rank >= 4, in ``data_format`` order: a NumPy array or a CPU tensor with

@@ -121,8 +121,9 @@ _BINARY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 }
 
 _WITH_ATTRIBUTES: Final[Mapping[str, Callable[[Node, Any], Any]]] = {
+    # In this order NaN stays NaN, as in `compute.epilogue`.
     "clip": lambda node, x: tirx.min(
-        tirx.max(x, _const(node.attributes["low"], x)), _const(node.attributes["high"], x)
+        _const(node.attributes["high"], x), tirx.max(_const(node.attributes["low"], x), x)
     ),
     "leaky_relu": lambda node, x: tirx.Select(
         x > _const(0, x), x, x * _const(node.attributes["alpha"], x)
