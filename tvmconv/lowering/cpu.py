@@ -19,7 +19,6 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvmconv.lowering.amx_calls import call_tiles
 from tvmconv.lowering.dot_calls import call_dot_products
 from tvmconv.lowering.interface import LLVM_IR, SPLIT_AT
-from tvmconv.lowering.maxima import keep_nan_on_arm
 from tvmconv.lowering.prefetching import prefetch_panels
 from tvmconv.lowering.unbinding import unbind_threads
 
@@ -161,7 +160,6 @@ def _cpu_passes() -> list[Any]:
         tirx.transform.StorageRewrite(),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
-        keep_nan_on_arm,
         s_tir.transform.RewriteUnsafeSelect(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
