@@ -76,10 +76,8 @@ def require(files: list[Path]) -> None:
         raise TvmconvError(
             f"no {absent[0]}: scripts/quickstart, the script without .py, gets the models"
         )
-    if race_models.version(race_models.PACKAGE) is None:
-        raise TvmconvError(
-            f"{race_models.PACKAGE} is not installed: scripts/quickstart, the script without .py, does it"
-        )
+    for file in files:
+        race_models.require(file)
 
 
 def heading(text: str) -> None:

@@ -39,6 +39,15 @@ def test_differences_are_in_parts_of_each_output_s_largest_value(scripts):
     assert largest_difference([np.array([[1.0, -10]]), wanted[1]], wanted) == float("inf")
 
 
+def test_who_a_model_runs_against_is_by_its_file(scripts, tmp_path):
+    from race_models import require
+
+    pytest.importorskip("ai_edge_litert.interpreter")
+    assert require(tmp_path / "model.tflite") == "LiteRT"
+    with pytest.raises(TvmconvError, match=r"model\.h5 is no file of \.tflite or \.onnx"):
+        require(tmp_path / "model.h5")
+
+
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=280)
@@ -81,6 +90,22 @@ def test_a_race_compares_values_and_times_both_in_each_round(scripts, compiled):
     assert {name: len(each) for name, each in result.seconds.items()} == {"tvmconv": 2, "LiteRT": 2}
     assert 1e-5 < min(result.seconds["tvmconv"]) < 1
     assert result.ratio > 0
+
+
+@pytest.mark.slow
+def test_onnx_files_run_against_onnxruntime(scripts, tmp_path):
+    pytest.importorskip("onnxruntime")
+    onnx_models = pytest.importorskip("onnx_models")
+    import race_models
+
+    file = tmp_path / "squeezenet.onnx"
+    file.write_bytes(onnx_models.light("squeezenet"))
+    path = tvmconv.compile(file, output=tmp_path / "squeezenet.tvmconv")
+
+    result = race_models.race(file, path, threads=1, rounds=1)
+
+    assert result.peer == "ONNX Runtime"
+    assert result.difference <= race_models.CLOSE
 
 
 @pytest.mark.slow
