@@ -187,8 +187,8 @@ MODELS = {
         *(
             (op, [], {})
             for op in (
-                "Sigmoid", "Tanh", "Exp", "Sqrt", "Erf", "HardSwish", "Relu", "Neg", "Abs", "Softplus", "Mish",
-                "Log", "Sin", "Cos", "Reciprocal",
+                "Sigmoid", "Tanh", "Exp", "Sqrt", "Erf", "HardSwish", "Relu", "Neg", "Abs", "Softplus",
+                "Mish", "Log", "Sin", "Cos", "Reciprocal",
             )
         ),
     ),
