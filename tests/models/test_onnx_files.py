@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from mutated_onnx import change_bytes, change_message
 from onnx_models import LIGHT, light, model, run_onnxruntime
-
-from test_onnx_operators import MODELS
+from onnx_operators import MODELS
 
 import tvmconv
 from tvmconv.errors import ModelError
