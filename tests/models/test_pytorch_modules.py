@@ -98,7 +98,7 @@ def sdpa(x):
 def in_place_twice(x):
     y = x * 2
     y += 1
-    z = y * 3
+    z = y * y.mean((2, 3), keepdim=True).flatten(1)[..., None, None].relu_()
     y.mul_(2)
     return y + z
 
@@ -219,6 +219,17 @@ def test_a_view_that_is_changed_in_place_is_refused():
         y = x * 2
         y[:, 0].mul_(3)
         return y
+
+    with pytest.raises(ModelError, match=r"aten\.mul, node .*in place"):
+        read(Of(change).eval(), example_inputs=(torch.zeros(IMAGE),))
+
+
+def test_a_tensor_that_a_view_of_a_view_shows_is_not_changed_in_place():
+    def change(x):
+        y = x * 2
+        z = y[:, :1].view(-1)
+        y.mul_(3)
+        return y.sum() + z
 
     with pytest.raises(ModelError, match=r"aten\.mul, node .*in place"):
         read(Of(change).eval(), example_inputs=(torch.zeros(IMAGE),))

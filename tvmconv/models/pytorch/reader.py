@@ -20,10 +20,12 @@ from tvmconv.models.refusing import refuse
 _READS: Final = {**ARITHMETIC, **IMAGES, **SHAPES}
 # Their results may lie in the memory of what they are given.
 _VIEWS: Final = {
-    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "numpy_T",
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "mT",
     "chunk", "split", "split_with_sizes", "unbind", "slice", "select", "expand", "contiguous", "detach",
     "alias", "getitem", "to", "dropout",
 }  # fmt: skip
+# Make tensors of numbers alone, which are constants.
+_FACTORIES: Final = {"ones", "zeros", "full", "arange", "linspace", "eye", "scalar_tensor"}
 _DTYPES: Final = (
     "float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "bool",
 )  # fmt: skip
@@ -141,6 +143,9 @@ class _Reader:
             source, index = node.args
             self.values[node.name] = self.values[source.name][index]
             return
+        if kind in _FACTORIES and not node.all_input_nodes:
+            self._constant(node.name, node.target(*node.args, **node.kwargs))
+            return
         read = _READS.get(kind)
         problem = None if read else f"{place}: the operator is not supported. Replace it."
         if read is not None:
@@ -160,18 +165,23 @@ class _Reader:
 
     def _changed(self, node: Any, place: str) -> str | None:
         """Let all names of the tensor that an operator changed in place be the result."""
-        before = node.args[0]
-        others = [each for each in before.users if each is not node]
-        kinds = [_kind(each)[0] for each in (before, *others) if each.op == "call_function"]
-        if before.op == "placeholder" or (others and _VIEWS.intersection(kinds)):
-            return f"{place}: it changes in place what has other names. Use it without inplace."
-        if _kind(before)[0] in _VIEWS and any(len(e.users) > 1 for e in before.all_input_nodes):
-            return f"{place}: it changes a part of a tensor in place. Use it without inplace."
-        old = self.values[before.name]
-        for name, value in self.values.items():
-            if value is old:
-                self.values[name] = self.values[node.name]
+        old, new = self.values[node.args[0].name], self.values[node.name]
+        same = [each for each in self.program.graph.nodes if self.values.get(each.name) is old]
+        if any(each.op == "placeholder" for each in same):
+            return f"{place}: it changes an input or a parameter in place. Use it without inplace."
+        readers = {user for each in same for user in each.users} - {node, *same}
+        if any(map(_is_shared_view, same)) or any(map(self._is_read_later, readers)):
+            return f"{place}: it changes views in place, or what has views. Use it without inplace."
+        self.values.update({each.name: new for each in same})
         return None
+
+    def _is_read_later(self, node: Any) -> bool:
+        """Whether a node is a view, and something reads it, or a view of it, that is not read yet."""
+        return _kind(node)[0] in _VIEWS and any(
+            (user.name not in self.values and user.name not in self.lost)
+            or self._is_read_later(user)
+            for user in node.users
+        )
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         """All arguments of the schema by their names, with values for nodes."""
@@ -192,6 +202,13 @@ class _Reader:
         if isinstance(given, (list, tuple)):
             return [self._given(each) for each in given]
         return given
+
+
+def _is_shared_view(node: Any) -> bool:
+    """Whether a node is a view of a tensor that others read too."""
+    return _kind(node)[0] in _VIEWS and any(
+        len(each.users) > 1 or _is_shared_view(each) for each in node.all_input_nodes
+    )
 
 
 def _kind(node: Any) -> tuple[str, bool]:

@@ -57,9 +57,9 @@ def permute(call: Call) -> Value:
 
 
 def transpose(call: Call) -> Value:
-    """Of two axes, or the two of a matrix."""
+    """Of two axes, or the last two."""
     order = list(range(len(call.shape())))
-    one, two = (0, len(order) - 1)
+    one, two = (max(len(order) - 2, 0), len(order) - 1)
     if call.get("dim0") is not None:
         one, two = call.axis("dim0"), call.axis("dim1")
     order[one], order[two] = order[two], order[one]
@@ -166,7 +166,7 @@ SHAPES: Final[dict[str, Read]] = {
     "permute": permute,
     "transpose": transpose,
     "t": transpose,
-    "numpy_T": transpose,
+    "mT": transpose,
     "cat": cat,
     "concat": cat,
     "stack": stack,
