@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
+from mutated_onnx import change_bytes, change_message
 from onnx_models import LIGHT, light, model, run_onnxruntime
+from onnx_operators import MODELS
 
 import tvmconv
 from tvmconv.errors import ModelError
@@ -153,6 +156,31 @@ def test_other_data_outside_the_models_folder_is_refused(tmp_path, location, mor
 
     with pytest.raises(ModelError, match="'c'"):
         read(external(folder, location, **more))
+
+
+@pytest.mark.parametrize("change", [change_bytes, change_message])
+def test_mutated_files_are_read_or_refused(change):
+    contents = [*MODELS.values(), (LIGHT / "light_squeezenet.onnx").read_bytes()]
+    refused = 0
+    for seed in range(600):
+        rng = Random(seed)
+        content = change(rng.choice(contents), rng)
+        try:
+            read(content)
+        except ModelError:
+            refused += 1
+    assert 60 < refused < 590
+
+
+def test_a_dilated_filter_that_no_memory_holds_is_refused():
+    content = model(
+        [("ConvTranspose", ["x", "w"], ["y"], {"dilations": [2**40, 1]})],
+        {"x": (1, 2, 4, 4)},
+        {"w": np.zeros((2, 2, 3, 3), np.float32)},
+    )
+
+    with pytest.raises(ModelError, match="its dilations are"):
+        read(content)
 
 
 def test_shapes_that_ask_for_gigabytes_are_refused():

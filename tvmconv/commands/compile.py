@@ -1,7 +1,7 @@
 """Compile a whole model into a directory that runs without a compiler.
 
-MODEL is a .tflite file. Each of its convolutions is made by its tuning record if there is one, else by
-the default of its schedule.
+MODEL is a .tflite or .onnx file. Each of its convolutions is made by its tuning record if there is one,
+else by the default of its schedule.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tvmconv.models import compile as models
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file")
     parser.add_argument(
         "--machine",
         default="host",

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tvmconv.building import builder, toolchain
 from tvmconv.bundle import manifest
@@ -16,7 +17,7 @@ from tvmconv.models import reading
 from tvmconv.models.folding.fold import fold
 from tvmconv.problem.spec import ConvSpec
 
-Model = str | os.PathLike[str] | graphs.Graph
+Model = Any  # what `reading.read` takes, or a Graph
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -28,17 +29,20 @@ def compile(
     logs: Sequence[str | os.PathLike[str]] | None = None,
     progress: builder.Progress | None = None,
     winograd: bool = True,
+    example_inputs: Sequence[Any] | None = None,
 ) -> Path:
     """Compile a whole model into a directory that `tvmconv.load` opens without a compiler.
 
     Args:
-        model: a ``.tflite`` file, or a `tvmconv.models.graph.Graph`.
+        model: a ``.tflite`` or ``.onnx`` file, a `torch.export.ExportedProgram`, a `torch.nn.Module`, or a
+            `tvmconv.models.graph.Graph`.
         machine: a CPU's name (``tvmconv machines`` lists them; ``"host"`` detects it) or several.
         output: the directory to write; an older one is replaced at once, never half.
         input_shapes: name of an input -> shape, where it is to be another than the model says.
         logs: as in `tvmconv.build`.
         progress: as in `tvmconv.build`.
         winograd: as in `tvmconv.build`.
+        example_inputs: tensors that a module is exported with; their shapes are the model's.
 
     Returns:
         The absolute path of the directory.
@@ -49,7 +53,7 @@ def compile(
 
     """
     toolchain.require_compiler()
-    graph = fold(_graph(model, input_shapes))
+    graph = fold(_graph(model, input_shapes, example_inputs))
     from tvmconv.models import (
         partition,
         rewriting,
@@ -75,10 +79,12 @@ def compile(
     return builder.publish(requests, output, progress, variant, keys, _model_entry(graph))
 
 
-def _graph(model: Model, input_shapes: Shapes | None) -> graphs.Graph:
+def _graph(
+    model: Model, input_shapes: Shapes | None, example_inputs: Sequence[Any] | None
+) -> graphs.Graph:
     if isinstance(model, graphs.Graph):
         return model
-    return reading.read(Path(model), input_shapes)
+    return reading.read(model, input_shapes, example_inputs)
 
 
 def _variant(

@@ -69,8 +69,13 @@ def batch_norm(steps: Steps, value: Value, parameters: Sequence[Value], epsilon:
     arrays = [steps.known(each) for each in parameters]
     if any(array is None for array in arrays):
         raise steps.error("its parameters are computed", "Export the model for inference.")
+    channels = (steps.shape(value)[1],)
+    if any(steps.shape(each) != channels for each in parameters):
+        shapes = [steps.shape(each) for each in parameters]
+        raise steps.error(f"its parameters are {shapes}, not {channels} each", "Export again.")
     scale, shift, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-    factor = scale / np.sqrt(variance + epsilon)
+    with np.errstate(all="ignore"):  # a negative variance makes NaN, as in the model
+        factor = scale / np.sqrt(variance + epsilon)
     dtype = steps.dtype(value)
     summand = steps.constant((shift - mean * factor).astype(dtype))
     return affine(steps, value, steps.constant(factor.astype(dtype)), summand, axis=1)

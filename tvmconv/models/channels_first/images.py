@@ -13,6 +13,7 @@ from tvmconv.models.graph import ABSENT, Array
 
 Pads = tuple[int, int, int, int]  # top, bottom, left, right
 Pair = tuple[int, int]
+_WIDEST = 256  # of a filter with zeros between its taps
 
 
 def pair(steps: Steps, numbers: Sequence[int], what: str) -> Pair:
@@ -89,7 +90,7 @@ def conv2d_transpose(
     more: Pair,
 ) -> Value:
     """Filter [in, out of a group, height, width]; ``more`` pixels are added behind the last ones."""
-    filters, shape = _spread(weights(steps, window), dilations), steps.shape(value)
+    filters, shape = _spread(steps, weights(steps, window), dilations), steps.shape(value)
     steps.image(value)
     if groups < 1 or filters.shape[0] != shape[1] or shape[1] % groups:
         raise steps.error(
@@ -127,12 +128,14 @@ def conv2d_transpose(
     return Value(steps.node("add", whole.name, steps.plain(bias)), NHWC)
 
 
-def _spread(filters: Array, dilations: Pair) -> Array:
+def _spread(steps: Steps, filters: Array, dilations: Pair) -> Array:
     """A filter with zeros between its taps."""
     if dilations == (1, 1):
         return filters
     inner, outer, height, width = filters.shape
     size = ((height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1)
+    if max(size) > _WIDEST:
+        raise steps.error(f"its dilations are {dilations}", "Export the model again.")
     wide = np.zeros((inner, outer, *size), filters.dtype)
     wide[:, :, :: dilations[0], :: dilations[1]] = filters
     return wide

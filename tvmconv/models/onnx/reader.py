@@ -27,9 +27,10 @@ _ADVICE: Final = {
     "ArgMax": "End the model in front of it",
     "TopK": "End the model in front of it",
 }
-# Constants that are computed while reading may be larger than the file by that many bytes: a few of its
-# bytes can ask for any number.
-_COMPUTED_BYTES: Final = 1 << 30
+# Constants that are computed while reading may take that many bytes more than the file's: a few bytes of
+# it can ask for any number.
+_COMPUTED_BYTES: Final = 1 << 29
+_COPIES: Final = 4  # of the file's constants: transposed filters, folded factors
 _MOST_CONNECTIONS: Final = 1 << 18  # as for .tflite files
 
 
@@ -78,7 +79,9 @@ class _Reader:
         refuse(self.name, self.problems)
         for name, array in self.file.constants.items():
             self.values[name] = Value(self.builder.constant(name, array), identity(array.ndim))
-        self.most = sum(each.nbytes for each in self.file.constants.values()) + _COMPUTED_BYTES
+        self.most = _COMPUTED_BYTES + _COPIES * sum(
+            each.nbytes for each in self.file.constants.values()
+        )
         for number, node in enumerate(self.file.nodes):
             self._node(number, node)
         refuse(self.name, self.problems)
