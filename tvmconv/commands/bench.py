@@ -10,6 +10,9 @@ layer's tensors in turn, so many that none is in L2 when its turn comes.
 With --peers the layers, without their epilogues, are timed in turn with other libraries, each in a
 process of its own and through its Python interface.
 
+Of a whole model (a .tflite or .onnx file, or a directory made by tvmconv compile) calls are timed; with
+--peers in turn with LiteRT, ONNX Runtime or OpenVINO, whose values are compared with ours first.
+
 With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
 there; a CPU's roof is the higher of two looks, before all layers and behind them.
 """
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from tvmconv import writing
 from tvmconv.bundle import manifest
-from tvmconv.commands.options import arguments, rpc
+from tvmconv.commands.options import arguments, models, rpc
 from tvmconv.commands.show import tables
 from tvmconv.problem import workloads
 
@@ -42,7 +45,11 @@ _COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add WORKLOAD and options."""
-    arguments.add_workload(parser)
+    parser.add_argument(
+        "workload",
+        metavar="WORKLOAD",
+        help=f"{models.MODEL_OR_WORKLOAD}; or a directory made by tvmconv compile",
+    )
     arguments.add_machine(parser)
     arguments.add_logs(parser)
     arguments.add_winograd(parser)
@@ -58,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         metavar="LIBRARY[,..]",
-        help="time these libraries too: xnnpack, onednn, onnxruntime, openvino, tensorflow, ncnn, or all",
+        help="time these libraries too: xnnpack, onednn, onnxruntime, openvino, tensorflow, ncnn, or all; "
+        "beside a model litert, onnxruntime, openvino, or all",
     )
     parser.add_argument(
         "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
@@ -74,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             f"{'--peers' if args.peers else '--bundle'} is for this machine: over RPC a board times our "
             "own kernels, built for it here. Leave it out, or leave out --rpc-tracker."
         )
+    if models.is_file(args.workload) or Path(args.workload).is_dir():
+        return _run_model(args)
     if args.peers:
         if args.cache != "warm":
             raise ValueError("--peers compares with warm caches: leave out --cache")
@@ -84,6 +94,19 @@ def run(args: argparse.Namespace) -> int:
     timed = _bench_on_board(args, workload, boards) if boards else _bench_here(args, workload)
     if not _wrote_to_stdout(args.json, timed.figures):
         timed.show()
+    return 0
+
+
+def _run_model(args: argparse.Namespace) -> int:
+    if args.rpc_tracker or args.picture or args.cache != "warm":
+        raise ValueError(
+            "--rpc-tracker, --picture and --cache are for layers, not for a whole model"
+        )
+    from tvmconv.commands.models import bench as whole
+
+    raced, figures = whole.run(args)
+    if not _wrote_to_stdout(args.json, figures):
+        whole.show(raced)
     return 0
 
 

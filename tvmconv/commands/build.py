@@ -13,7 +13,7 @@ from typing import Any
 from tvmconv.building import builder
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.manifest import Variant
-from tvmconv.commands.options import arguments
+from tvmconv.commands.options import arguments, models
 from tvmconv.commands.show import tables
 from tvmconv.hardware import host
 from tvmconv.problem import workloads
@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and say what came of it."""
+    if models.is_file(args.workload):
+        raise ValueError(
+            f"{args.workload} is a model. Compile it: tvmconv compile {args.workload} --output PATH"
+        )
     specs = workloads.distinct(workloads.resolve(args.workload))
     machines = [name.strip() for name in args.machine.split(",")]
     logs = arguments.logs(args)

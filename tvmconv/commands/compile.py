@@ -7,10 +7,12 @@ else by the default of its schedule.
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.commands.options import arguments
+from tvmconv.commands.options import models as models_options
 from tvmconv.commands.show import tables
 from tvmconv.models import compile as models
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compile and say what came of it."""
+    models_options.check_file(args.model)
     machines = [name.strip() for name in args.machine.split(",")]
     shapes = dict(args.input_shape)
     logs = arguments.logs(args)
@@ -56,12 +59,20 @@ def run(args: argparse.Namespace) -> int:
         tables.show_json({"path": str(path), "bytes": size, "variants": summary})
         return 0
     print(f"{path}: {size / 1e6:.1f} MB")
+    model, folder = shlex.quote(args.model), shlex.quote(str(path))
     for each in summary:
         print(
             f"  {each['machine']}: {each['calls']} calls, {each['convolutions']} of them convolutions, "
             f"weights {each['weights_bytes'] / 1e6:.1f} MB, arena {each['arena_bytes'] / 1e6:.1f} MB"
         )
-    print(f"look at it: tvmconv inspect {path}\nuse it:     tvmconv.load({str(path)!r})")
+        if each["default"]:
+            print(
+                f"  {each['default']} of {each['distinct']} different convolutions have no tuning record: "
+                f"tvmconv tune {model} --machine {each['machine']} --minutes 10"
+            )
+    print(f"check it:   tvmconv verify {folder} --model {model}")
+    print(f"time it:    tvmconv bench {model} --bundle {folder} --peers all")
+    print(f"look at it: tvmconv inspect {folder}\nuse it:     tvmconv.load({str(path)!r})")
     return 0
 
 
@@ -72,6 +83,8 @@ def _summary(variant: bundle.Variant) -> dict[str, Any]:
         "machine": variant.machine,
         "calls": len(layers),
         "convolutions": sum(layer.key is not None for layer in layers),
+        "distinct": len(variant.kernels),
+        "default": sum(e.symbol is not None and not e.record for e in variant.kernels.values()),
         "weights_bytes": program.weights_bytes if program else 0,
         "arena_bytes": program.arena_bytes if program else 0,
     }

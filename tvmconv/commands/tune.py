@@ -3,9 +3,12 @@
 Candidates are measured on this machine, its CPU or its GPU; or elsewhere, with --export, `tvmconv measure`
 and --import, or on boards, with --rpc-tracker; or their times are predicted, with --simulate.
 
+Of a model, a .tflite or .onnx file, exactly the convolutions are tuned that `tvmconv compile` compiles, the
+time shared by how often each occurs.
+
 Every candidate's values are checked against the oracle. Records go to --output, one line per layer, and
-`tvmconv build` uses them from then on. Every trial is written down at once: after Ctrl-C, or a power cut,
-the same command goes on where it stopped.
+`tvmconv build` and `compile` use them from then on. Every trial is written down at once: after Ctrl-C, or a
+power cut, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,9 +20,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv.commands.options import arguments, offline, rpc
+from tvmconv.commands.options import arguments, models, offline, rpc
 from tvmconv.commands.show import tables, watch
-from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
     from tvmconv.measuring.places.place import Place
@@ -34,7 +36,7 @@ _TRIALS = 128
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add WORKLOAD and options."""
-    arguments.add_workload(parser)
+    parser.add_argument("workload", metavar="WORKLOAD", help=models.MODEL_OR_WORKLOAD)
     arguments.add_machine(parser)
     parser.add_argument(
         "--trials",
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         from tvmconv.commands.show import report
 
         report.check(args.report)
-    layers = selected(workloads.resolve(args.workload).entries, args.layers)
+    layers = selected(models.workload(args.workload).entries, args.layers)
     directory = Path(args.output) if args.output else log.user_directory()
     conditions = Conditions(args.threads, args.cache)
     if args.list:

@@ -1,0 +1,98 @@
+"""Times a whole model, beside the runtimes that its file is made for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tvmconv import writing
+from tvmconv.bundle import manifest as bundle
+from tvmconv.commands.options import arguments, models
+from tvmconv.commands.show import tables
+from tvmconv.errors import MissingToolError
+from tvmconv.hardware import host
+from tvmconv.measuring.peers.models import ModelRace, race
+from tvmconv.measuring.peers.race import OURS
+from tvmconv.models import runtimes
+
+
+def run(args: argparse.Namespace) -> tuple[ModelRace, dict[str, Any]]:
+    """Compile the model, unless ``--bundle`` or the model itself is compiled already, and time it.
+
+    Returns the times, and all that the JSON file holds.
+    """
+    arguments.check_threads(args.threads)
+    compiled = args.workload if Path(args.workload).is_dir() else args.bundle
+    file = None if compiled == args.workload else models.check_file(args.workload)
+    names = peers(args.peers, file) if args.peers else []
+    with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
+        if compiled is None:
+            from tvmconv.models.compile import compile
+
+            output, logs = scratch / "m.tvmconv", arguments.logs(args)
+            path = compile(args.workload, args.machine, output, None, logs, show, args.winograd)
+        else:
+            path = Path(compiled)
+            _require_model(path)
+        raced = race(path, file, names, args.threads, args.rounds, show)
+    medians = {name: raced.median(name) for name in raced.seconds}
+    ratios = {name: raced.ratio(name) for name in raced.seconds if name != OURS}
+    body = {"model": args.workload, "cpu": host.cpu_name(), **dataclasses.asdict(raced)}
+    return raced, {**body, "median_seconds": medians, "ratios": ratios}
+
+
+def _require_model(path: Path) -> None:
+    if bundle.read_manifest(path).model is None:
+        raise ValueError(
+            f"{path} holds kernels, no model. Make one: tvmconv compile MODEL --output PATH"
+        )
+
+
+def peers(text: str, file: Path | None) -> list[str]:
+    """Split and check ``--peers``; ``all`` stands for every runtime here that opens the file.
+
+    Raises ValueError for a runtime that does not open it, MissingToolError when none is installed.
+    """
+    if file is None:
+        raise ValueError(
+            "--peers opens the model's own file: name that, and what is compiled with --bundle PATH"
+        )
+    known = runtimes.runtimes(file)
+    wanted = known if text == "all" else [name.strip() for name in text.split(",")]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(
+                f"--peers names {name!r}. {file.suffix} files are opened by {', '.join(known)}, or all"
+            )
+    found = []
+    for name in dict.fromkeys(wanted):
+        if runtimes.is_installed(name):
+            found.append(name)
+        else:
+            tables.show_note(f"{name} is left out: pip install {runtimes.PACKAGES[name][0]}")
+    if not found:
+        needed: Sequence[str] = [runtimes.PACKAGES[name][0] for name in known]
+        raise MissingToolError(f"no runtime for {file.suffix} files: pip install {needed[0]}")
+    return found
+
+
+def show(raced: ModelRace) -> None:
+    """Print the table."""
+    rows = [
+        (
+            name,
+            f"{raced.median(name) * 1e3:.3f}",
+            f"{min(times) * 1e3:.3f}-{max(times) * 1e3:.3f}",
+            "" if name == OURS else f"{raced.ratio(name):.2f}",
+            "" if name == OURS else f"{raced.errors[name]:.0e}",
+        )
+        for name, times in raced.seconds.items()
+    ]
+    tables.show_table(("", "ms", "spread", "times ours", "differs by"), rows)
+    facts = f"{host.cpu_name()}, threads: {raced.threads}, {raced.rounds} rounds in turn"
+    tables.show_facts([("machine", facts)])
+    for name, why in raced.absent.items():
+        print(f"{name} has no time: {why}")
