@@ -10,12 +10,12 @@ import os
 from unittest import mock
 
 import emulated_driver
-import gpu_layers
 import pytest
 
 from tvmconv import hardware
 from tvmconv.building import builder
 from tvmconv.checking import contract
+from tvmconv.records.choice import Selection
 from tvmconv.schedules.cuda import PACK
 
 pytestmark = [pytest.mark.slow, emulated_driver.needs_emulation]
@@ -39,8 +39,7 @@ def test_bundles_compute_the_oracles_values(arch, schedule, tmp_path):
     machine, _ = hardware.find_machine(arch)
     cases = [each for each in contract.cases(PACK, [machine]) if each.schedule.name == schedule]
     choices = {
-        case.spec.key: gpu_layers.Choice(case.spec, case.schedule, case.default(), None)
-        for case in cases
+        case.spec.key: Selection(case.spec, case.schedule, case.default(), None) for case in cases
     }
     with mock.patch.dict(os.environ, emulated_driver.building()):
         request = builder.Request(machine, PACK, choices)
