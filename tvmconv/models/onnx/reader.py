@@ -172,9 +172,9 @@ def _shape_problem(tensor: FileInput, given: Sequence[int] | None) -> str | None
         return None
     if None not in tensor.shape:
         return None
-    wanted = ", ".join("1" if extent is None else str(extent) for extent in tensor.shape)
+    usual = ("1", *known[1:]) if known[0] == "?" else known  # a batch of one
     return (
-        f"the input {tensor.name!r} has the shape ({', '.join(map(str, known))}), where ? is not known: "
-        f"give input_shapes={{{tensor.name!r}: ({wanted})}} or "
-        f"--input-shape {tensor.name}={wanted.replace(' ', '')}"
+        f"the input {tensor.name!r} has the shape ({', '.join(map(str, known))}), where ? is not known. Give "
+        f"it all: input_shapes={{{tensor.name!r}: ({', '.join(map(str, usual))})}}, or --input-shape "
+        f"{tensor.name}={','.join(map(str, usual))}, with numbers for every ?"
     )
