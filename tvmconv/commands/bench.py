@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{models.MODEL_OR_WORKLOAD}; or a directory made by tvmconv compile",
     )
     arguments.add_machine(parser)
+    models.add_input_shape(parser)
     arguments.add_logs(parser)
     arguments.add_winograd(parser)
     parser.add_argument(
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if models.is_file(args.workload) or Path(args.workload).is_dir():
         return _run_model(args)
+    if args.input_shape:
+        raise ValueError(f"--input-shape is for a model, and {args.workload} is none")
     if args.profile:
         raise ValueError(
             "--profile is for a whole model: name a .tflite or .onnx file, or one compiled"

@@ -40,9 +40,12 @@ def run(args: argparse.Namespace) -> Timed:
         if compiled is None:
             from tvmconv.models.compile import compile
 
-            output, logs = scratch / "m.tvmconv", arguments.logs(args)
-            path = compile(args.workload, args.machine, output, None, logs, show, args.winograd)
+            output, shapes = scratch / "m.tvmconv", models.input_shapes(args)
+            logs = arguments.logs(args)
+            path = compile(args.workload, args.machine, output, shapes, logs, show, args.winograd)
         else:
+            if args.input_shape:
+                raise ValueError(f"--input-shape: {compiled} is compiled already; leave it out")
             path = Path(compiled)
             _require_model(path)
         if args.profile:
