@@ -8,14 +8,20 @@ import pytest
 from model_files import FACES, model_files
 
 import tvmconv
+from tvmconv import hardware
+from tvmconv.bundle import manifest
 from tvmconv.commands.models import bench
+from tvmconv.errors import BundleError
+from tvmconv.measuring.bench.models import profile
 from tvmconv.measuring.peers import models
 from tvmconv.models.folding.fold import fold
 from tvmconv.models.graph import Builder
 from tvmconv.models.reading import read
+from tvmconv.problem.spec import ConvSpec
 
 pytestmark = pytest.mark.usefixtures("user_records")
 pytest_plugins = ("bundle_fixtures",)
+RANDOM = np.random.default_rng(5)
 
 
 def small():
@@ -38,10 +44,64 @@ def test_a_compiled_model_is_timed_alone(invoke, tmp_path):
     assert invoke("bench", path, "--rounds", 1)[1].splitlines()[2].startswith("tvmconv")
 
 
+def branches():
+    """Two inputs, views, parts joined in place, a dense layer, an output that others read."""
+    b = Builder("branches")
+    image, extra = b.input("image", (1, 6, 6, 8), "float32"), b.input("extra", (1, 6), "float32")
+    w = b.constant("w", RANDOM.standard_normal((3, 3, 8, 8)).astype(np.float32))
+    fixed = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "activation": None}
+    first = b.node("conv2d", [image, w], **fixed)
+    second = b.node("conv2d", [first, w, "", first], **fixed)
+    parts = [
+        b.node("reshape", [each], shape=(1, 72, 4))
+        for each in (b.node("tanh", [second]), b.node("conv2d", [second, w], **fixed))
+    ]
+    b.output("joined", b.node("concat", parts, axis=1))
+    b.output("features", second)
+    b.output("passed", b.node("reshape", [extra], shape=(1, 2, 3)))
+    w = b.constant("dense", RANDOM.standard_normal((8, 6)).astype(np.float32))
+    score = b.node("mean", [second], axes=(1, 2), keepdims=False)
+    b.output("score", b.node("add", [b.node("dense", [score, w, ""], activation=None), extra]))
+    return b.graph()
+
+
+def test_a_profile_has_every_call_on_its_own_arrays(invoke, tmp_path):
+    path = tvmconv.compile(branches(), output=tmp_path / "m.tvmconv")
+    layers = manifest.read_manifest(path).variants[0].program.layers
+
+    code, out, err = invoke("bench", path, "--profile", "--rounds", 2, "--json", "-")
+
+    found = json.loads(out)
+    assert code == 0, err  # which it is only where the calls make what the program makes
+    assert [row["symbol"] for row in found["rows"]] == [layer.symbol for layer in layers]
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(100)
+    assert found["kinds"]["conv2d 3x3"]["calls"] == 3
+    flops = {row["key"]: row["flops"] for row in found["rows"] if row["key"]}
+    assert flops == {key: ConvSpec.from_key(key).flops for key in flops}
+    code, out, _ = invoke("bench", path, "--profile", "--rounds", 1)
+    assert "us of the calls, each repeated alone" in out
+
+
+def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):
+    path = tvmconv.compile(branches(), output=tmp_path / "m.tvmconv")
+    model = tvmconv.load(path, threads=1)
+    program = model.variant.program
+    (*inputs, result) = program.layers[-1].arguments
+    moved = dataclasses.replace(result, memory="arena", begin=0)
+    last = dataclasses.replace(program.layers[-1], arguments=(*inputs, moved))
+    changed = dataclasses.replace(program, layers=(*program.layers[:-1], last))
+    model.variant = dataclasses.replace(model.variant, program=changed)
+
+    with pytest.raises(BundleError, match="one by one, make another"):
+        profile(model, hardware.detect(), 1, lambda *_: None)
+
+
 MISTAKES = {
     "missing": (["nowhere.tflite"], "nowhere.tflite does not exist"),
     "folder": (["folder.onnx", "--peers", "all"], "--peers opens the model's own file"),
     "peer": (["m.tflite", "--peers", "ncnn"], ".tflite files are opened by litert, or all"),
+    "workload": (["mobilenet_v2", "--profile"], "--profile is for a whole model"),
+    "both": (["m.tflite", "--profile", "--peers", "all"], "give one of them"),
     "cold": (["m.tflite", "--cache", "cold"], "are for layers, not for a whole model"),
 }
 
@@ -92,7 +152,7 @@ def test_a_runtime_with_other_values_has_no_time(file, tmp_path, capsys):
     path = tvmconv.compile(other, output=tmp_path / "m.tvmconv")
 
     raced = models.race(path, file, ["litert"], 1, 1, lambda *_: None)
-    bench.show(raced)
+    bench.show_race(raced)
 
     assert set(raced.seconds) == {"tvmconv"}
     assert "litert has no time: its outputs are not ours" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """``tvmconv verify`` of a compiled model."""
 
 import dataclasses
+import importlib.util
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from tvmconv.models.reading import read
 
 pytestmark = pytest.mark.usefixtures("user_records")
 pytest_plugins = ("bundle_fixtures",)
+RANDOM = np.random.default_rng(7)
 
 
 def small(scale: float = 1.0):
@@ -55,6 +57,54 @@ def test_a_bundle_of_kernels_has_no_model(invoke, built):
 
     assert code == 2
     assert "holds kernels, no model" in err
+
+
+def test_mistaken_files_are_errors(invoke, tmp_path):
+    path = tvmconv.compile(small(), output=tmp_path / "m.tvmconv")
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    arguments = {
+        "does not exist": ("--model", tmp_path / "nowhere.tflite"),
+        "is a directory": ("--model", tmp_path),
+        "the model's inputs are x": ("--model", tmp_path / "m.onnx", "--input", "y=y.npy"),
+        "y.npy: No such file": ("--model", tmp_path / "m.onnx", "--input", "x=y.npy"),
+    }
+    for message, more in arguments.items():
+        code, _, err = invoke("verify", path, *more)
+        assert (code in (1, 2), message in err) == (True, True), err
+
+
+def onnx_file(path):
+    """A convolution of an input whose height and width are open."""
+    onnx = pytest.importorskip("onnx")
+    h = onnx.helper
+    w = RANDOM.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    value = h.make_tensor_value_info
+    graph = h.make_graph(
+        [h.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), h.make_node("Relu", ["c"], ["y"])],
+        "g",
+        [value("x", onnx.TensorProto.FLOAT, [1, 3, "height", "width"])],
+        [value("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(w, "w")],
+    )  # fmt: skip
+    opset = [h.make_opsetid("", 17)]
+    onnx.save(h.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+def test_an_onnx_model_of_open_shape_goes_through_all_verbs(invoke, tmp_path):
+    file, path = onnx_file(tmp_path / "m.onnx"), tmp_path / "m.tvmconv"
+    shape = ("--input-shape", "x=1,3,8,6")
+    assert invoke("compile", file, *shape, "--output", path)[0] == 0
+
+    for more in ((), ("--reference",), ("--tensors",)):
+        code, out, err = invoke("verify", path, "--model", file, *more)
+        assert code == 0, out + err
+    code, out, _ = invoke("tune", file, *shape, "--list", "--json")
+    assert (code, len(json.loads(out))) == (0, 1)
+    peers = ("--peers", "onnxruntime") if importlib.util.find_spec("onnxruntime") else ()
+    code, out, err = invoke("bench", file, *shape, "--rounds", 1, *peers, "--json", "-")
+    assert code == 0, err
+    assert set(json.loads(out)["seconds"]) == {"tvmconv", *peers[1:]}
 
 
 @pytest.fixture(scope="module")

@@ -24,16 +24,31 @@ class ModelEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class ArgumentEntry:
+    """An array that a call reads or writes: ``begin`` bytes behind the beginning of ``memory``.
+
+    That is ``weights``, ``arena``, ``input0`` or ``output0``, counted in the model's order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    memory: str
+    begin: int
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerEntry:
     """One call: the function, the model's operators that it computes, and the shape of its result.
 
     ``key`` is that of the convolution, which the variant's kernels describe; None for any other function.
+    ``arguments`` are the function's, the result last.
     """
 
     symbol: str
     operators: tuple[str, ...]
     shape: tuple[int, ...]
-    key: str | None = None
+    key: str | None
+    arguments: tuple[ArgumentEntry, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ process of its own and through its Python interface.
 
 Of a whole model (a .tflite or .onnx file, or a directory made by tvmconv compile) calls are timed; with
 --peers in turn with LiteRT, ONNX Runtime or OpenVINO, whose values are compared with ours first.
+With --profile each call of the model's program is timed alone, in the program's order and on its own arrays.
 
 With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
 there; a CPU's roof is the higher of two looks, before all layers and behind them.
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{models.MODEL_OR_WORKLOAD}; or a directory made by tvmconv compile",
     )
     arguments.add_machine(parser)
+    models.add_input_shape(parser)
     arguments.add_logs(parser)
     arguments.add_winograd(parser)
     parser.add_argument(
@@ -71,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="of a model: time each call of its program alone, on its own arrays, and what limits it",
+    )
     rpc.add_arguments(parser)
 
 
@@ -84,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if models.is_file(args.workload) or Path(args.workload).is_dir():
         return _run_model(args)
+    if args.input_shape:
+        raise ValueError(f"--input-shape is for a model, and {args.workload} is none")
+    if args.profile:
+        raise ValueError(
+            "--profile is for a whole model: name a .tflite or .onnx file, or one compiled"
+        )
     if args.peers:
         if args.cache != "warm":
             raise ValueError("--peers compares with warm caches: leave out --cache")
@@ -104,9 +117,9 @@ def _run_model(args: argparse.Namespace) -> int:
         )
     from tvmconv.commands.models import bench as whole
 
-    raced, figures = whole.run(args)
-    if not _wrote_to_stdout(args.json, figures):
-        whole.show(raced)
+    timed = whole.run(args)
+    if not _wrote_to_stdout(args.json, timed.figures):
+        timed.show()
     return 0
 
 

@@ -29,14 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, metavar="PATH", help="the directory; an older one is replaced"
     )
-    parser.add_argument(
-        "--input-shape",
-        action="append",
-        default=[],
-        type=_input_shape,
-        metavar="NAME=1,H,W,C",
-        help="shape of an input that the model leaves open, or that is to be another; may be repeated",
-    )
+    models_options.add_input_shape(parser)
     arguments.add_logs(parser)
     arguments.add_winograd(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -46,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     """Compile and say what came of it."""
     models_options.check_file(args.model)
     machines = [name.strip() for name in args.machine.split(",")]
-    shapes = dict(args.input_shape)
+    shapes = models_options.input_shapes(args)
     logs = arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
         path = models.compile(
-            args.model, machines, args.output, shapes or None, logs, report, args.winograd
+            args.model, machines, args.output, shapes, logs, report, args.winograd
         )
     manifest = bundle.read_manifest(path)
     size = sum(file.stat().st_size for file in path.iterdir())
@@ -88,11 +81,3 @@ def _summary(variant: bundle.Variant) -> dict[str, Any]:
         "weights_bytes": program.weights_bytes if program else 0,
         "arena_bytes": program.arena_bytes if program else 0,
     }
-
-
-def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, shape = text.rpartition("=")
-    extents = shape.split(",")
-    if not name or not all(extent.isdigit() and int(extent) > 0 for extent in extents):
-        raise argparse.ArgumentTypeError(f"{text} is not NAME=1,640,640,3")
-    return name, tuple(map(int, extents))

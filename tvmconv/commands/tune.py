@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add WORKLOAD and options."""
     parser.add_argument("workload", metavar="WORKLOAD", help=models.MODEL_OR_WORKLOAD)
     arguments.add_machine(parser)
+    models.add_input_shape(parser)
     parser.add_argument(
         "--trials",
         type=arguments.positive,
@@ -94,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
         from tvmconv.commands.show import report
 
         report.check(args.report)
-    layers = selected(models.workload(args.workload).entries, args.layers)
+    layers = selected(
+        models.workload(args.workload, models.input_shapes(args)).entries, args.layers
+    )
     directory = Path(args.output) if args.output else log.user_directory()
     conditions = Conditions(args.threads, args.cache)
     if args.list:

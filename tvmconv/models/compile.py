@@ -95,7 +95,7 @@ def _variant(
     staging: Path,
     report: builder.Progress,
 ) -> manifest.Variant:
-    from tvmconv.models import arena, lifetimes, main_function, partition, weights
+    from tvmconv.models import arena, lifetimes, main_function, partition, places, weights
 
     machine = request.machine
     report(f"scheduling {graph.name} for {machine.name}", 0, 2)
@@ -123,8 +123,11 @@ def _variant(
                 tuple(node.op for node in call.nodes),
                 program.tensors[call.result].shape,
                 call.key,
+                arguments,
             )
-            for call in program.calls
+            for call, arguments in zip(
+                program.calls, places.arguments(program, layout, mains), strict=True
+            )
         ),
     )
     built = builder.variant(distinct, request, functions, staging, report, others)

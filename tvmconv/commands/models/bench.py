@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tvmconv import writing
 from tvmconv.bundle import manifest as bundle
+from tvmconv.commands.models import profile
 from tvmconv.commands.options import arguments, models
 from tvmconv.commands.show import tables
 from tvmconv.errors import MissingToolError
@@ -19,29 +20,49 @@ from tvmconv.measuring.peers.race import OURS
 from tvmconv.models import runtimes
 
 
-def run(args: argparse.Namespace) -> tuple[ModelRace, dict[str, Any]]:
-    """Compile the model, unless ``--bundle`` or the model itself is compiled already, and time it.
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """What the JSON file holds, and what prints the table."""
 
-    Returns the times, and all that the JSON file holds.
-    """
+    figures: dict[str, Any]
+    show: Callable[[], None]
+
+
+def run(args: argparse.Namespace) -> Timed:
+    """Time the model, or with ``--profile`` its calls: compiled now, unless it or ``--bundle`` is already."""
     arguments.check_threads(args.threads)
     compiled = args.workload if Path(args.workload).is_dir() else args.bundle
     file = None if compiled == args.workload else models.check_file(args.workload)
+    if args.profile and args.peers:
+        raise ValueError("--profile times our own calls, --peers whole models: give one of them")
     names = peers(args.peers, file) if args.peers else []
     with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
         if compiled is None:
             from tvmconv.models.compile import compile
 
-            output, logs = scratch / "m.tvmconv", arguments.logs(args)
-            path = compile(args.workload, args.machine, output, None, logs, show, args.winograd)
+            output, shapes = scratch / "m.tvmconv", models.input_shapes(args)
+            logs = arguments.logs(args)
+            path = compile(args.workload, args.machine, output, shapes, logs, show, args.winograd)
         else:
+            if args.input_shape:
+                raise ValueError(f"--input-shape: {compiled} is compiled already; leave it out")
             path = Path(compiled)
             _require_model(path)
+        if args.profile:
+            made = profile.profile(path, args.threads, args.rounds, show)
+            return Timed(profile.as_json(made), lambda: profile.show(made))
         raced = race(path, file, names, args.threads, args.rounds, show)
-    medians = {name: raced.median(name) for name in raced.seconds}
-    ratios = {name: raced.ratio(name) for name in raced.seconds if name != OURS}
-    body = {"model": args.workload, "cpu": host.cpu_name(), **dataclasses.asdict(raced)}
-    return raced, {**body, "median_seconds": medians, "ratios": ratios}
+    return Timed({"model": args.workload, **as_json(raced)}, lambda: show_race(raced))
+
+
+def as_json(raced: ModelRace) -> dict[str, Any]:
+    """All times as plain data, with medians and ratios."""
+    return {
+        "cpu": host.cpu_name(),
+        **dataclasses.asdict(raced),
+        "median_seconds": {name: raced.median(name) for name in raced.seconds},
+        "ratios": {name: raced.ratio(name) for name in raced.seconds if name != OURS},
+    }
 
 
 def _require_model(path: Path) -> None:
@@ -79,7 +100,7 @@ def peers(text: str, file: Path | None) -> list[str]:
     return found
 
 
-def show(raced: ModelRace) -> None:
+def show_race(raced: ModelRace) -> None:
     """Print the table."""
     rows = [
         (

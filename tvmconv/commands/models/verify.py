@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv import writing
+from tvmconv.commands.options import models
 from tvmconv.commands.show import tables
 from tvmconv.models import comparing, runtimes
 from tvmconv.models.comparing import Difference
@@ -40,7 +41,7 @@ def not_finite(model: Model, seed: int) -> list[str]:
 
 def run(args: argparse.Namespace, model: Model) -> int:
     """Compare ``model`` with the file in ``--model``; 1 where a value is off by more than is allowed."""
-    path = Path(args.model)
+    path = models.check_file(args.model)
     inputs = comparing.given_inputs(model.inputs, dict(args.input), args.seed)
     if args.tensors:
         return _run_tensors(args, model, path, inputs)
@@ -80,17 +81,7 @@ def _graph(path: Path, model: Model) -> Graph:
     """The model in ``path``, of the shapes that it was compiled for."""
     from tvmconv.models import reading
 
-    graph = reading.read(path)
-    wanted = {each.name: each.shape for each in model.inputs}
-    here = {name: tensor.shape for name, tensor in graph.inputs.items()}
-    if here == wanted:
-        return graph
-    if set(here) != set(wanted):
-        raise ValueError(
-            f"{path.name} has the inputs {list(here)}, {model.path.name} {list(wanted)}: "
-            "is this the model that was compiled?"
-        )
-    return reading.read(path, wanted)
+    return reading.read(path, {each.name: each.shape for each in model.inputs})
 
 
 def _evaluated(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
