@@ -204,6 +204,13 @@ def test_mutated_files_are_read_or_refused(change):
     assert 60 < refused < 590
 
 
+def test_computed_indices_that_are_no_integers_are_refused():
+    nodes = [("MatMul", ["a", "a"], ["i"], {}), ("Gather", ["x", "i"], ["y"], {})]
+
+    with pytest.raises(ModelError, match="its indices are float32"):
+        read(model(nodes, {"x": (2, 3)}, {"a": np.eye(2, dtype=np.float32)}))
+
+
 def test_a_dilated_filter_that_no_memory_holds_is_refused():
     content = model(
         [("ConvTranspose", ["x", "w"], ["y"], {"dilations": [2**40, 1]})],
