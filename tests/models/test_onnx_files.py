@@ -204,6 +204,36 @@ def test_mutated_files_are_read_or_refused(change):
     assert 60 < refused < 590
 
 
+@pytest.mark.parametrize(
+    ("op", "second", "third", "message"),
+    [
+        ("Conv", np.zeros((5, 3, 1, 1), np.float32), np.zeros(4, np.float32), "makes 5 channels"),
+        ("Conv", np.zeros((5, 3, 1, 1)), np.zeros(5), "mixes float32 and float64"),
+        (
+            "ConvTranspose",
+            np.zeros((3, 5, 1, 1), np.float32),
+            np.zeros((4, 5), np.float32),
+            "makes 5",
+        ),
+        ("Sum", np.zeros(4, np.float32), np.zeros(4, np.int64), "mixes float32 and int64"),
+    ],
+)
+def test_shapes_and_dtypes_that_do_not_fit_are_refused(op, second, third, message):
+    content = model(
+        [(op, ["x", "a", "b"], ["y"], {})], {"x": (1, 3, 4, 4)}, {"a": second, "b": third}
+    )
+
+    with pytest.raises(ModelError, match=message):
+        read(content)
+
+
+def test_computed_indices_that_are_no_integers_are_refused():
+    nodes = [("MatMul", ["a", "a"], ["i"], {}), ("Gather", ["x", "i"], ["y"], {})]
+
+    with pytest.raises(ModelError, match="its indices are float32"):
+        read(model(nodes, {"x": (2, 3)}, {"a": np.eye(2, dtype=np.float32)}))
+
+
 def test_a_dilated_filter_that_no_memory_holds_is_refused():
     content = model(
         [("ConvTranspose", ["x", "w"], ["y"], {"dilations": [2**40, 1]})],

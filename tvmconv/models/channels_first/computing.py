@@ -8,7 +8,6 @@ import numpy as np
 
 from tvmconv.models.channels_first import moving
 from tvmconv.models.channels_first.steps import Steps, Value, identity
-from tvmconv.models.graph import ABSENT
 
 
 def reduce(steps: Steps, op: str, value: Value, axes: Sequence[int], keepdims: bool) -> Value:
@@ -70,6 +69,8 @@ def batch_norm(steps: Steps, value: Value, parameters: Sequence[Value], epsilon:
     if any(array is None for array in arrays):
         raise steps.error("its parameters are computed", "Export the model for inference.")
     channels = (steps.shape(value)[1],)
+    if any(array.dtype.kind != "f" for array in arrays if array is not None):
+        raise steps.error("its parameters are integers", "Export again.")
     if any(steps.shape(each) != channels for each in parameters):
         shapes = [steps.shape(each) for each in parameters]
         raise steps.error(f"its parameters are {shapes}, not {channels} each", "Export again.")
@@ -129,8 +130,9 @@ def dense(steps: Steps, value: Value, window: Value, bias: Value | None = None) 
     last = len(value.order) - 1
     if value.order[-1] != last:
         value = Value(steps.plain(value), identity(last + 1))
-    names = (steps.plain(window), ABSENT if bias is None else steps.plain(bias))
-    return Value(steps.node("dense", value.name, *names, activation=None), value.order)
+    vector = steps.bias(bias, steps.shape(window)[1])
+    made = steps.node("dense", value.name, steps.plain(window), vector, activation=None)
+    return Value(made, value.order)
 
 
 def matmul(steps: Steps, left: Value, right: Value) -> Value:

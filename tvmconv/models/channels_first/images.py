@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmconv.models.channels_first import moving
 from tvmconv.models.channels_first.steps import NHWC, Steps, Value
-from tvmconv.models.graph import ABSENT, Array
+from tvmconv.models.graph import Array
 
 Pads = tuple[int, int, int, int]  # top, bottom, left, right
 Pair = tuple[int, int]
@@ -68,7 +68,7 @@ def conv2d(
         op,
         data,
         steps.constant(filters).name,
-        ABSENT if bias is None else steps.plain(bias),
+        steps.bias(bias, channels),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -125,7 +125,8 @@ def conv2d_transpose(
     whole = moving.concat(steps, made, 1)
     if bias is None:
         return whole
-    return Value(steps.node("add", whole.name, steps.plain(bias)), NHWC)
+    channels = steps.shape(whole)[1]
+    return Value(steps.node("add", whole.name, steps.bias(bias, channels)), NHWC)
 
 
 def _spread(steps: Steps, filters: Array, dilations: Pair) -> Array:

@@ -161,6 +161,8 @@ def gather(steps: Steps, value: Value, indices: Value, axis: int) -> Value:
     """Elements of an axis by constant indices, which may count from its end, or by computed ones."""
     array, extent = steps.known(indices), steps.shape(value)[axis]
     if array is None:
+        if np.dtype(steps.dtype(indices)).kind not in "iu":
+            raise steps.error(f"its indices are {steps.dtype(indices)}", "Cast them to integers.")
         name = steps.plain(indices)
         made = steps.node("gather", steps.plain(value), name, axis=axis)
         return Value(made, identity(len(steps.builder.tensor(made).shape)))

@@ -11,8 +11,8 @@ import numpy as np
 
 from tvmconv.errors import ModelError
 from tvmconv.models.constants import settled
-from tvmconv.models.graph import Array, Builder
-from tvmconv.models.operators import broadcast
+from tvmconv.models.graph import ABSENT, Array, Builder
+from tvmconv.models.operators import BINARY, COMPARISONS, broadcast
 
 NHWC: Final = (0, 2, 3, 1)
 # Of constants alone these stay nodes: a damaged file could ask for hours of NumPy.
@@ -20,6 +20,7 @@ _COSTLY: Final = (
     "conv2d", "depthwise_conv2d", "conv2d_transpose", "dense", "matmul", "max_pool2d", "average_pool2d",
     "resize",
 )  # fmt: skip
+_ONE_DTYPE: Final = frozenset((*BINARY, *COMPARISONS, *_COSTLY, "concat"))
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,27 @@ class Steps:
 
     def node(self, op: str, *inputs: str, dtype: str | None = None, **attributes: Any) -> str:
         """Add a node by its plain inputs; of constants alone it becomes a constant."""
+        self._check_dtypes(op, inputs)
         made = self.builder.node(op, inputs, self.name, self.place, dtype, **attributes)
         return made if op in _COSTLY else settled(self.builder, made)
+
+    def _check_dtypes(self, op: str, inputs: Sequence[str]) -> None:
+        found = {self.builder.tensor(name).dtype for name in inputs if name != ABSENT}
+        if op in _ONE_DTYPE and len(found) > 1:
+            raise self.error(f"it mixes {' and '.join(sorted(found))}", "Cast to one dtype.")
+        if op in _COSTLY[:4] and np.dtype(min(found)).kind != "f":
+            raise self.error(f"it has weights of {min(found)}", "Export it with floats.")
+
+    def bias(self, value: Value | None, channels: int) -> str:
+        """Name of a vector of so many elements, or of none; ModelError for another shape."""
+        if value is None:
+            return ABSENT
+        if self.shape(value) != (channels,):
+            raise self.error(
+                f"its bias has the shape {self.shape(value)}, but it makes {channels} channels",
+                "Export the model again.",
+            )
+        return value.name
 
     def plain(self, value: Value) -> str:
         """Name of the value in the model's own order."""

@@ -31,11 +31,7 @@ def binary(op: str) -> Read:
 
 def _operands(call: Call) -> tuple[Value, Value]:
     known = next(each for each in call.arguments.values() if isinstance(each, Value))
-    left, right = call.value("self", known), call.value("other", known)
-    dtypes = call.steps.dtype(left), call.steps.dtype(right)
-    if dtypes[0] != dtypes[1]:
-        raise call.steps.error(f"it mixes {dtypes[0]} and {dtypes[1]}", "Cast one of them.")
-    return left, right
+    return call.value("self", known), call.value("other", known)
 
 
 def logical(op: str) -> Read:
