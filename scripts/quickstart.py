@@ -57,7 +57,7 @@ def main() -> int:
     heading("2. Compile two face detectors, .tflite files as mediapipe has them")
     compiled = [compile_model(file, args.output, logs) for file in files]
     if args.minutes > 0:
-        heading(f"3. Tune where {MODELS[0]} computes most, {args.minutes:g} minutes")
+        heading(f"3. Tune where {MODELS[0]} computes most, {args.minutes:g} min")
         if tune(compiled[0], args.minutes, args.output):
             compile_model(files[0], args.output, logs)
     heading("4. Find the face on a photograph")
@@ -155,6 +155,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where tuning stopped")
+        print("\ninterrupted; the same command goes on where tuning stopped", file=sys.stderr)
+        sys.exit(130)
     except TvmconvError as error:
         sys.exit(f"error: {error}")
