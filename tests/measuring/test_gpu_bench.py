@@ -14,8 +14,8 @@ from gpu_stand_rehearsal import OnMain, WallClock, small
 from tvmconv import hardware
 from tvmconv.checking import gpu as gpu_check
 from tvmconv.checking.oracle import Difference
-from tvmconv.commands.bench import show_gpu_report
 from tvmconv.commands.cli import main
+from tvmconv.commands.show.layers import show_gpu_report
 from tvmconv.hardware import cuda_driver
 from tvmconv.measuring.bench import gpu as gpu_bench
 from tvmconv.problem.workloads import Layer

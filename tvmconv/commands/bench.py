@@ -30,18 +30,13 @@ from typing import TYPE_CHECKING
 from tvmconv import writing
 from tvmconv.bundle import manifest
 from tvmconv.commands.options import arguments, models, rpc
-from tvmconv.commands.show import tables
+from tvmconv.commands.show import layers, tables
 from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
     from tvmconv.measuring.bench.bench import Report
     from tvmconv.measuring.bench.gpu import Report as GpuReport
     from tvmconv.measuring.places.boards import Boards
-
-_COLUMNS = (
-    "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
-    "% of bandwidth", "limit", "record",
-)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,8 +131,8 @@ def _timed(report: Report | GpuReport) -> _Timed:
 
     figures = as_json(report)
     if isinstance(report, Report):
-        return _Timed(figures, lambda: show_report(report))
-    return _Timed(figures, lambda: show_gpu_report(report))
+        return _Timed(figures, lambda: layers.show_report(report))
+    return _Timed(figures, lambda: layers.show_gpu_report(report))
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
@@ -205,40 +200,6 @@ def _bench_gpu(
     )
 
 
-def show_gpu_report(report: GpuReport) -> None:
-    """Print the table of a GPU and the network's sum."""
-    tables.show_table(
-        (
-            "layer",
-            "times",
-            "us",
-            "spread",
-            "GFLOP/s",
-            "GB/s",
-            "% of bandwidth",
-            "schedule",
-            "record",
-        ),
-        [
-            (
-                row.name,
-                row.count,
-                f"{row.microseconds:.1f}",
-                f"{row.fastest:.1f}-{row.slowest:.1f}",
-                f"{row.gflops:.0f}",
-                f"{row.gbytes:.0f}",
-                f"{row.percent_bandwidth:.0f}",
-                row.schedule,
-                row.source,
-            )
-            for row in report.rows
-        ],
-    )
-    total = f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"
-    machine = f"{report.machine}, {report.device}, {report.cache} cache"
-    tables.show_facts([("machine", machine), ("all layers", total)])
-
-
 def _run_peers(args: argparse.Namespace) -> int:
     """Build the layers without epilogues, race, print, draw."""
     from tvmconv.building.builder import build
@@ -252,12 +213,12 @@ def _run_peers(args: argparse.Namespace) -> int:
     libraries = peers.names(args.peers)
     if args.picture:
         picture.require()
-    layers = race.plain_layers(workloads.resolve(args.workload).entries)
+    plain = race.plain_layers(workloads.resolve(args.workload).entries)
     with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
         path = scratch / "bench.tvmconv"
-        specs = [layer.spec for layer in layers]
+        specs = [layer.spec for layer in plain]
         build(specs, args.machine, path, arguments.logs(args), show, args.winograd)
-        raced = race.race(layers, str(path), libraries, args.threads, args.rounds, show)
+        raced = race.race(plain, str(path), libraries, args.threads, args.rounds, show)
     if args.picture:
         from tvmconv.commands.show import peers_picture
 
@@ -292,46 +253,6 @@ def bench_bundle(
     library = load(path, threads=threads)
     machine, _ = hardware.find_machine(library.variant.machine)
     return bench(library, workload.entries, machine, rounds, show, cache)
-
-
-def show_report(report: Report) -> None:
-    """Print the table and, below it, the roof and the network's sum."""
-    rows = [
-        (
-            row.name,
-            row.count,
-            f"{row.microseconds:.1f}",
-            f"{row.fastest:.1f}-{row.slowest:.1f}",
-            f"{row.gflops:.1f}",
-            f"{row.gbytes:.1f}",
-            f"{row.percent_peak:.0f}",
-            f"{row.percent_fed:.0f}",
-            f"{row.percent_bandwidth:.0f}",
-            row.limit,
-            row.source,
-        )
-        for row in report.rows
-    ]
-    tables.show_table(_COLUMNS, rows)
-    levels = ", ".join(
-        f"{level.bytes_per_second / 1e9:.1f} GB/s up to {level.working_set / 2**20:g} MiB"
-        for level in report.roof.bandwidths
-    )
-    tables.show_facts(
-        [
-            (
-                "machine",
-                f"{report.machine}, {report.cpu}, threads: {report.threads}, {report.cache} cache",
-            ),
-            ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
-            ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
-            ("bandwidth", f"{levels} (copy, read plus written)"),
-            (
-                "all layers",
-                f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs",
-            ),
-        ]
-    )
 
 
 def as_json(report: Report | GpuReport) -> dict[str, object]:
