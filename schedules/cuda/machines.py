@@ -69,6 +69,7 @@ def _turing(multiprocessors: int, l2_mib: int, gigabytes: float, clock: int) -> 
         clock=clock,
         tensor_core_dtypes=_TURING,
         async_copy=False,
+        tensor_rates=(1024, 512, 0),
     )
 
 
@@ -81,8 +82,15 @@ def _ampere(
     l2_mib: int,
     gigabytes: float,
     clock: int,
+    halves: int,
 ) -> Gpu:
-    """Ampere, Ada and Hopper: a block gets all shared memory but 1 KiB, which the system keeps."""
+    """Ampere, Ada and Hopper: a block gets all shared memory but 1 KiB, which the system keeps.
+
+    ``halves`` is the rate of tensor cores for float16, TF32 has half of it. GeForce cards sum both in float32
+    at half the rate of others of their architecture (GA102 and Ada whitepapers: RTX 3090 71 TFLOP/s, 256 a
+    cycle; A40 150, 512; RTX 4090 165, 256; L4 121, 512), but bytes at the same.
+    """
+    geforce = halves == _GEFORCE
     return Gpu(
         arch=arch,
         multiprocessors=multiprocessors,
@@ -96,18 +104,22 @@ def _ampere(
         tensor_core_dtypes=_AMPERE,
         async_copy=True,
         cluster_blocks=8 if int(arch.removeprefix("sm_")) >= 90 else 1,
+        tensor_rates=((4 if geforce else 2) * halves, halves, halves // 2),
     )
 
 
-# Multiprocessors, L2 in MiB, GB/s, boost clock in Hz.
+_GEFORCE = 256
+# Multiprocessors, L2 in MiB, GB/s, boost clock in Hz; from Ampere on the rate of halves.
 _T4 = _turing(40, 4, 320, 1_590_000_000)
-_A100 = _ampere("sm_80", 164, 2048, 32, 108, 40, 2039, 1_410_000_000)  # 80 GB, SXM
-_RTX_3090 = _ampere("sm_86", 100, 1536, 16, 82, 6, 936, 1_695_000_000)
-_ORIN = _ampere("sm_87", 164, 1536, 16, 16, 4, 204.8, 1_300_000_000)  # AGX Orin 64 GB
-_RTX_4090 = _ampere("sm_89", 100, 1536, 24, 128, 72, 1008, 2_520_000_000)
-_L4 = _ampere("sm_89", 100, 1536, 24, 58, 48, 300, 2_040_000_000)
-_H100 = _ampere("sm_90", 228, 2048, 32, 132, 50, 3350, 1_980_000_000)  # SXM; 67 TFLOP/s of float32
-_H200 = _ampere("sm_90", 228, 2048, 32, 132, 50, 4800, 1_980_000_000)
+_A100 = _ampere("sm_80", 164, 2048, 32, 108, 40, 2039, 1_410_000_000, 1024)  # 80 GB, SXM
+_RTX_3090 = _ampere("sm_86", 100, 1536, 16, 82, 6, 936, 1_695_000_000, _GEFORCE)
+_ORIN = _ampere("sm_87", 164, 1536, 16, 16, 4, 204.8, 1_300_000_000, 1024)  # AGX Orin 64 GB
+_RTX_4090 = _ampere("sm_89", 100, 1536, 24, 128, 72, 1008, 2_520_000_000, _GEFORCE)
+_L4 = _ampere("sm_89", 100, 1536, 24, 58, 48, 300, 2_040_000_000, 512)
+_H100 = _ampere(
+    "sm_90", 228, 2048, 32, 132, 50, 3350, 1_980_000_000, 2048
+)  # SXM; 67 TFLOP/s of float32
+_H200 = _ampere("sm_90", 228, 2048, 32, 132, 50, 4800, 1_980_000_000, 2048)
 
 MACHINES = (
     _machine("sm_75", "NVIDIA Turing: T4, RTX 20", _T4, 64, 96),
@@ -120,27 +132,18 @@ MACHINES = (
     _machine("h200", "NVIDIA H200, Hopper with faster memory", _H200, 128, 256),
 )
 
-# Multiply-adds that the tensor cores of a multiprocessor do in a cycle, dense, with sums in float32 or int32:
-# of bytes, half precisions and TF32. From the peaks in the same whitepapers and data sheets; GeForce cards
-# sum halves and TF32 in float32 at half the rate of others of their architecture. mma.sync on Hopper reaches
-# two thirds of what wgmma does.
-_TENSOR_RATES = {
-    "sm_75": (1024, 512, 0),
-    "sm_80": (2048, 1024, 512),
-    "sm_86": (1024, 256, 128),
-    "sm_87": (2048, 1024, 512),
-    "sm_89": (1024, 256, 128),
-    "l4": (1024, 512, 256),
-    "sm_90": (2700, 1350, 675),
-    "h200": (2700, 1350, 675),
-}
+# Of the peak on Hopper, which wgmma reaches, mma.sync does two thirds.
+_MMA_SYNC = (1350, 2048)
 
 
 def tensor_rate(machine: Machine, item_bytes: int) -> int:
-    """Multiply-adds a cycle of a multiprocessor's tensor cores, of operands of so many bytes."""
-    names = (machine.name, machine.gpu.arch if machine.gpu else "", "sm_89")
-    rates = next(_TENSOR_RATES[name] for name in names if name in _TENSOR_RATES)
-    return rates[item_bytes.bit_length() - 1]
+    """Multiply-adds a cycle of a multiprocessor's tensor cores by mma.sync, of operands of so many bytes."""
+    gpu = machine.gpu
+    if gpu is None:
+        raise ValueError(f"{machine.name} is no GPU")
+    peak = gpu.tensor_rates[item_bytes.bit_length() - 1]
+    share, whole = _MMA_SYNC if gpu.capability >= (9, 0) else (1, 1)
+    return peak * share // whole
 
 
 CARDS = {

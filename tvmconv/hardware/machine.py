@@ -25,6 +25,8 @@ class Gpu:
         bandwidth: of its memory, in bytes a second.
         clock: boost clock in Hz.
         tensor_core_dtypes: inputs of tensor cores; float32 stands for TF32.
+        tensor_rates: multiply-adds that the tensor cores of a multiprocessor do in a cycle at most, dense,
+            with sums in float32 or int32: of operands of one byte, of two, and of TF32.
         async_copy: whether it copies to shared memory past the registers (cp.async).
         registers_per_multiprocessor: of 32 bits.
         cluster_blocks: how many blocks can wait for each other, on every card of the architecture.
@@ -43,6 +45,7 @@ class Gpu:
     async_copy: bool
     registers_per_multiprocessor: int = 65536
     cluster_blocks: int = 1
+    tensor_rates: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def capability(self) -> tuple[int, int]:

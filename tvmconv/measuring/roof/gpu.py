@@ -1,10 +1,4 @@
-"""What a GPU can do at most, from its facts: nothing is measured here, unlike in `probe`.
-
-Multiply-adds of tensor cores: NVIDIA's whitepapers of Turing, GA100, GA102, Orin, Ada and Hopper, dense, with
-float16 inputs; each takes twice as many bytes, and half as many float32 as TF32.
-"""
-
-from __future__ import annotations
+"""What a GPU can do at most, from its facts: nothing is measured here, unlike in `probe`."""
 
 from collections.abc import Collection
 
@@ -12,8 +6,6 @@ from tvmconv.hardware import Machine
 from tvmconv.measuring.roof.probe import Bandwidth, Roof
 from tvmconv.problem.rules import ITEM_BYTES, TF32
 
-# float16 multiply-adds that the tensor cores of one multiprocessor do in a cycle.
-_TENSOR = {"sm_75": 512, "sm_80": 1024, "sm_86": 512, "sm_87": 1024, "sm_89": 512, "sm_90": 2048}
 _FLOATS = 4  # in what `Machine` calls a vector register of a GPU
 
 
@@ -47,5 +39,5 @@ def _lanes(machine: Machine, dtype: str) -> int:
     taken = {"uint8": "int8", "float32": "", TF32: "float32"}.get(dtype, dtype)
     if gpu is None or taken not in gpu.tensor_core_dtypes:
         return _cores(machine)
-    # As many bytes a cycle of each.
-    return _TENSOR.get(gpu.arch, _cores(machine)) * 2 // ITEM_BYTES[taken]
+    rate = gpu.tensor_rates[ITEM_BYTES[taken].bit_length() - 1]
+    return rate or _cores(machine)
