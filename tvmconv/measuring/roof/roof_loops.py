@@ -15,7 +15,7 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv.building.compile import compile_functions
 from tvmconv.hardware import Machine
 from tvmconv.lowering.interface import prim_func
-from tvmconv.measuring.roof.probe import CHAINS, FED_STEPS, FED_TURNS, ROW, STEPS, fed_tile
+from tvmconv.measuring.roof.probe import CHAINS, FED_STEPS, FED_TURNS, ROW, STEPS, TURNS, fed_tile
 
 
 def compiled(machine: Machine, threads: int) -> Any:
@@ -34,12 +34,15 @@ def functions(machine: Machine, threads: int) -> dict[str, tvm.tirx.PrimFunc]:
 
 
 def _fma_loop(lanes: int, threads: int) -> tvm.tirx.PrimFunc:
-    """out[t, u, v] = sum over k of a[k] * b[u, v]: one broadcast feeds `roof.CHAINS` multiply-adds."""
-    a = te.placeholder((STEPS,), "float32", name="a")
-    b = te.placeholder((CHAINS, lanes), "float32", name="b")
+    """out[t, r, u, v] = sum over k of a[k, u] * b[v]: `probe.CHAINS` of multiply-adds, b in registers."""
+    rows, columns = CHAINS[0], CHAINS[1] * lanes
+    a = te.placeholder((STEPS, rows), "float32", name="a")
+    b = te.placeholder((columns,), "float32", name="b")
     k = te.reduce_axis((0, STEPS), "k")
     out = te.compute(
-        (threads, CHAINS, lanes), lambda t, u, v: te.sum(a[k] * b[u, v], axis=k), name="out"
+        (threads, TURNS, rows, columns),
+        lambda t, r, u, v: te.sum(a[k, u] * b[v], axis=k),
+        name="out",
     )
     return _register_tile([a, b, out], unroll=1)
 
