@@ -154,6 +154,7 @@ MODULES = {
     "arithmetic": lambda: Of(
         lambda x: (1 - x) / (x.abs() + 1).sqrt() + torch.sub(x, x * 2, alpha=3) ** 2 - x.exp().reciprocal()
     ),
+    "where of numbers": lambda: Of(lambda x: torch.where(x > 0, 2.0, x)),
     "where": lambda: Of(lambda x: torch.where((x > 0) & (x < 0.5), x, x * 2)),
     "prelu": lambda: nn.PReLU(8),
     "softmax": lambda: Of(lambda x: x.softmax(1) + F.log_softmax(x, 2)),

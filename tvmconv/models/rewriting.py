@@ -69,10 +69,10 @@ def rewritten(graph: Graph) -> Graph:
 
 
 def _distinct_outputs(graph: Graph) -> Graph:
-    """Give an output that is the same value as another one a value of its own."""
+    """Give an output that is the same value as another one, or as an input, a value of its own."""
     nodes, outputs = list(graph.nodes), dict[str, str]()
     for public, name in graph.outputs.items():
-        if name in outputs.values():
+        if name in outputs.values() or name in graph.inputs:
             tensor = graph.tensor(name)
             nodes.append(
                 Node(f"{name} as {public}", "reshape", (name,), tensor, {"shape": tensor.shape})

@@ -163,6 +163,7 @@ def matmul(operation: Operation) -> Value:
 def batch_norm(operation: Operation) -> Value:
     """Of inference."""
     operation.only("training_mode", (0,), 0)
+    operation.only("spatial", (1,), 1)  # before opset 9
     parameters = [operation.input(index) for index in range(1, 5)]
     epsilon = operation.get("epsilon", 1e-5)
     return computing.batch_norm(operation.steps, operation.input(), parameters, epsilon)

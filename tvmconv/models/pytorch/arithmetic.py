@@ -30,7 +30,7 @@ def binary(op: str) -> Read:
 
 
 def _operands(call: Call) -> tuple[Value, Value]:
-    known = next(each for each in call.arguments.values() if isinstance(each, Value))
+    known = next((each for each in call.arguments.values() if isinstance(each, Value)), None)
     return call.value("self", known), call.value("other", known)
 
 
@@ -127,9 +127,10 @@ def softplus(call: Call) -> Value:
 
 def where(call: Call) -> Value:
     """Choose elements by a condition."""
-    known = next(each for name in ("self", "other") if isinstance(each := call.get(name), Value))
+    given = (call.get("self"), call.get("other"))
+    known = next((each for each in given if isinstance(each, Value)), None)
     left, right = call.value("self", known), call.value("other", known)
-    dtype = call.steps.dtype(known)
+    dtype = call.steps.dtype(left)
     return call.steps.pointwise("select", call.value("condition"), left, right, dtype=dtype)
 
 
