@@ -32,7 +32,6 @@ from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import log
-from tvmconv.tuning import conclude
 
 pytest_plugins = ("rpc_fixtures",)
 pytestmark = [only_x86, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -137,7 +136,9 @@ def test_a_card_measures_over_rpc(card, fleet, built):
 def test_tune_on_two_cards_writes_a_record_as_local_tuning_does(
     card, command, where, tmp_path, monkeypatch, cache
 ):
-    monkeypatch.setattr(conclude, "WORTHWHILE", 0.0)  # what is best on main memory means nothing
+    monkeypatch.setattr(
+        boards.Boards, "worthwhile", 0.0
+    )  # what is best on main memory means nothing
     first, second = card("H100"), card("H100")
     words = ["--trials", 6, "--output", tmp_path / "logs", "--cache", cache]
     code, _, err = command("tune", *words)
