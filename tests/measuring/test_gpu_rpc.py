@@ -136,9 +136,7 @@ def test_a_card_measures_over_rpc(card, fleet, built):
 def test_tune_on_two_cards_writes_a_record_as_local_tuning_does(
     card, command, where, tmp_path, monkeypatch, cache
 ):
-    monkeypatch.setattr(
-        boards.Boards, "worthwhile", 0.0
-    )  # what is best on main memory means nothing
+    monkeypatch.setattr(Boards, "worthwhile", 0.0)  # what is best on main memory means nothing
     first, second = card("H100"), card("H100")
     words = ["--trials", 6, "--output", tmp_path / "logs", "--cache", cache]
     code, _, err = command("tune", *words)
