@@ -24,7 +24,7 @@ from tvmconv.building.compile import compile_functions
 from tvmconv.commands import cli
 from tvmconv.errors import TuningError
 from tvmconv.hardware import cuda_driver, host
-from tvmconv.measuring.places.boards import Fleet
+from tvmconv.measuring.places.boards import Boards, Fleet
 from tvmconv.measuring.process import compiling
 from tvmconv.measuring.process.candidate import Candidate
 from tvmconv.measuring.process.device import Processor

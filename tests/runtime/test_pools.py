@@ -207,7 +207,7 @@ def test_a_forked_child_computes_on_several_threads(path):
 
 def test_a_child_of_a_process_whose_main_thread_has_no_pool_can_end(path):
     # A pool of the main thread, which may have one in the child, and that of the other.
-    assert in_new_process(COMMON + FORKED, path, "other") == 4
+    assert in_new_process(COMMON + FORKED, path, "other") in (4, 5)  # or one of Python's still ends
 
 
 LIMITED = """

@@ -87,14 +87,15 @@ def test_a_linker_without_room_ends_the_session_and_is_no_candidates_fault(
     assert len(trials_in(logs, POINTWISE)) == 20
 
 
-def test_a_model_that_does_not_fit_the_disk_is_no_error(packs, tmp_path):
+def test_a_model_that_cannot_be_written_is_no_error(packs, tmp_path):
     logs = tmp_path / "logs"
     tuner = Tuner(packs, logs, workload(tmp_path, POINTWISE), *MACHINE, "--trials", 33)
     tuner.wait_for_trials(1)
-    tuner.limit_files(40_000)  # trials, records and a kernel fit; a model is 50 KB
+    # Not a limit on files: processes that measure inherit it, and private copies of libraries are larger.
+    journal_in(logs).model_file().mkdir()
 
     code, out, err = tuner.end()
 
     assert code == 0, err
     assert "1 beat the default" in out
-    assert not journal_in(logs).model_file().exists()
+    assert journal_in(logs).model_file().is_dir()
