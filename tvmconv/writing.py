@@ -45,7 +45,7 @@ def acquire(path: Path, what_for: str, seconds: float = -1.0, mode: int = 0o644)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(poll_interval=_POLL_SECONDS)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # filelock's word for a file system without locks
         raise OSError(errno.ENOLCK, f"it cannot be locked ({error})", str(path)) from error
     return lock
 

@@ -87,8 +87,9 @@ def _ampere(
     """Ampere, Ada and Hopper: a block gets all shared memory but 1 KiB, which the system keeps.
 
     ``halves`` is the rate of tensor cores for float16, TF32 has half of it. GeForce cards sum both in float32
-    at half the rate of others of their architecture (GA102 and Ada whitepapers: RTX 3090 71 TFLOP/s, 256 a
-    cycle; A40 150, 512; RTX 4090 165, 256; L4 121, 512), but bytes at the same.
+    at half the rate of others of their architecture, but bytes at the same (GA102 and Ada whitepapers: RTX
+    3090 71 TFLOP/s, 256 a cycle; A40 150, 512; RTX 4090 165, 256; L4 121, 512). An A10, A40 or L40 is taken
+    for the GeForce card of its architecture here: its roof for halves is twice what is said.
     """
     geforce = halves == _GEFORCE
     return Gpu(

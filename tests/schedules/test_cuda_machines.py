@@ -50,6 +50,19 @@ def test_multiprocessors_lanes_and_clock_give_the_peak_of_the_data_sheet(name):
     assert peak / 1e12 == pytest.approx(PEAKS[name], rel=0.02)
 
 
+# TFLOP/s of float16 with sums in float32, dense, as the whitepapers and data sheets have them.
+TENSOR_PEAKS = {"t4": 65, "a100": 312, "rtx-3090": 71, "rtx-4090": 165.2, "l4": 121, "h100": 989.5}
+
+
+@pytest.mark.parametrize("name", TENSOR_PEAKS)
+def test_tensor_rates_give_the_peak_of_the_data_sheet(name):
+    machine, _ = hardware.find_machine(name)
+    peak = 2 * machine.gpu.tensor_rates[1] * machine.gpu.multiprocessors * machine.gpu.clock
+
+    # The H100's clock is that of its float32 peak, which tensor cores do not keep up.
+    assert peak / 1e12 == pytest.approx(TENSOR_PEAKS[name], rel=0.09 if name == "h100" else 0.02)
+
+
 def test_a_card_with_the_facts_of_its_architecture_is_an_alias():
     assert hardware.find_machine("h100")[0].name == "sm_90"
     assert hardware.find_machine("h200")[0].name == "h200"
@@ -79,6 +92,7 @@ WRONG = {
     "another arch": ({"arch": "sm_80"}, "both must be the same"),
     "no arch": ({"arch": "hopper"}, "both must be the same"),
     "no bandwidth": ({"bandwidth": 0}, "bandwidth of sm_90 is 0"),
+    "no tensor rates": ({"tensor_rates": (0, 0, 0)}, "no rate of them in tensor_rates"),
     "a block too large": ({"shared_bytes": 1 << 20}, "its multiprocessor only"),
 }
 

@@ -14,7 +14,7 @@ from tvm.target import Target, codegen
 from tvmconv import hardware
 from tvmconv.errors import HardwarePackError
 from tvmconv.hardware import Gpu, HardwarePack, Machine
-from tvmconv.problem.rules import OP_DTYPES
+from tvmconv.problem.rules import ITEM_BYTES, OP_DTYPES
 from tvmconv.problem.spec import ConvSpec
 
 # Names are folders of records, and are listed with commas on the command line.
@@ -95,6 +95,12 @@ def _check_gpu(machine: Machine, gpu: Gpu) -> None:
             f"a block of {machine.name} has {gpu.shared_bytes} bytes of shared memory, its multiprocessor "
             f"only {gpu.shared_bytes_per_multiprocessor}"
         )
+    for dtype in gpu.tensor_core_dtypes:
+        if gpu.tensor_rates[ITEM_BYTES[dtype].bit_length() - 1] < 1:
+            raise HardwarePackError(
+                f"{machine.name} has tensor cores for {dtype} and no rate of them in tensor_rates "
+                f"{gpu.tensor_rates}: give multiply-adds a cycle of one byte, of two, and of TF32"
+            )
     host_target = Target(dict(machine.target)).host
     if host_target is None or host_target.kind.name != "llvm":
         raise HardwarePackError(
