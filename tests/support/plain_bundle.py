@@ -1,5 +1,6 @@
 """A small real bundle, compiled with plain TE without the package's builder, and its reference."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import shutil
@@ -259,3 +260,18 @@ def assert_right(spec, result, *arguments):
         rtol=tolerance,
         atol=tolerance * spec.reduction_length**0.5,
     )
+
+
+def signed(directory, **changes):
+    """Change fields of the bundle's only variant and sign the manifest again."""
+    found = bundle.read_manifest(directory)
+    variant = dataclasses.replace(found.variants[0], **changes)
+    bundle.write_manifest(directory, dataclasses.replace(found, variants=(variant,)))
+
+
+def library_file(directory):
+    return directory / bundle.library_name(MACHINE)
+
+
+def runtime_file(directory):
+    return next(directory.glob("libtvm_runtime-*"))
