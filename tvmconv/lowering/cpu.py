@@ -18,6 +18,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 from tvmconv.lowering.amx_calls import call_tiles
 from tvmconv.lowering.dot_calls import call_dot_products
+from tvmconv.lowering.elementary import expand_elementary
 from tvmconv.lowering.interface import LLVM_IR, SPLIT_AT
 from tvmconv.lowering.prefetching import prefetch_panels
 from tvmconv.lowering.unbinding import unbind_threads
@@ -156,6 +157,7 @@ def _cpu_passes() -> list[Any]:
         tirx.transform.StmtSimplify(),
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.NarrowDataType(32),
+        expand_elementary,
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
         tirx.transform.UnrollLoop(),
