@@ -152,9 +152,7 @@ def test_a_batch_is_one_or_what_is_given_and_other_extents_must_be():
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 
     content = converted(function, (1, None, 8, 4))
-    with pytest.raises(
-        ModelError, match=r"\(1, -1, 8, 4\), where -1 is not known: give input_shapes"
-    ):
+    with pytest.raises(ModelError, match=r"\(1, \?, 8, 4\), where \? is not known.* --input-shape"):
         read(content)
     assert read(content, {name: IMAGE}).inputs[name].shape == IMAGE
     with pytest.raises(ModelError, match="input_shapes names 'z'"):

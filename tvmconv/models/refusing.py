@@ -19,3 +19,14 @@ def refuse(name: str, problems: Sequence[str]) -> None:
     raise ModelError(
         f"{name} cannot be read:{listed}{more}\nChange these in the model and convert it again."
     )
+
+
+def open_shape(name: str, shape: Sequence[int | None]) -> str:
+    """Return what is wrong with an input whose extents are not all known, and how to give them."""
+    known = tuple("?" if extent is None else extent for extent in shape)
+    usual = ("1", *known[1:]) if known[0] == "?" else known  # a batch of one
+    return (
+        f"the input {name!r} has the shape ({', '.join(map(str, known))}), where ? is not known. Give "
+        f"it all: input_shapes={{{name!r}: ({', '.join(map(str, usual))})}}, or --input-shape "
+        f"{name}={','.join(map(str, usual))}, with numbers for every ?"
+    )

@@ -14,7 +14,7 @@ from tvmconv.models.onnx.file import File, FileInput, FileNode, damage, parse
 from tvmconv.models.onnx.images import IMAGES
 from tvmconv.models.onnx.operation import Operation
 from tvmconv.models.onnx.shapes import SHAPES
-from tvmconv.models.refusing import refuse
+from tvmconv.models.refusing import open_shape, refuse
 
 _READS: Final = {**ARITHMETIC, **IMAGES, **SHAPES}
 _ADVICE: Final = {
@@ -172,9 +172,4 @@ def _shape_problem(tensor: FileInput, given: Sequence[int] | None) -> str | None
         return None
     if None not in tensor.shape:
         return None
-    usual = ("1", *known[1:]) if known[0] == "?" else known  # a batch of one
-    return (
-        f"the input {tensor.name!r} has the shape ({', '.join(map(str, known))}), where ? is not known. Give "
-        f"it all: input_shapes={{{tensor.name!r}: ({', '.join(map(str, usual))})}}, or --input-shape "
-        f"{tensor.name}={','.join(map(str, usual))}, with numbers for every ?"
-    )
+    return open_shape(tensor.name, tensor.shape)

@@ -7,7 +7,7 @@ from typing import Final
 
 from tvmconv.errors import ModelError
 from tvmconv.models.graph import ABSENT, Builder, Graph
-from tvmconv.models.refusing import refuse
+from tvmconv.models.refusing import open_shape, refuse
 from tvmconv.models.tflite.arithmetic import ARITHMETIC
 from tvmconv.models.tflite.file import File, FileOperator, FileTensor, damage, parse
 from tvmconv.models.tflite.images import CUSTOM, IMAGES
@@ -116,10 +116,7 @@ def _shape_problem(tensor: FileTensor, shape: tuple[int, ...], given: bool) -> s
         return f"input_shapes has {shape} for {tensor.name!r}, but the model {tensor.signature}"
     if given or -1 not in tensor.signature[1:]:
         return None
-    return (
-        f"the input {tensor.name!r} has the shape {tensor.signature}, where -1 is not known: give "
-        f"input_shapes={{{tensor.name!r}: (...)}}"
-    )
+    return open_shape(tensor.name, [None if each == -1 else each for each in tensor.signature])
 
 
 def _check(file: File, name: str) -> None:
