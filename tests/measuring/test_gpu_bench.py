@@ -58,6 +58,6 @@ def test_rates_follow_from_the_median_time(cache, monkeypatch, capsys):
     assert sizes.count(math.prod(SPEC.output_shape) * 4 + 2 * gpu_check.GUARD) == (
         128 if cache == "cold" else 1
     )
-    assert (2 * machine.l2_bytes in sizes) == (cache == "cold")
+    assert (2 * machine.gpu.l2_bytes in sizes) == (cache == "cold")
     show_gpu_report(report)
     assert f"sm_90, cuda:0: main memory, sm_90, 0 GiB, {cache} cache" in capsys.readouterr().out

@@ -87,7 +87,7 @@ def bench(
         times = _times(
             library,
             layer.spec,
-            gpu_copies.copies(layer.spec, machine.l2_bytes, cache),
+            gpu_copies.copies(layer.spec, machine.core.l2_bytes, cache),
             rounds,
             graph,
         )
