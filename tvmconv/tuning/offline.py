@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmconv import writing
 from tvmconv.building import builder, cross
+from tvmconv.building.builder import Progress
 from tvmconv.bundle import manifest
 from tvmconv.errors import BatchError
 from tvmconv.hardware import Machine
@@ -33,7 +33,6 @@ from tvmconv.tuning.search import BATCH
 from tvmconv.tuning.session import alone
 from tvmconv.version import __version__
 
-Progress = Callable[[str, int, int], None]
 _COMPILE_SECONDS = 60.0
 _BOARD = "board"  # under which the journal remembers what measures
 
