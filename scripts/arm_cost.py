@@ -120,8 +120,8 @@ def measure(
         decisions,
         counts.instructions,
         counts.count(emulator.is_multiply_add),
-        machine.lanes(spec.accumulator_dtype),
-        machine.fma_ports,
+        machine.cpu.lanes(spec.accumulator_dtype),
+        machine.cpu.fma_ports,
         cycles.predict(counts, machine) if predicts() else None,
     )
 

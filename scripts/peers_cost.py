@@ -205,7 +205,7 @@ def show_layers(named: dict[ConvSpec, str], counts: Counts, machine: Machine) ->
 
 def work(spec: ConvSpec, found: Counted, machine: Machine) -> float:
     """Vector multiply-adds of the defining sum over instructions."""
-    return spec.macs / machine.lanes(spec.accumulator_dtype) / found.instructions
+    return spec.macs / machine.cpu.lanes(spec.accumulator_dtype) / found.instructions
 
 
 def mean(of: dict[ConvSpec, Counted | str], specs: Sequence[ConvSpec], machine: Machine) -> str:

@@ -65,7 +65,7 @@ def measure(layer: str, table: Path, count: int) -> None:
         roof = measurer.roof()
         (default,) = measurer.measure(spec, list(wanted.values())[:1])
         rest = measurer.measure(spec, list(wanted.values())[1:], math.inf, yardstick=default)
-    lanes = machine.lanes("float32")
+    lanes = machine.cpu.lanes("float32")
     # Three ports multiply or add; the roof's loops do one of each.
     hertz = roof.flops_per_second / (1.5 * 2 * lanes)
     speeds = [level.bytes_per_second / hertz for level in roof.bandwidths]
@@ -91,7 +91,8 @@ def predict(table: Path) -> None:
     content = json.loads(table.read_text())
     spec = ConvSpec.from_key(content["key"])
     machine, _ = hardware.find_machine(MACHINE)
-    here = replace(machine, l1_bytes=48 << 10, l2_bytes=2 << 20)  # a Sapphire Rapids core
+    core = replace(machine.cpu, l1_bytes=48 << 10, l2_bytes=2 << 20)  # a Sapphire Rapids core
+    here = replace(machine, core=core)
     runtime = str(toolchain.runtime_library())
     libraries.open_runtime(Path(runtime), 1)
     values = oracle.random_arguments(spec, seed=0)
@@ -141,8 +142,10 @@ def report(files: Sequence[Path]) -> None:
     tables_read = [json.loads(file.read_text()) for file in files]
     # Of the second cache and of the third: medians, because the clock that they were divided by is measured.
     first, second = (statistics.median(each["speeds"][at] for each in tables_read) for at in (0, 1))
+    machine, _ = hardware.find_machine(MACHINE)
     here = replace(
-        hardware.find_machine(MACHINE)[0], l2_bytes_per_cycle=first, memory_bytes_per_cycle=second
+        machine,
+        core=replace(machine.cpu, l2_bytes_per_cycle=first, memory_bytes_per_cycle=second),
     )
     for content in tables_read:
         rows = [row for row in content["rows"] if "cycles" in row]

@@ -109,7 +109,7 @@ def compare(table: Path) -> None:
             order, best = sorted(times.values()), min(times.values())
             places.append(order.index(times[tile]) / (len(order) - 1))
             losses.append(times[tile] / best)
-            speeds.append(layer["flops"] / best * machine.gigahertz)
+            speeds.append(layer["flops"] / best * machine.cpu.gigahertz)
             shown.append(
                 (layer["layer"], "{1} x {0}".format(*layer["theirs"]), "{1} x {0}".format(*tile),
                  f"{order.index(times[tile]) + 1} of {len(order)}", f"{losses[-1]:.3f}",

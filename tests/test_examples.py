@@ -319,11 +319,15 @@ def retargeted(**changes):
     return dataclasses.replace(X60, target={**X60.target, **changes})
 
 
+def with_core(**changes):
+    return dataclasses.replace(X60, core=dataclasses.replace(X60.cpu, **changes))
+
+
 PACK_FAULTS = {
     "no name for a machine": {"machines": (dataclasses.replace(X60, name="My CPU"),)},
     "`host` is taken": {"machines": (dataclasses.replace(X60, name="host"),)},
-    "l2_bytes of spacemit-x60 is 0": {"machines": (dataclasses.replace(X60, l2_bytes=0),)},
-    "not a power of two": {"machines": (dataclasses.replace(X60, vector_bytes=48),)},
+    "l2_bytes of spacemit-x60 is 0": {"machines": (with_core(l2_bytes=0),)},
+    "not a power of two": {"machines": (with_core(vector_bytes=48),)},
     "has a feature twice": {"machines": (dataclasses.replace(X60, features=("v", "v")),)},
     "target without a kind": {"machines": (dataclasses.replace(X60, target={}),)},
     "no processor 'spacemit-x61'": {"machines": (retargeted(mcpu="spacemit-x61"),)},

@@ -153,9 +153,16 @@ def _list_decoder(kind: Any, element: Any) -> _Decoder:
 
 
 def _union_decoder(arguments: tuple[Any, ...]) -> _Decoder:
+    """Of the alternatives that are dataclasses, the one with the fields that are there."""
     plain = {each: _decoder(each) for each in arguments}
     first = next(plain[each] for each in arguments if each is not types.NoneType)
-    return lambda value, where: plain.get(type(value), first)(value, where)
+    objects = [each for each in arguments if dataclasses.is_dataclass(each)]
+    by_fields = {frozenset(typing.get_type_hints(each)): plain[each] for each in objects}
+    return lambda value, where: (
+        by_fields.get(frozenset(value), first)
+        if isinstance(value, dict)
+        else plain.get(type(value), first)
+    )(value, where)
 
 
 _PLAIN = (int, str, float, bool)

@@ -65,7 +65,7 @@ from tvmconv.schedules.shared.dense import DenseDecisions
 def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     """One to five vectors, exact divisors where there are any, else few channels in whole vectors."""
     group, _ = conv2d.filter_blocks(spec, 1)
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     exact = [w for w in range(5 * lanes, 0, -lanes) if group % w == 0]
     halves = [w for w in range(5 * lanes, 0, -max(lanes // 2, 1)) if group % w == 0]
     whole = [tile_costs.padded(group, lanes)] if group <= 2 * lanes else []
@@ -74,13 +74,13 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def lengths(spec: ConvSpec, machine: Machine) -> list[int]:
     """Pixels of a tile: eight registers are left to data and weights."""
-    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 8)
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.cpu.vector_registers - 8)
 
 
 def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
     """Input channels a step: whole vectors of data, so that each comes with one load, where they divide."""
     group_in = spec.filter_shape[2]
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     if _is_stem(spec, machine):
         return [group_in]
     return [u for u in (2 * lanes, lanes, lanes // 2, 1) if u and group_in % u == 0][:2]
@@ -88,7 +88,7 @@ def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def _is_stem(spec: ConvSpec, machine: Machine) -> bool:
     """Few input channels: columns and channels are unrolled together."""
-    return spec.filter_shape[2] < machine.lanes(spec.accumulator_dtype)
+    return spec.filter_shape[2] < machine.cpu.lanes(spec.accumulator_dtype)
 
 
 def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
@@ -110,7 +110,7 @@ def _registers(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
-    return tile.pixels == 1 or _registers(spec, machine, tile) <= machine.vector_registers
+    return tile.pixels == 1 or _registers(spec, machine, tile) <= machine.cpu.vector_registers
 
 
 def _roomy(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
@@ -123,7 +123,7 @@ def _roomy(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     if tile.pixels == 1 or not _is_stem(spec, machine):
         return True
     vectors = _vectors(spec, machine, tile)
-    return vectors <= 2 and 2 * vectors * tile.pixels <= machine.vector_registers
+    return vectors <= 2 and 2 * vectors * tile.pixels <= machine.cpu.vector_registers
 
 
 def _fetches(_spec: ConvSpec, tile: DenseDecisions) -> bool:
@@ -131,7 +131,7 @@ def _fetches(_spec: ConvSpec, tile: DenseDecisions) -> bool:
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     steps = spec.reduction_length // tile.unroll
     return dense_costs.tile_cycles(spec, machine, tile, lanes, lanes, steps)
 

@@ -54,7 +54,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     """Accumulators, the data of the pixels or of a row of the kernel, and the weights of a step."""
     pixels, vectors = tile.pixels, tile.channels // _LANES
     data = 2 if conv2d_dot.cut(spec).rows else pixels
-    return pixels == 1 or pixels * vectors + data + vectors <= machine.vector_registers
+    return pixels == 1 or pixels * vectors + data + vectors <= machine.cpu.vector_registers
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:

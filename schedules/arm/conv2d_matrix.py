@@ -69,7 +69,7 @@ def _fits(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     """Sums, data and weights of a step."""
     pixels, channels = tile.pixels, tile.channels
     live = pixels * channels // _SIDE**2 + pixels + channels // _SIDE
-    return pixels == _SIDE or live <= machine.vector_registers
+    return pixels == _SIDE or live <= machine.cpu.vector_registers
 
 
 def _cycles(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> float:

@@ -30,9 +30,9 @@ def tile_cycles(
     fmas = unroll * pixels * vectors
     data, weights = pixels * -(-unroll // values_per_load), unroll * vectors
     cycles = max(
-        fmas / machine.fma_ports,
-        (data + weights) / machine.load_ports,
-        unroll * machine.fma_latency,
+        fmas / machine.cpu.fma_ports,
+        (data + weights) / machine.cpu.load_ports,
+        unroll * machine.cpu.fma_latency,
     )
     cycles += (data + weights / (1 if _unpaired(vectors, unroll, lanes) else 2) + 4) / 3
     if _is_short(steps) and vectors != 3:

@@ -55,7 +55,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     """Few registers are spilled, and the unrolled code is short enough."""
     products = code_size.unrolled(tile.rows * tile.columns, 1, _products(spec))
     live = _live(spec, tile.columns)
-    return 2 * live <= 3 * machine.vector_registers and products <= code_size.MOST_DEPTHWISE
+    return 2 * live <= 3 * machine.cpu.vector_registers and products <= code_size.MOST_DEPTHWISE
 
 
 def _instructions(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
@@ -68,7 +68,7 @@ def _instructions(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) ->
     in_rows = min(depthwise_space.window(spec, tile)[0], rows * spec.kernel_height)
     halves = _halves(spec, columns)
     made = in_rows * (2 * halves + 2 + halves + 1 + 2 * halves)
-    excess = max(0, _live(spec, columns) - machine.vector_registers)
+    excess = max(0, _live(spec, columns) - machine.cpu.vector_registers)
     weights = _weights(spec)
     again = 0 if weights <= _MOST_RESIDENT else rows * weights / 2
     each = rows * columns * (_products(spec) + 4)

@@ -42,7 +42,7 @@ _LOOP = 10
 
 def _lanes(spec: ConvSpec, machine: Machine) -> int:
     """Channels of a vector of inputs: eight bytes, widened to 16 bits, are summed in two vectors."""
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     return 2 * lanes if spec.dtype in BYTE_DTYPES else lanes
 
 
@@ -86,10 +86,12 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     # many are fitted to counts of MobileNetV2's layers on a Cortex-A72 (2026-11), not derived.
     live = accumulators + (taps * spec.multiplier if resident else 2)
     live += min(window_rows, tile.rows * spec.kernel_height) * spec.strides[1] ** 2
-    excess = max(0, live - machine.vector_registers)
+    excess = max(0, live - machine.cpu.vector_registers)
     loads = inputs + (0 if resident else taps * spec.multiplier) + 6 * excess
     fmas = accumulators * taps
-    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
+    cycles = max(
+        fmas / machine.cpu.fma_ports, loads / machine.cpu.load_ports, taps * machine.cpu.fma_latency
+    )
     cycles += (loads + 4 * accumulators + _LOOP) / 3
     # Two interior tiles are unrolled into one piece of code, which LLVM spills: 46 in place of 51 % of
     # the instructions of a 2 x 7 tile are work, 48 in place of 54 of a 4 x 4 tile.

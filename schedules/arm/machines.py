@@ -22,7 +22,7 @@ use; tests/schedules/test_arm_machines.py compares them with LLVM's own list.
 
 from __future__ import annotations
 
-from tvmconv.hardware import Machine, host
+from tvmconv.hardware import Cpu, Machine, host
 
 KIB = 1024
 
@@ -52,16 +52,18 @@ def _machine(
         architecture="aarch64",
         target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": name, **(target or {})},
         features=features,
-        vector_bytes=16,
-        vector_registers=32,
-        fma_ports=fma_ports,
-        fma_latency=fma_latency,
-        load_ports=load_ports,
-        l1_bytes=l1_kib * KIB,
-        l2_bytes=l2_kib * KIB,
-        gigahertz=speeds[0],
-        l2_bytes_per_cycle=speeds[1],
-        memory_bytes_per_cycle=speeds[2],
+        core=Cpu(
+            vector_bytes=16,
+            vector_registers=32,
+            fma_ports=fma_ports,
+            fma_latency=fma_latency,
+            load_ports=load_ports,
+            l1_bytes=l1_kib * KIB,
+            l2_bytes=l2_kib * KIB,
+            gigahertz=speeds[0],
+            l2_bytes_per_cycle=speeds[1],
+            memory_bytes_per_cycle=speeds[2],
+        ),
     )
 
 

@@ -35,6 +35,8 @@ Not measured on a GPU: the default decisions weigh these by the machine's facts 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -42,8 +44,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d_gathered
 from tvmconv.compute.conv2d_gathered import Product
-from tvmconv.hardware import Choice, Decisions, Function, Gpu, Knob, Machine, Schedule
-from tvmconv.lowering.cuda.clusters import MEETING
+from tvmconv.hardware import Function, Knob, Machine
 from tvmconv.lowering.cuda.pipelines import PIPELINE
 from tvmconv.lowering.cuda.warp_tiles import (
     FRAGMENT,
@@ -60,11 +61,12 @@ from tvmconv.lowering.interface import prim_func
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.cuda import threads
-from tvmconv.schedules.cuda.machines import tensor_rate
+from tvmconv.schedules.cuda.machines import card, tensor_rate
 
 _ROWS = (64, 128, 32, 16)
 _COLUMNS = (64, 128, 32, 16)
 _WARPS = ("2x2", "2x1", "1x2", "4x1", "1x4", "2x4", "4x2", "1x1")
+_SLABS = (2, 4, 8)
 # Sums of one thread: with as many again for operands and addresses they stay below 255 registers.
 _MOST_SUMS = 128
 _PAD_BYTES = 16
@@ -79,173 +81,153 @@ _ROUND_INSTRUCTIONS = 2
 _BARRIER, _PRODUCT = 60, 33
 
 
-def _gpu(machine: Machine) -> Gpu:
-    assert machine.gpu is not None, machine.name  # noqa: S101 - the pack's machines all have one
-    return machine.gpu
+@dataclass(frozen=True)
+class _Decisions(threads.ProductDecisions):
+    """``warps``, DOWNxACROSS, share a block's tile; ``slabs`` of 32 bytes are brought in a turn."""
+
+    warps: str
+    slabs: int
+
+    @property
+    def down(self) -> int:
+        """Warps one above the other."""
+        return int(self.warps.partition("x")[0])
+
+    @property
+    def across(self) -> int:
+        """Warps side by side."""
+        return int(self.warps.partition("x")[2])
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.down * self.across * threads.WARP
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """Dense conv2d in NHWC, of a dtype that the tensor cores take; float32 only where TF32 is allowed."""
-    gpu = machine.gpu
     kind = "int8" if spec.dtype == "uint8" else spec.dtype
     return (
-        gpu is not None
-        and kind in gpu.tensor_core_dtypes
+        kind in card(machine).tensor_core_dtypes
         and (spec.tf32 or spec.dtype != "float32")
         and not spec.is_empty
         and conv2d_gathered.can_gather(spec)
     )
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+def knobs(_spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile, its warps, what is on its way, and the parts of the sum."""
-    stages = (3, 4, 6, 8, 2) if _gpu(machine).async_copy else (2, 1)
     return (
         Knob("rows", _ROWS),
         Knob("columns", _COLUMNS),
         Knob("warps", _WARPS),
-        Knob("slabs", (2, 4, 8)),
-        Knob("stages", stages),
+        Knob("slabs", _SLABS),
+        Knob("stages", threads.stages(machine, (3, 4, 6, 8))),
         *threads.split_knobs(machine),
     )
 
 
-def _tile(spec: ConvSpec, decisions: Decisions) -> tuple[int, int, int]:
-    inner = int(decisions["slabs"]) * SLAB_BYTES // ITEM_BYTES[spec.dtype]
-    return int(decisions["rows"]), int(decisions["columns"]), inner
+def _inner(spec: ConvSpec, tile: _Decisions) -> int:
+    """Elements of a turn."""
+    return tile.slabs * SLAB_BYTES // ITEM_BYTES[spec.dtype]
 
 
-def _warps(decisions: Decisions) -> tuple[int, int]:
-    down, across = str(decisions["warps"]).split("x")
-    return int(down), int(across)
+def _product(spec: ConvSpec, tile: _Decisions) -> Product:
+    extents = tile.rows, tile.columns, _inner(spec, tile)
+    return conv2d_gathered.product(spec, extents, tile.splits)
 
 
-def _product(spec: ConvSpec, decisions: Decisions) -> Product:
-    return conv2d_gathered.product(spec, _tile(spec, decisions), int(decisions["splits"]))
-
-
-def _shared_bytes(decisions: Decisions) -> int:
-    rows, columns = int(decisions["rows"]), int(decisions["columns"])
-    line = int(decisions["slabs"]) * SLAB_BYTES + _PAD_BYTES
-    ahead = int(decisions["stages"]) * (rows + columns) * line
-    sums = rows * (columns + 8) * 4 if decisions["splits"] == 1 else 0
+def _shared_bytes(tile: _Decisions) -> int:
+    line = tile.slabs * SLAB_BYTES + _PAD_BYTES
+    ahead = tile.stages * (tile.rows + tile.columns) * line
+    sums = tile.rows * (tile.columns + 8) * 4 if tile.splits == 1 else 0
     return max(ahead, sums)
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+def legal(spec: ConvSpec, machine: Machine, tile: _Decisions) -> bool:
     """Warps have whole tiles, sums and slabs fit, every thread copies as much, no part is empty."""
-    (rows, columns, inner), (down, across) = _tile(spec, decisions), _warps(decisions)
-    if rows % (down * TILE_ROWS) or columns % (across * TILE_COLUMNS):
+    if tile.rows % (tile.down * TILE_ROWS) or tile.columns % (tile.across * TILE_COLUMNS):
         return False
-    block = down * across * threads.WARP
+    inner = _inner(spec, tile)
     wide = threads.vector(16, spec.dtype)
     narrow = threads.vector(spec.in_channels, spec.dtype)
-    even = rows * inner % (block * narrow) == 0 and columns * inner % (block * wide) == 0
-    depth = spec.kernel_height * spec.kernel_width * spec.in_channels
     return (
-        even
-        and rows * columns // block <= _MOST_SUMS
-        and _shared_bytes(decisions) <= _gpu(machine).shared_bytes
-        and (int(decisions["splits"]) == 1 or depth >= 2 * inner * int(decisions["splits"]))
-        and threads.can_add(machine, rows, decisions)
+        tile.rows * inner % (tile.threads * narrow) == 0
+        and tile.columns * inner % (tile.threads * wide) == 0
+        and tile.rows * tile.columns // tile.threads <= _MOST_SUMS
+        and _shared_bytes(tile) <= card(machine).shared_bytes
+        and threads.can_split(spec, machine, tile, inner)
     )
 
 
-def cycles(spec: ConvSpec, machine: Machine, decisions: Decisions) -> float:
+def cycles(spec: ConvSpec, machine: Machine, tile: _Decisions) -> float:
     """A rough model of the time, in cycles: waves of blocks, each a latency and its turns.
 
     A turn takes as long as its multiplications, its bytes from L2 or those to and from shared memory,
     whichever is longest, of all blocks that share a multiprocessor; and no less than a block alone waits.
     """
-    gpu, p, (rows, columns, inner) = (
-        _gpu(machine),
-        _product(spec, decisions),
-        _tile(spec, decisions),
-    )
-    down, across = _warps(decisions)
-    blocks = p.padded_rows // rows * (p.padded_columns // columns) * p.splits
-    warps = down * across
-    room = gpu.shared_bytes_per_multiprocessor // (_shared_bytes(decisions) + 1024)
-    resident = max(1, min(room, gpu.threads_per_multiprocessor // (2 * warps * threads.WARP)))
+    gpu, p, inner = card(machine), _product(spec, tile), _inner(spec, tile)
+    blocks = p.padded_rows // tile.rows * (p.padded_columns // tile.columns) * p.splits
+    warps = tile.down * tile.across
+    room = gpu.shared_bytes_per_multiprocessor // (_shared_bytes(tile) + 1024)
+    resident = max(1, min(room, gpu.threads_per_multiprocessor // (2 * tile.threads)))
     together = min(resident, -(-blocks // gpu.multiprocessors))
-    rate = tensor_rate(machine, ITEM_BYTES[spec.dtype])
     # Fewer than four warps leave some of the four tensor cores idle.
-    rate = rate * min(1.0, together * warps / 4)
-    work = rows * columns * inner / rate
-    moved = (rows + columns) * int(decisions["slabs"]) * SLAB_BYTES
+    rate = tensor_rate(gpu, ITEM_BYTES[spec.dtype]) * min(1.0, together * warps / 4)
+    work = tile.rows * tile.columns * inner / rate
+    moved = (tile.rows + tile.columns) * tile.slabs * SLAB_BYTES
     traffic = moved / threads.L2_BYTES_A_CYCLE
     # Written once; every warp reads its rows and its columns.
-    read = (rows * across + columns * down) * int(decisions["slabs"]) * SLAB_BYTES
+    read = (tile.rows * tile.across + tile.columns * tile.down) * tile.slabs * SLAB_BYTES
     shared = (moved + read) / threads.SHARED_BYTES_A_CYCLE
     # Four schedulers; a warp alone issues every other cycle at best.
-    copies = moved / 16 / (warps * threads.WARP)
-    issued = _TURN_INSTRUCTIONS + copies * _COPY_INSTRUCTIONS
+    issued = _TURN_INSTRUCTIONS + moved / 16 / tile.threads * _COPY_INSTRUCTIONS
     if spec.tf32:
-        issued += _ROUND_INSTRUCTIONS * rows // down * inner / threads.WARP
+        issued += _ROUND_INSTRUCTIONS * tile.rows // tile.down * inner / threads.WARP
     issue = issued * max(2, together * warps / 4)
-    covered = max(1, together * (int(decisions["stages"]) - 1))
-    chain = _BARRIER + _PRODUCT * int(decisions["slabs"])
+    covered = max(1, together * (tile.stages - 1))
+    chain = _BARRIER + _PRODUCT * tile.slabs
     turn = max(together * max(work, traffic, shared), issue, threads.L2_LATENCY / covered, chain)
     waves = -(-blocks // (gpu.multiprocessors * together))
     total: float = waves * (2 * threads.L2_LATENCY + p.depth // inner * turn)
-    total += threads.adding_cycles(machine, p, decisions)
+    total += threads.adding_cycles(machine, p, tile)
     return total
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The least `cycles` of the legal decisions with four warps, or fewer for a small tile."""
-    stages = (3, 4, 6) if _gpu(machine).async_copy else (2,)
+def _candidates(_spec: ConvSpec, machine: Machine) -> Iterator[_Decisions]:
+    """Those with four warps, or fewer for a small tile."""
     warps = ("2x2", "1x4", "4x1", "2x1", "1x2", "1x1")
-    names = [knob.name for knob in knobs(spec, machine)]
-    candidates = [
-        dict(zip(names, (*tile, stage, *parts), strict=True))
-        for tile in product(_ROWS, _COLUMNS, warps, (2, 4, 8))
-        for stage in stages
-        for parts in threads.splits(machine)
-    ]
-    fitting = [each for each in candidates if legal(spec, machine, each)]
-    return min(fitting, key=lambda each: cycles(spec, machine, each))
+    for rows, columns, warp, slabs in product(_ROWS, _COLUMNS, warps, _SLABS):
+        for stages, parts in product(threads.first_stages(machine), threads.splits(machine)):
+            yield _Decisions(rows, columns, stages, *parts, warp, slabs)
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
-    """Schedule `compute.gathered_conv2d.implicit_gemm`; raises nothing for legal decisions."""
-    p = _product(spec, decisions)
+def apply(spec: ConvSpec, _machine: Machine, tile: _Decisions) -> Function:
+    """Schedule `compute.conv2d_gathered.implicit_gemm`; raises nothing for legal decisions."""
+    p = _product(spec, tile)
     sch = Loops(prim_func(conv2d_gathered.implicit_gemm(spec, p)))
-    if decisions["adding"] == "cluster":
-        rows, columns, _ = _tile(spec, decisions)
-        down, across = _warps(decisions)
-        by_columns = p.padded_columns > p.padded_rows
-        threads.add_up_in_clusters(sch, spec, down * across, (rows, columns, by_columns), p.splits)
-    elif p.splits > 1:
-        threads.add_up(sch, spec)
-    _multiply(sch, spec, decisions, p)
+    threads.add_parts(sch, spec, p, tile, tile.down * tile.across)
+    _multiply(sch, spec, tile, p)
     made: Function = threads.function(
         spec, sch.mod["main"], conv2d_gathered.pack(spec, p, tf32=spec.tf32), workspace=p.workspace
     )
     return made
 
 
-def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> None:
-    (rows, columns, inner), (down, across) = _tile(spec, decisions), _warps(decisions)
-    item = ITEM_BYTES[spec.dtype]
+def _multiply(sch: Loops, spec: ConvSpec, tile: _Decisions, p: Product) -> None:
+    down, across, item = tile.down, tile.across, ITEM_BYTES[spec.dtype]
     slab = SLAB_BYTES // item
     conv, gathered = sch.get_sblock("conv"), sch.get_sblock("gathered")
     if p.splits == 1:
         sch.set_scope(conv, 0, "shared.dyn")
     stored = sch.cache_write(conv, 0, "local")
     part, m, n, k = sch.get_loops(conv)
-    mo, mw, mt, mi = sch.split(m, [None, down, rows // down // TILE_ROWS, TILE_ROWS])
-    no, nw, nt, ni = sch.split(n, [None, across, columns // across // TILE_COLUMNS, TILE_COLUMNS])
-    ko, kt, ki = sch.split(k, [None, inner // slab, slab])
-    # Blocks that run at the same time share what is larger.
-    outer = (no, mo) if p.padded_columns > p.padded_rows else (mo, no)
-    meeting = decisions["adding"] == "cluster"
-    grid = (*outer, part) if meeting else (part, *outer)
-    sch.reorder(*grid, mw, nw, ko, kt, mt, nt, mi, ni, ki)
-    block = sch.fuse(*grid)
-    sch.bind(block, "blockIdx.x")
-    if meeting:
-        sch.annotate(block, MEETING, p.splits)
+    mo, mw, mt, mi = sch.split(m, [None, down, tile.rows // down // TILE_ROWS, TILE_ROWS])
+    across_each = tile.columns // across // TILE_COLUMNS
+    no, nw, nt, ni = sch.split(n, [None, across, across_each, TILE_COLUMNS])
+    ko, kt, ki = sch.split(k, [None, tile.slabs, slab])
+    inside = (mw, nw, ko, kt, mt, nt, mi, ni, ki)
+    block = threads.blocks(sch, p, tile, (part, mo, no), inside)
     warp = sch.fuse(mw, nw)
     sch.bind(warp, "threadIdx.y")
     sch.set_scope(gathered, 0, "shared.dyn")
@@ -273,7 +255,7 @@ def _multiply(sch: Loops, spec: ConvSpec, decisions: Decisions, p: Product) -> N
     start = sch.decompose_reduction(conv, ko)
     sch.annotate(sch.get_loops(start)[-2], FRAGMENT, ZERO)
     sch.annotate(mi, FRAGMENT, MULTIPLY)
-    sch.annotate(ko, PIPELINE, int(decisions["stages"]))
+    sch.annotate(ko, PIPELINE, tile.stages)
     for loop in (kt, mt, nt):
         sch.unroll(loop)
 
@@ -289,4 +271,8 @@ def _annotate(sch: Loops, block: Any, what: str, rows: int, columns: int) -> Non
     sch.unroll(jo)
 
 
-SCHEDULES = (Schedule("cuda.conv2d.tensor", accepts, knobs, legal, default, apply),)
+SCHEDULES = (
+    threads.schedule(
+        "cuda.conv2d.tensor", _Decisions, accepts, knobs, legal, _candidates, cycles, apply
+    ),
+)

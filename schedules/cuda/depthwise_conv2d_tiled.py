@@ -17,16 +17,19 @@ Not measured on a GPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import depthwise_conv2d
-from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.hardware import Decisions, Function, Knob, Machine
 from tvmconv.lowering.interface import prim_func
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.cuda import threads
+from tvmconv.schedules.cuda.machines import card
 
 _EXTENTS = (1, 2, 4, 7)
 _LANES = (4, 2, 1)
@@ -37,24 +40,33 @@ _MOST_REGISTERS = 160
 _LEAST_THREADS = 512
 
 
+@dataclass(frozen=True)
+class _Decisions:
+    """The tile of a thread, and the threads of a block."""
+
+    rows: int
+    columns: int
+    lanes: int
+    threads: int
+
+
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """Multiplier 1 in NHWC."""
     return accepts_direct(spec, machine) and spec.multiplier == 1 and spec.data_format == "NHWC"
 
 
-def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
+def knobs(spec: ConvSpec, _machine: Machine) -> tuple[Knob, ...]:
     """The tile of a thread, and the threads of a block."""
-    lanes = tuple(each for each in _LANES if spec.in_channels % each == 0)
     return (
         Knob("rows", _EXTENTS),
         Knob("columns", _EXTENTS),
-        Knob("lanes", lanes),
+        Knob("lanes", _lanes(spec)),
         Knob("threads", _BLOCKS),
     )
 
 
-def _tile(decisions: Decisions) -> tuple[int, int, int]:
-    return int(decisions["rows"]), int(decisions["columns"]), int(decisions["lanes"])
+def _lanes(spec: ConvSpec) -> tuple[int, ...]:
+    return tuple(each for each in _LANES if spec.in_channels % each == 0)
 
 
 def _inputs(spec: ConvSpec, rows: int, columns: int) -> int:
@@ -64,47 +76,40 @@ def _inputs(spec: ConvSpec, rows: int, columns: int) -> int:
     return ((rows - 1) * spec.strides[0] + down) * ((columns - 1) * spec.strides[1] + across)
 
 
-def legal(spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
+def legal(spec: ConvSpec, _machine: Machine, tile: _Decisions) -> bool:
     """Sums and inputs stay in registers, and the tile is no larger than the image."""
-    rows, columns, lanes = _tile(decisions)
-    registers = (rows * columns + _inputs(spec, rows, columns)) * lanes
-    inside = rows < 2 * spec.out_height and columns < 2 * spec.out_width
-    alone = rows == columns == lanes == 1
+    outputs = tile.rows * tile.columns
+    registers = (outputs + _inputs(spec, tile.rows, tile.columns)) * tile.lanes
+    inside = tile.rows < 2 * spec.out_height and tile.columns < 2 * spec.out_width
+    alone = outputs == tile.lanes == 1
     return alone or (inside and registers <= _MOST_REGISTERS)
 
 
-def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
-    """The fewest loads for an output, of the tiles that leave every multiprocessor enough threads."""
-    assert machine.gpu is not None  # noqa: S101 - the pack's machines all have one
-    enough = _LEAST_THREADS * machine.gpu.multiprocessors
-    lanes = knobs(spec, machine)[2].candidates
-    candidates: list[dict[str, Choice]] = [
-        {"rows": rows, "columns": columns, "lanes": lane, "threads": _BLOCKS[0]}
-        for rows, columns, lane in product(_EXTENTS, _EXTENTS, lanes)
-    ]
-
-    def cost(decisions: dict[str, Choice]) -> tuple[float, float]:
-        rows, columns, lane = _tile(decisions)
-        tiles = -(-spec.out_height // rows) * -(-spec.out_width // columns)
-        count = spec.batch * tiles * spec.out_channels // lane
-        loads = tiles * _inputs(spec, rows, columns) / lane
-        return loads * max(1.0, math.sqrt(enough / count)), rows
-
-    return min((c for c in candidates if legal(spec, machine, c)), key=cost)
+def _candidates(spec: ConvSpec, _machine: Machine) -> Iterator[_Decisions]:
+    for tile in product(_EXTENTS, _EXTENTS, _lanes(spec)):
+        yield _Decisions(*tile, _BLOCKS[0])
 
 
-def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+def _cost(spec: ConvSpec, machine: Machine, tile: _Decisions) -> tuple[float, float]:
+    """The loads for an output, more where multiprocessors have too few threads; then the least rows."""
+    tiles = -(-spec.out_height // tile.rows) * -(-spec.out_width // tile.columns)
+    count = spec.batch * tiles * spec.out_channels // tile.lanes
+    loads = tiles * _inputs(spec, tile.rows, tile.columns) / tile.lanes
+    enough = _LEAST_THREADS * card(machine).multiprocessors
+    return loads * max(1.0, math.sqrt(enough / count)), tile.rows
+
+
+def apply(spec: ConvSpec, _machine: Machine, tile: _Decisions) -> Function:
     """Schedule `compute.depthwise_conv2d.direct`; raises nothing for legal decisions."""
-    rows, columns, lanes = _tile(decisions)
     sch = Loops(prim_func(depthwise_conv2d.direct(spec)))
     conv, out = sch.get_sblock("conv"), sch.get_sblock("out")
     padded = threads.stage(sch, "padded")
     image, h, w, c = sch.get_loops(out)
-    ho, hi = sch.split(h, [None, rows])
-    wo, wi = sch.split(w, [None, columns])
-    co, ci = sch.split(c, [None, lanes])
+    ho, hi = sch.split(h, [None, tile.rows])
+    wo, wi = sch.split(w, [None, tile.columns])
+    co, ci = sch.split(c, [None, tile.lanes])
     sch.reorder(image, ho, wo, co, hi, wi, ci)
-    grid, thread = sch.split(sch.fuse(image, ho, wo, co), [None, int(decisions["threads"])])
+    grid, thread = sch.split(sch.fuse(image, ho, wo, co), [None, tile.threads])
     sch.bind(grid, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     sch.set_scope(conv, 0, "local")
@@ -120,7 +125,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
         inner = sch.get_loops(block)[2:]
         for loop in inner[:-1]:
             sch.unroll(loop)
-        if lanes > 1 and block is not conv:
+        if tile.lanes > 1 and block is not conv:
             sch.vectorize(inner[-1])
         else:
             sch.unroll(inner[-1])
@@ -128,12 +133,12 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     return made
 
 
-def accepts_direct(spec: ConvSpec, machine: Machine) -> bool:
+def accepts_direct(spec: ConvSpec, _machine: Machine) -> bool:
     """Every depthwise convolution with an output."""
-    return machine.gpu is not None and spec.op == "depthwise_conv2d" and not spec.is_empty
+    return spec.op == "depthwise_conv2d" and not spec.is_empty
 
 
-def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
+def apply_direct(spec: ConvSpec, _machine: Machine, _decisions: Decisions) -> Function:
     """A thread for every output."""
     main = threads.direct(prim_func(depthwise_conv2d.direct(spec)))
     made: Function = threads.function(spec, main, depthwise_conv2d.pack(spec))
@@ -141,6 +146,8 @@ def apply_direct(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Func
 
 
 SCHEDULES = (
-    Schedule("cuda.depthwise_conv2d.window", accepts, knobs, legal, default, apply),
+    threads.schedule(
+        "cuda.depthwise_conv2d.window", _Decisions, accepts, knobs, legal, _candidates, _cost, apply
+    ),
     threads.fallback("cuda.depthwise_conv2d.direct", accepts_direct, apply_direct),
 )

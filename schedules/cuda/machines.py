@@ -12,6 +12,7 @@ recorded as sm_90. A smaller or faster card is a machine with records of its own
 
 from __future__ import annotations
 
+from tvmconv.errors import HardwarePackError
 from tvmconv.hardware import Gpu, Machine
 
 KIB, MIB = 1024, 1 << 20
@@ -21,20 +22,7 @@ _AMPERE = (*_TURING, "bfloat16", "float32")
 _HOSTS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 
 
-def _machine(
-    name: str,
-    description: str,
-    gpu: Gpu,
-    fma_lanes: int,
-    l1_kib: int,
-    architecture: str = "x86_64",
-) -> Machine:
-    """Facts that hold for every multiprocessor from Turing on, and those that are given.
-
-    A "vector register" is what a thread's widest load fills: 16 bytes, four of its 255 registers. A
-    multiprocessor loads 128 bytes a cycle from its L1 cache, which has ``l1_kib`` together with shared
-    memory, and does ``fma_lanes`` float32 multiply-adds.
-    """
+def _machine(name: str, description: str, gpu: Gpu, architecture: str = "x86_64") -> Machine:
     return Machine(
         name=name,
         description=description,
@@ -45,14 +33,7 @@ def _machine(
             "host": {"kind": "llvm", "mtriple": _HOSTS[architecture]},
         },
         features=(),  # the host's part only launches kernels: any CPU of the architecture runs it
-        vector_bytes=16,
-        vector_registers=63,
-        fma_ports=fma_lanes // 4,
-        fma_latency=4,
-        load_ports=8,
-        l1_bytes=l1_kib * KIB,
-        l2_bytes=gpu.l2_bytes,
-        gpu=gpu,
+        core=gpu,
     )
 
 
@@ -60,6 +41,7 @@ def _turing(multiprocessors: int, l2_mib: int, gigabytes: float, clock: int) -> 
     return Gpu(
         arch="sm_75",
         multiprocessors=multiprocessors,
+        fma_lanes=64,
         shared_bytes=64 * KIB,
         shared_bytes_per_multiprocessor=64 * KIB,
         threads_per_multiprocessor=1024,
@@ -95,6 +77,7 @@ def _ampere(
     return Gpu(
         arch=arch,
         multiprocessors=multiprocessors,
+        fma_lanes=64 if arch == "sm_80" else 128,
         shared_bytes=(shared_kib - 1) * KIB,
         shared_bytes_per_multiprocessor=shared_kib * KIB,
         threads_per_multiprocessor=threads,
@@ -123,25 +106,29 @@ _H100 = _ampere(
 _H200 = _ampere("sm_90", 228, 2048, 32, 132, 50, 4800, 1_980_000_000, 2048)
 
 MACHINES = (
-    _machine("sm_75", "NVIDIA Turing: T4, RTX 20", _T4, 64, 96),
-    _machine("sm_80", "NVIDIA Ampere: A100, A30", _A100, 64, 192),
-    _machine("sm_86", "NVIDIA Ampere: RTX 30, A10, A40", _RTX_3090, 128, 128),
-    _machine("sm_87", "NVIDIA Jetson Orin, with an ARM host", _ORIN, 128, 192, "aarch64"),
-    _machine("sm_89", "NVIDIA Ada: RTX 40, L40", _RTX_4090, 128, 128),
-    _machine("l4", "NVIDIA L4, Ada", _L4, 128, 128),
-    _machine("sm_90", "NVIDIA Hopper: H100", _H100, 128, 256),
-    _machine("h200", "NVIDIA H200, Hopper with faster memory", _H200, 128, 256),
+    _machine("sm_75", "NVIDIA Turing: T4, RTX 20", _T4),
+    _machine("sm_80", "NVIDIA Ampere: A100, A30", _A100),
+    _machine("sm_86", "NVIDIA Ampere: RTX 30, A10, A40", _RTX_3090),
+    _machine("sm_87", "NVIDIA Jetson Orin, with an ARM host", _ORIN, "aarch64"),
+    _machine("sm_89", "NVIDIA Ada: RTX 40, L40", _RTX_4090),
+    _machine("l4", "NVIDIA L4, Ada", _L4),
+    _machine("sm_90", "NVIDIA Hopper: H100", _H100),
+    _machine("h200", "NVIDIA H200, Hopper with faster memory", _H200),
 )
 
 # Of the peak on Hopper, which wgmma reaches, mma.sync does two thirds.
 _MMA_SYNC = (1350, 2048)
 
 
-def tensor_rate(machine: Machine, item_bytes: int) -> int:
+def card(machine: Machine) -> Gpu:
+    """Facts of the GPU, which every machine here has; raises HardwarePackError for another pack's CPU."""
+    if machine.gpu is None:
+        raise HardwarePackError(f"{machine.name} is no GPU: a schedule for GPUs was asked for it")
+    return machine.gpu
+
+
+def tensor_rate(gpu: Gpu, item_bytes: int) -> int:
     """Multiply-adds a cycle of a multiprocessor's tensor cores by mma.sync, of operands of so many bytes."""
-    gpu = machine.gpu
-    if gpu is None:
-        raise ValueError(f"{machine.name} is no GPU")
     peak = gpu.tensor_rates[item_bytes.bit_length() - 1]
     share, whole = _MMA_SYNC if gpu.capability >= (9, 0) else (1, 1)
     return peak * share // whole

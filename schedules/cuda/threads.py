@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute.conv2d_gathered import Product
-from tvmconv.hardware import Decisions, Function, Knob, Machine, Schedule
+from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.lowering.cuda.clusters import MEETING
 from tvmconv.lowering.cuda.pipelines import UNIFORM
 from tvmconv.lowering.interface import aligned_arrays, prim_func, with_interface
@@ -18,6 +19,8 @@ from tvmconv.problem import calling
 from tvmconv.problem.calling import Role
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.schedules.cuda.machines import card
+from tvmconv.schedules.shared.typed import read
 
 WARP = 32  # threads
 # Bytes from L2 that a multiprocessor takes in a cycle (64 asked for, less measured: arXiv 2501.12084 for the
@@ -33,8 +36,71 @@ _VECTOR_BYTES = 16  # the widest load of a thread
 _SUM_LANES = 4
 
 
+@dataclass(frozen=True)
+class ProductDecisions:
+    """What is decided of a matrix product, whatever multiplies.
+
+    Attributes:
+        rows, columns: of a block's tile.
+        stages: turns whose operands are in shared memory, or on their way there.
+        splits: parts of the sum.
+        adding: who adds them up: a second ``kernel``, or the blocks of a ``cluster`` when all are done.
+    """
+
+    rows: int
+    columns: int
+    stages: int
+    splits: int
+    adding: str
+
+    @property
+    def meets(self) -> bool:
+        """Whether the blocks of a tile are a cluster."""
+        return self.adding == "cluster"
+
+
+def schedule(
+    name: str,
+    kind: type[Any],
+    accepts: Callable[[ConvSpec, Machine], bool],
+    knobs: Callable[[ConvSpec, Machine], tuple[Knob, ...]],
+    legal: Callable[[ConvSpec, Machine, Any], bool],
+    candidates: Callable[[ConvSpec, Machine], Iterable[Any]],
+    cost: Callable[[ConvSpec, Machine, Any], Any],
+    apply: Callable[[ConvSpec, Machine, Any], Function],
+) -> Schedule:
+    """Return a schedule whose decisions are read as a ``kind``; the default is the cheapest candidate.
+
+    ``candidates`` are those to begin with that may be legal.
+    """
+
+    def default(spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
+        fitting = (each for each in candidates(spec, machine) if legal(spec, machine, each))
+        best = min(fitting, key=lambda each: cost(spec, machine, each))
+        return {knob.name: getattr(best, knob.name) for knob in knobs(spec, machine)}
+
+    return Schedule(
+        name,
+        accepts,
+        knobs,
+        lambda spec, machine, decisions: legal(spec, machine, read(kind, decisions)),
+        default,
+        lambda spec, machine, decisions: apply(spec, machine, read(kind, decisions)),
+    )
+
+
+def stages(machine: Machine, most: Sequence[int]) -> tuple[int, ...]:
+    """Turns that may be on their way: only asynchronous copies let more than one be."""
+    return (*most, 2) if card(machine).async_copy else (2, 1)
+
+
+def first_stages(machine: Machine) -> tuple[int, ...]:
+    """Those to begin with."""
+    return (3, 4, 6) if card(machine).async_copy else (2,)
+
+
 def split_knobs(machine: Machine) -> tuple[Knob, Knob]:
-    """Parts of the sum, and who adds them up: a second kernel, or a cluster's blocks when all are done."""
+    """Parts of the sum, and who adds them up."""
     return Knob("splits", _SPLITS), Knob("adding", _ways(machine))
 
 
@@ -44,27 +110,49 @@ def splits(machine: Machine) -> list[tuple[int, str]]:
 
 
 def _ways(machine: Machine) -> tuple[str, ...]:
-    clusters = machine.gpu is not None and machine.gpu.cluster_blocks > 1
-    return ("kernel", "cluster") if clusters else ("kernel",)
+    return ("kernel", "cluster") if card(machine).cluster_blocks > 1 else ("kernel",)
 
 
-def can_add(machine: Machine, rows: int, decisions: Decisions) -> bool:
-    """A cluster has as many blocks as there are parts, and all of them add up as many rows."""
-    splits = int(decisions["splits"])
-    if decisions["adding"] == "kernel":
-        return True
-    return (
-        machine.gpu is not None and 1 < splits <= machine.gpu.cluster_blocks and rows % splits == 0
-    )
+def can_split(spec: ConvSpec, machine: Machine, tile: ProductDecisions, inner: int) -> bool:
+    """No part is empty; a cluster has a block for each, and all of them add up as many rows."""
+    depth = spec.kernel_height * spec.kernel_width * spec.in_channels
+    if tile.splits > 1 and depth < 2 * inner * tile.splits:
+        return False
+    in_cluster = 1 < tile.splits <= card(machine).cluster_blocks and tile.rows % tile.splits == 0
+    return not tile.meets or in_cluster
 
 
-def adding_cycles(machine: Machine, p: Product, decisions: Decisions) -> float:
+def adding_cycles(machine: Machine, p: Product, tile: ProductDecisions) -> float:
     """What split sums cost: they go to L2 and come back, behind a launch or a meeting."""
-    if p.splits == 1 or machine.gpu is None:
+    if p.splits == 1:
         return 0.0
-    across_card = machine.gpu.multiprocessors * L2_BYTES_A_CYCLE
+    across_card = card(machine).multiprocessors * L2_BYTES_A_CYCLE
     moved = 2 * 4 * p.splits * p.padded_rows * p.padded_columns
-    return moved / across_card + (LAUNCH if decisions["adding"] == "kernel" else MEETING_CYCLES)
+    return moved / across_card + (MEETING_CYCLES if tile.meets else LAUNCH)
+
+
+def blocks(
+    sch: Loops, p: Product, tile: ProductDecisions, outer: Sequence[Any], inner: Sequence[Any]
+) -> Any:
+    """Bind the loops over (parts, rows, columns) of tiles outside of ``inner`` ones to a grid of blocks.
+
+    Blocks that run at the same time share what is larger; those of a cluster follow each other.
+    """
+    part, *tiles = outer
+    if _by_columns(p):
+        tiles.reverse()
+    grid = (*tiles, part) if tile.meets else (part, *tiles)
+    sch.reorder(*grid, *inner)
+    block = sch.fuse(*grid)
+    sch.bind(block, "blockIdx.x")
+    if tile.meets:
+        sch.annotate(block, MEETING, p.splits)
+    return block
+
+
+def _by_columns(p: Product) -> bool:
+    """Whether tiles in one column follow each other."""
+    return p.padded_columns > p.padded_rows
 
 
 def vector(extent: int, dtype: str) -> int:
@@ -106,8 +194,16 @@ def cover(sch: Loops, block: Any, lanes: int = 1) -> Any:
     return thread
 
 
-def add_up(sch: Loops, spec: ConvSpec) -> None:
-    """Schedule the second kernel of split sums: all parts of four channels are one thread's."""
+def add_parts(sch: Loops, spec: ConvSpec, p: Product, tile: ProductDecisions, warps: int) -> None:
+    """Schedule the adding of split sums, before anything else is; nothing where there is one part."""
+    if tile.meets:
+        _add_in_clusters(sch, spec, p, tile, warps)
+    elif p.splits > 1:
+        _add_in_kernel(sch, spec)
+
+
+def _add_in_kernel(sch: Loops, spec: ConvSpec) -> None:
+    """All parts of four channels are one thread's, in a second kernel."""
     total, out = sch.get_sblock("total"), sch.get_sblock("out")
     lanes = sum_vector(spec.out_channels)
     thread = cover(sch, out, lanes)
@@ -116,24 +212,20 @@ def add_up(sch: Loops, spec: ConvSpec) -> None:
     _add(sch, total, lanes)
 
 
-def add_up_in_clusters(
-    sch: Loops, spec: ConvSpec, warps: int, tile: tuple[int, int, int], parts: int
+def _add_in_clusters(
+    sch: Loops, spec: ConvSpec, p: Product, tile: ProductDecisions, warps: int
 ) -> None:
-    """Schedule the adding of split sums behind `gpu.clusters.MEETING`: a cluster's blocks share its tile.
-
-    ``tile`` is (rows, columns) and whether tiles in one column follow each other.
-    """
+    """Behind `gpu.clusters.MEETING` a cluster's blocks share its tile."""
     total, out = sch.get_sblock("total"), sch.get_sblock("out")
-    rows, columns, by_columns = tile
     lanes = sum_vector(spec.out_channels)
     m, n = sch.get_loops(out)
-    mo, rank, mi = sch.split(m, [None, parts, rows // parts])
-    no, ni, lane = sch.split(n, [None, columns // lanes, lanes])
-    outer = (no, mo) if by_columns else (mo, no)
+    mo, rank, mi = sch.split(m, [None, p.splits, tile.rows // p.splits])
+    no, ni, lane = sch.split(n, [None, tile.columns // lanes, lanes])
+    outer = (no, mo) if _by_columns(p) else (mo, no)
     sch.reorder(*outer, rank, mi, ni, lane)
     block = sch.fuse(*outer, rank)
     sch.bind(block, "blockIdx.x")
-    sch.annotate(block, MEETING, parts)
+    sch.annotate(block, MEETING, p.splits)
     _, y, thread = sch.split(sch.fuse(mi, ni), [None, warps, WARP])
     sch.bind(y, "threadIdx.y")
     sch.bind(thread, "threadIdx.x")

@@ -110,7 +110,7 @@ def streams_weights(spec: ConvSpec, machine: Machine) -> bool:
     """
     group, _ = filter_blocks(spec, 1)
     weights = spec.reduction_length * group * ITEM_BYTES[spec.filter_dtype]
-    return 4 * weights > 3 * machine.l2_bytes
+    return 4 * weights > 3 * machine.cpu.l2_bytes
 
 
 def legal(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
@@ -182,7 +182,7 @@ def cycles_per_fma(
     The channels of a tile take ``vectors``, as many as hold them if that is not said.
     """
     g, (group, _) = geometry(spec), filter_blocks(spec, 1)
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     # A ragged tile of pixels is specialised and computes nothing in vain, lanes do.
     useful = group / round_up(group, tile.channels)
     useful *= (3 + g.out_width / round_up(g.out_width, tile.pixels)) / 4

@@ -122,7 +122,7 @@ def fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, vectors: in
     """
     outputs = tile.rows * tile.columns * spec.multiplier
     live = outputs * vectors + spec.kernel_height + 2
-    return 8 * live <= 7 * machine.vector_registers and unrolls_taps(spec, tile)
+    return 8 * live <= 7 * machine.cpu.vector_registers and unrolls_taps(spec, tile)
 
 
 def window(spec: ConvSpec, tile: DepthwiseDecisions) -> tuple[int, int]:

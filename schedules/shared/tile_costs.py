@@ -8,7 +8,7 @@ from tvmconv.hardware import Machine
 
 def vectors(elements: int, machine: Machine, dtype: str) -> int:
     """Registers that hold ``elements`` values of ``dtype``, and instructions that compute them."""
-    return pieces(elements, machine.lanes(dtype))
+    return pieces(elements, machine.cpu.lanes(dtype))
 
 
 def pieces(elements: int, lanes: int) -> int:
@@ -47,7 +47,7 @@ LEAST_JOBS = 4
 
 def is_far(weights_bytes: int, machine: Machine) -> bool:
     """Whether a filter of this size is read from behind the second-level cache, which data shares."""
-    return 2 * weights_bytes > machine.l2_bytes
+    return 2 * weights_bytes > machine.cpu.l2_bytes
 
 
 def cycles_per_fma(
@@ -60,11 +60,11 @@ def cycles_per_fma(
     - the latency: all accumulators turn over once per fma_latency.
     """
     fmas = pixels * vectors_per_pixel
-    ports = fmas / machine.fma_ports
-    loads = (pixels + vectors_per_pixel) / machine.load_ports
+    ports = fmas / machine.cpu.fma_ports
+    loads = (pixels + vectors_per_pixel) / machine.cpu.load_ports
     # A load is not free even where ports suffice, nor is the loop around a step: an eighth of a cycle
     # each and half a cycle break ties toward fewer loads and larger tiles.
-    cycles = max(ports, loads, machine.fma_latency) + loads / 8 + 0.5
+    cycles = max(ports, loads, machine.cpu.fma_latency) + loads / 8 + 0.5
     return cycles / (pixels * useful_vectors)
 
 

@@ -84,7 +84,7 @@ def _pack(spec: ConvSpec, outputs: int, block: int) -> Any:
 def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: WinogradDecisions) -> None:
     outputs, block, band = decisions.outputs, decisions.channels, decisions.band
     g, cut = geometry(spec), conv2d_winograd.tiling(spec, outputs, band)
-    lanes, by_data = machine.lanes("float32"), decisions.by_data
+    lanes, by_data = machine.cpu.lanes("float32"), decisions.by_data
     out, product = loops.get_sblock("out"), loops.get_sblock("product")
     columns = loops.get_sblock("columns")
     store = loops.cache_write(product, 0, "local")

@@ -57,7 +57,7 @@ def schedule(name: str, costs: Costs) -> Schedule:
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """3x3, stride 1, NHWC, float32, one group, channels in whole half vectors."""
-    half = max(machine.lanes("float32") // 2, 1)
+    half = max(machine.cpu.lanes("float32") // 2, 1)
     return (
         spec.op == "conv2d"
         and not spec.is_empty
@@ -81,7 +81,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     return (
         Knob("outputs", tuple(outputs)),
         Knob("channels", tuple(_blocks(spec, machine))),
-        Knob("pixels", tuple(range(min(most, machine.vector_registers - 2), 0, -1))),
+        Knob("pixels", tuple(range(min(most, machine.cpu.vector_registers - 2), 0, -1))),
         Knob("band", tuple(sorted(bands))),
         Knob("order", (DATA_OUTER, FILTER_OUTER)),
         Knob("unroll", tuple(_unrolls(spec))),
@@ -114,7 +114,7 @@ def _jobs(spec: ConvSpec, point: WinogradDecisions) -> int:
 
 def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     """Widths of the packed filter, up to four vectors, that divide the channels; whole vectors if any."""
-    lanes = machine.lanes("float32")
+    lanes = machine.cpu.lanes("float32")
     half = max(lanes // 2, 1)
     exact = [b for b in range(4 * lanes, 0, -half) if spec.out_channels % b == 0]
     return [b for b in exact if b % lanes == 0] or exact
@@ -137,10 +137,10 @@ def _is_legal(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDec
     if _jobs(spec, point) < min(most, tile_costs.LEAST_JOBS):
         return False
     vectors = tile_costs.vectors(point.channels, machine, "float32")
-    if pixels > 1 and costs.registers(pixels, vectors) > machine.vector_registers:
+    if pixels > 1 and costs.registers(pixels, vectors) > machine.cpu.vector_registers:
         return False
     strip = _tiles(spec, point.outputs, point.band)
-    return pixels in tile_costs.pixel_tiles(strip, machine.vector_registers - 2)
+    return pixels in tile_costs.pixel_tiles(strip, machine.cpu.vector_registers - 2)
 
 
 def default(costs: Costs, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
@@ -155,7 +155,7 @@ def _best(costs: Costs, spec: ConvSpec, machine: Machine) -> WinogradDecisions:
         for channels in _blocks(spec, machine)
         for band in _bands(spec, outputs)
         for pixels in tile_costs.pixel_tiles(
-            _tiles(spec, outputs, band), machine.vector_registers - 2
+            _tiles(spec, outputs, band), machine.cpu.vector_registers - 2
         )
         for order in (DATA_OUTER, FILTER_OUTER)
     )
@@ -165,7 +165,7 @@ def _best(costs: Costs, spec: ConvSpec, machine: Machine) -> WinogradDecisions:
 
 def preferred(costs: Costs, spec: ConvSpec, machine: Machine) -> bool:
     """Whether the best tile is estimated to be faster than direct convolution at its usual rate."""
-    fmas = spec.macs / machine.lanes("float32") / machine.fma_ports / costs.direct_rate
+    fmas = spec.macs / machine.cpu.lanes("float32") / machine.cpu.fma_ports / costs.direct_rate
     direct = max(fmas, _filter_cycles(costs, spec, machine, taps=conv2d_winograd.TAPS**2, reads=1))
     return cycles(costs, spec, machine, _best(costs, spec, machine)) < direct
 
@@ -173,7 +173,7 @@ def preferred(costs: Costs, spec: ConvSpec, machine: Machine) -> bool:
 def cycles(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
     """Estimate one core's cycles: products or reading the filter, whichever is longer, and transforms."""
     outputs, channels, pixels, band = point.outputs, point.channels, point.pixels, point.band
-    lanes, size = machine.lanes("float32"), outputs + conv2d_winograd.TAPS - 1
+    lanes, size = machine.cpu.lanes("float32"), outputs + conv2d_winograd.TAPS - 1
     cut = conv2d_winograd.tiling(spec, outputs, band)
     count, strip = spec.batch * cut.bands * cut.strip, cut.strip
     vectors = -(-channels // lanes)
@@ -181,7 +181,7 @@ def cycles(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisi
     useful = (3 + strip / round_up(strip, pixels)) / 4
     products = fmas * tile_costs.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
     panel = spec.in_channels * channels * ITEM_BYTES[spec.dtype]
-    if 4 * panel > 3 * machine.l1_bytes:  # every strip reads it from the second level
+    if 4 * panel > 3 * machine.cpu.l1_bytes:  # every strip reads it from the second level
         strips = count / pixels
         products += strips * size**2 * panel * (spec.out_channels / channels) / costs.l2_bytes
     reads = spec.batch * cut.bands if point.by_data else spec.batch
@@ -207,4 +207,4 @@ def _spilled(spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> floa
     size = outputs + conv2d_winograd.TAPS - 1
     rows = point.band if point.by_data else conv2d_winograd.tile_rows(spec, outputs)
     held = _tiles(spec, outputs, rows) * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
-    return 2.0 if 2 * held > machine.l2_bytes else 1.0
+    return 2.0 if 2 * held > machine.cpu.l2_bytes else 1.0

@@ -66,7 +66,7 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     the last that fits), and two rows of AVX2's sixteen registers hold at most three.
     """
     group, _ = filter_blocks(spec, 1)
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     widest = 4 * lanes
     exact = [width for width in range(lanes, widest + 1, lanes) if group % width == 0]
     # Half vectors: 24, 40 and 72 channels are not multiples of 16, but of 8.
@@ -84,7 +84,7 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def lengths(spec: ConvSpec, machine: Machine) -> list[int]:
     """Pixels of a tile: two registers are left to one vector of weights and a broadcast."""
-    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 2)
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.cpu.vector_registers - 2)
 
 
 def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
@@ -105,7 +105,7 @@ def _registers(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
-    return tile.pixels == 1 or _registers(spec, machine, tile) <= machine.vector_registers
+    return tile.pixels == 1 or _registers(spec, machine, tile) <= machine.cpu.vector_registers
 
 
 def _roomy(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
@@ -118,17 +118,17 @@ def _roomy(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     feed, 24 and 28 at 55 %.
     """
     vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
-    ragged = tile.channels % machine.lanes(spec.accumulator_dtype) != 0
+    ragged = tile.channels % machine.cpu.lanes(spec.accumulator_dtype) != 0
     spare = 3 if ragged or vectors == 1 else 0
     if _is_stem(spec, machine):
-        spare = machine.vector_registers // 2 - vectors - 1
+        spare = machine.cpu.vector_registers // 2 - vectors - 1
     registers = _registers(spec, machine, tile) + spare
-    return tile.pixels == 1 or registers <= machine.vector_registers
+    return tile.pixels == 1 or registers <= machine.cpu.vector_registers
 
 
 def _is_stem(spec: ConvSpec, machine: Machine) -> bool:
     """Few input channels: columns and channels are unrolled together."""
-    return spec.filter_shape[2] < machine.lanes(spec.accumulator_dtype)
+    return spec.filter_shape[2] < machine.cpu.lanes(spec.accumulator_dtype)
 
 
 def _better(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> list[DenseDecisions]:

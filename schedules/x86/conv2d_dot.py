@@ -65,7 +65,7 @@ def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
 
 def _lanes(machine: Machine, channels: int) -> int:
     """Lanes of the vectors, of one size, that make up a block of channels."""
-    whole = machine.lanes("int32")
+    whole = machine.cpu.lanes("int32")
     return whole if channels % whole == 0 else whole // 2
 
 
@@ -79,7 +79,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     others = vectors + 1
     if dot_code.is_widening(spec.dtype, machine):
         others = 2 * others + 1
-    return tile.pixels == 1 or tile.pixels * vectors + others <= machine.vector_registers
+    return tile.pixels == 1 or tile.pixels * vectors + others <= machine.cpu.vector_registers
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:

@@ -47,7 +47,7 @@ from tvmconv.schedules.x86 import dot_code
 
 def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     """One or two vectors, exact where possible; odd channel counts get a ragged last tile."""
-    channels, lanes = spec.in_channels, machine.lanes(spec.accumulator_dtype)
+    channels, lanes = spec.in_channels, machine.cpu.lanes(spec.accumulator_dtype)
     widths = [lanes, 2 * lanes, lanes // 2]
     exact = [width for width in widths if width and channels % width == 0]
     if channels <= 2 * lanes:
@@ -69,7 +69,7 @@ def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:
     Beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
     2: 218 us against 296; 56x56x144: 128 against 163).
     """
-    return {"order": MIDDLE if spec.bytes <= machine.l2_bytes else INNER}
+    return {"order": MIDDLE if spec.bytes <= machine.cpu.l2_bytes else INNER}
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
@@ -88,13 +88,15 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     taps = spec.kernel_height * spec.kernel_width
     accumulators = tile.rows * tile.columns * spec.multiplier
     window_rows, inputs = depthwise_space.window(spec, tile)
-    room = machine.vector_registers * 25 // 32
+    room = machine.cpu.vector_registers * 25 // 32
     live = accumulators + min(window_rows, tile.rows * spec.kernel_height)
     resident = live + taps * spec.multiplier <= room
     excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
     loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
     fmas = accumulators * taps
-    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
+    cycles = max(
+        fmas / machine.cpu.fma_ports, loads / machine.cpu.load_ports, taps * machine.cpu.fma_latency
+    )
     # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
     return float((cycles + loads / 8) / fmas / depthwise_space.useful(spec, tile))
 
@@ -108,7 +110,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: DepthwiseDecisions) -> Fu
 
 def _whole_vector(spec: ConvSpec, machine: Machine, channels: int) -> int:
     """Lanes of a vector that whole tiles of channels consist of; 0 where a tile is ragged."""
-    whole = machine.lanes(spec.accumulator_dtype)
+    whole = machine.cpu.lanes(spec.accumulator_dtype)
     if spec.in_channels % channels:
         return 0
     return next((lanes for lanes in (whole, whole // 2) if lanes and channels % lanes == 0), 0)

@@ -96,7 +96,7 @@ _PRODUCTS = (
 
 def vector_sizes(dtype: str, machine: Machine) -> list[int]:
     """Lanes of the vectors that the machine has a dot product for: whole registers, then halves."""
-    whole = machine.vector_bytes
+    whole = machine.cpu.vector_bytes
     return [
         size // 4
         for size in (whole, whole // 2)

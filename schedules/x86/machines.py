@@ -8,7 +8,7 @@ name; tests/schedules/test_x86_machines.py compares them with LLVM's own list.
 
 from __future__ import annotations
 
-from tvmconv.hardware import Machine, host
+from tvmconv.hardware import Cpu, Machine, host
 
 KIB = 1024
 
@@ -48,13 +48,15 @@ def _machine(
         architecture="x86_64",
         target={"kind": "llvm", "mcpu": name, "mtriple": "x86_64-linux-gnu", **_tuning(features)},
         features=features,
-        vector_bytes=vector_bits // 8,
-        vector_registers=32 if vector_bits == 512 else 16,
-        fma_ports=2,
-        fma_latency=fma_latency,
-        load_ports=2,
-        l1_bytes=l1_kib * KIB,
-        l2_bytes=l2_kib * KIB,
+        core=Cpu(
+            vector_bytes=vector_bits // 8,
+            vector_registers=32 if vector_bits == 512 else 16,
+            fma_ports=2,
+            fma_latency=fma_latency,
+            load_ports=2,
+            l1_bytes=l1_kib * KIB,
+            l2_bytes=l2_kib * KIB,
+        ),
     )
 
 

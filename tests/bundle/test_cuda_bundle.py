@@ -11,6 +11,7 @@ import pytest
 from gpu_bundles import A100, B200, EMPTY, H100, H200, PLAIN, RTX_3090, SPLIT, T4, V100
 
 import tvmconv
+from tvmconv import hardware
 from tvmconv.building import builder, cross, elf
 from tvmconv.building.cuda import fatbin
 from tvmconv.bundle import gpu_variants, reading, variants
@@ -119,10 +120,12 @@ def test_code_for_another_architecture_is_refused(built, manifest):
     with pytest.raises(
         BuildError, match=r"machine code for sm_90 and PTX for sm_90.*both must be for sm_80"
     ):
-        builder.check_device_code(library, "toy-80", "sm_80")
+        builder.check_device_code(library, hardware.find_machine("sm_80")[0])
     # What TVM would leave there without a CUDA runtime: no device code at all.
     with pytest.raises(BuildError, match="machine code for none"):
-        builder.check_device_code(built / manifest.variants[0].library, "toy-90", "sm_90")
+        builder.check_device_code(
+            built / manifest.variants[0].library, hardware.find_machine("sm_90")[0]
+        )
 
 
 @gpu_bundles.needs_compiler

@@ -149,7 +149,11 @@ def test_a_name_like_no_other_gets_no_hint():
 @pytest.mark.parametrize(
     ("machines", "schedules", "twice"),
     [
-        ((MACHINE, dataclasses.replace(MACHINE, l1_bytes=1)), (), "machines named 'abacus'"),
+        (
+            (MACHINE, dataclasses.replace(MACHINE, description="another")),
+            (),
+            "machines named 'abacus'",
+        ),
         ((), (BEADS, schedule(op="depthwise_conv2d")), "schedules named 'wood.conv2d.beads'"),
     ],
 )
@@ -359,4 +363,4 @@ def test_other_decisions_are_refused(decisions, kind, detail):
 
 
 def test_lanes_follow_the_item_size():
-    assert [MACHINE.lanes(dtype) for dtype in ("float16", "float32", "float64")] == [16, 8, 4]
+    assert [MACHINE.cpu.lanes(dtype) for dtype in ("float16", "float32", "float64")] == [16, 8, 4]

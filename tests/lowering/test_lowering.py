@@ -190,9 +190,9 @@ def test_the_inner_loop_is_multiply_adds_in_registers(machine, channels, kernel)
     loop = machine_code.hot_loop(asm)
 
     runs = power_of_two_runs(decisions["channels"])
-    vectors = sum(-(-(end - begin) // machine.lanes("float32")) for begin, end in runs)
+    vectors = sum(-(-(end - begin) // machine.cpu.lanes("float32")) for begin, end in runs)
     assert len(fmas(loop)) >= decisions["pixels"] * vectors * decisions["unroll"]
-    assert f"ps {REGISTER[machine.vector_bytes]}" in fmas(loop)
+    assert f"ps {REGISTER[machine.cpu.vector_bytes]}" in fmas(loop)
     # A few spills of a tile that fills the registers are LLVM's; memory would be two for each.
     on_stack = [
         each for each in loop if re.search(r"[xyz]mm.*\(%rsp|\(%rsp.*[xyz]mm", each.operands)

@@ -15,7 +15,7 @@ from tvmconv import hardware
 from tvmconv.checking import gpu as gpu_check
 from tvmconv.checking.oracle import Difference
 from tvmconv.commands.cli import main
-from tvmconv.commands.show.layers import show_gpu_report
+from tvmconv.commands.show.layers import show
 from tvmconv.hardware import cuda_driver
 from tvmconv.measuring.bench import gpu as gpu_bench
 from tvmconv.problem.workloads import Layer
@@ -58,6 +58,6 @@ def test_rates_follow_from_the_median_time(cache, monkeypatch, capsys):
     assert sizes.count(math.prod(SPEC.output_shape) * 4 + 2 * gpu_check.GUARD) == (
         128 if cache == "cold" else 1
     )
-    assert (2 * machine.l2_bytes in sizes) == (cache == "cold")
-    show_gpu_report(report)
+    assert (2 * machine.gpu.l2_bytes in sizes) == (cache == "cold")
+    show(report)
     assert f"sm_90, cuda:0: main memory, sm_90, 0 GiB, {cache} cache" in capsys.readouterr().out

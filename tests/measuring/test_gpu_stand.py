@@ -145,17 +145,17 @@ def test_a_flush_that_takes_longer_than_flush_and_kernel_is_an_error(
 
 def test_how_many_copies_keep_a_layer_out_of_l2(machine):
     def of(spec, cache="cold"):
-        return gpu_copies.copies(spec, machine.l2_bytes, cache)
+        return gpu_copies.copies(spec, machine.gpu.l2_bytes, cache)
 
     middle = ConvSpec.conv2d((1, 56, 56, 256), (1, 1, 256, 64), dtype="float16")
     assert of(middle, "warm") == Copies(1, 0)
-    assert of(middle) == Copies(1 + 3 * machine.l2_bytes // middle.bytes, 0)
+    assert of(middle) == Copies(1 + 3 * machine.gpu.l2_bytes // middle.bytes, 0)
     # Stride 2 reads a quarter of the data, the rest displaces nothing.
     strided = ConvSpec.conv2d((4, 56, 56, 256), (1, 1, 256, 64), strides=2, dtype="float16")
     touched = 2 * (4 * 28 * 28 * 256 + 256 * 64 + 4 * 28 * 28 * 64)
-    assert of(strided) == Copies(1 + 3 * machine.l2_bytes // touched, 0)
+    assert of(strided) == Copies(1 + 3 * machine.gpu.l2_bytes // touched, 0)
     tiny = ConvSpec.conv2d((1, 1, 1, 96), (1, 1, 96, 4), dtype="float16")
-    assert of(tiny) == Copies(128, 2 * machine.l2_bytes)
+    assert of(tiny) == Copies(128, 2 * machine.gpu.l2_bytes)
     large = ConvSpec.conv2d((32, 112, 112, 96), (3, 3, 96, 96))
     assert of(large) == Copies(1, 0)
 
@@ -191,7 +191,7 @@ def test_a_spoilt_process_is_replaced_before_the_next_question():
 
 def test_peaks_are_those_of_the_data_sheets():
     def tera(name, dtype):
-        return gpu_roof.peak(hardware.find_machine(name)[0], {dtype}) / 1e12
+        return gpu_roof.peak(hardware.find_machine(name)[0].gpu, {dtype}) / 1e12
 
     assert tera("a100", "float16") == pytest.approx(312, rel=0.01)
     assert tera("a100", "float32") == pytest.approx(19.5, rel=0.01)
@@ -202,7 +202,7 @@ def test_peaks_are_those_of_the_data_sheets():
     assert tera("h100", "tf32") == tera("h100", "float16") / 2
     assert tera("t4", "tf32") == tera("t4", "float32")
     assert tera("h100", "float32") == pytest.approx(67, rel=0.01)
-    roof = gpu_roof.roof(hardware.find_machine("h100")[0], {"float16"})
+    roof = gpu_roof.roof(hardware.find_machine("h100")[0].gpu, {"float16"})
     assert roof.bandwidth(1) == roof.bandwidth(1 << 40) == 3350e9
 
 
@@ -257,7 +257,7 @@ def test_a_batch_is_measured_whatever_one_candidate_does_to_its_process(
     found = batch_results.read(tmp_path / "c.results")
     head = found.header
     assert (head.batch, head.cpu, head.driver) == (batch.name, gpu_bundles.H100.name, "driver 1")
-    assert head.peak == gpu_roof.peak(batch.machine, {"float32"})
+    assert head.peak == gpu_roof.peak(batch.machine.gpu, {"float32"})
     timed = [found.timed[SPEC.key, place] for place in range(4)]
     assert [each.error is None for each in timed] == [True, False, False, True]
     assert "values are wrong" in timed[1].error

@@ -57,7 +57,7 @@ def test_wider_vectors_do_more():
 
 def test_the_probe_reaches_the_ports_it_is_told_of():
     """2 FMAs of a full vector a cycle, at 0.8 GHz at least: a chain too short would show as half."""
-    per_cycle = 2 * HERE.fma_ports * HERE.lanes("float32")
+    per_cycle = 2 * HERE.cpu.fma_ports * HERE.cpu.lanes("float32")
 
     assert fastest_flops("host") / per_cycle > 0.8e9
 
@@ -66,7 +66,7 @@ def test_caches_copy_faster_than_memory():
     probe = probe_of(HERE)
     rates = [
         max(probe.bandwidth(size, repeats=3) for _ in range(3))
-        for size in (HERE.l2_bytes // 2, 128 * MIB)
+        for size in (HERE.cpu.l2_bytes // 2, 128 * MIB)
     ]
 
     assert all(1e8 < rate < 1e12 for rate in rates)
@@ -95,8 +95,10 @@ def test_operands_from_the_cache_cost_little():
 
 def test_more_threads_than_the_cache_has_rows_are_measured():
     machine = hardware.detect()
-    threads = machine.l2_bytes // 2 // 8192 + 1  # half the cache in two arrays of 4 KiB a thread
-    assert probe_of(machine, threads).bandwidth(machine.l2_bytes // 2, 1) > 0
+    threads = (
+        machine.cpu.l2_bytes // 2 // 8192 + 1
+    )  # half the cache in two arrays of 4 KiB a thread
+    assert probe_of(machine, threads).bandwidth(machine.cpu.l2_bytes // 2, 1) > 0
 
 
 def test_two_threads_are_counted():

@@ -200,7 +200,7 @@ needs_llvm_mca = pytest.mark.skipif(
 @pytest.mark.parametrize("name", ["1x1", "3x3"])
 def test_dense_layers_are_predicted_within_a_fifth_of_the_bound(name):
     spec, _ = LAYERS[name]
-    bound = spec.macs / 4 / A72.fma_ports
+    bound = spec.macs / 4 / A72.cpu.fma_ports
 
     assert bound <= cycles.predict(simulated(spec, winograd=False), A72) <= 1.2 * bound
 

@@ -79,7 +79,7 @@ def test_features_are_what_llvm_may_use_and_nothing_else(machine):
 @all_machines
 def test_vectors_have_128_bits_and_no_unknown_length(machine):
     assert not any(name.startswith(("sve", "sme")) for name in llvm_features(machine))
-    assert (machine.vector_bytes, machine.vector_registers) == (16, 32)
+    assert (machine.cpu.vector_bytes, machine.cpu.vector_registers) == (16, 32)
 
 
 @pytest.mark.parametrize("board", PACK.aliases)

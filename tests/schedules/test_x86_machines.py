@@ -127,13 +127,13 @@ def test_features_ask_for_nothing_else_that_llvm_does_not_know_there(machine):
 @all_machines
 def test_registers_are_those_of_the_features(machine):
     wide, medium = "avx512f" in machine.features, "avx2" in machine.features
-    assert machine.vector_bytes == (64 if wide else 32 if medium else 16)
-    assert machine.vector_registers == (32 if wide else 16)
+    assert machine.cpu.vector_bytes == (64 if wide else 32 if medium else 16)
+    assert machine.cpu.vector_registers == (32 if wide else 16)
 
 
 @all_machines
 def test_a_vector_fits_the_caches(machine):
-    assert machine.vector_bytes < machine.l1_bytes < machine.l2_bytes
+    assert machine.cpu.vector_bytes < machine.cpu.l1_bytes < machine.cpu.l2_bytes
 
 
 def flags_of(*names: str, without: str = "") -> str:
@@ -209,7 +209,7 @@ def test_every_vendor_with_these_features_gets_a_machine_that_runs_there(
     found = hardware.detect()
 
     assert set(found.features) <= set(machine.features)
-    assert found.vector_bytes == machine.vector_bytes
+    assert found.vector_bytes == machine.cpu.vector_bytes
 
 
 def test_a_mixed_processor_is_what_all_of_its_cores_are(monkeypatch, tmp_path):

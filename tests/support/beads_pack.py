@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import third_party
 
-from tvmconv.hardware import Knob, Machine, Schedule
+from tvmconv.hardware import Cpu, Knob, Machine, Schedule
 from tvmconv.problem.spec import ConvSpec
 
 SPEC = ConvSpec.conv2d((1, 4, 4, 8), (1, 1, 8, 8))
@@ -15,13 +15,15 @@ MACHINE = Machine(
     architecture="wood",
     target={"kind": "llvm"},
     features=("beads",),
-    vector_bytes=32,
-    vector_registers=16,
-    fma_ports=2,
-    fma_latency=4,
-    load_ports=2,
-    l1_bytes=1024,
-    l2_bytes=4096,
+    core=Cpu(
+        vector_bytes=32,
+        vector_registers=16,
+        fma_ports=2,
+        fma_latency=4,
+        load_ports=2,
+        l1_bytes=1024,
+        l2_bytes=4096,
+    ),
 )
 
 
@@ -40,10 +42,10 @@ def schedule(name: str = "wood.conv2d.beads", op: str = "conv2d") -> Schedule:
 BEADS = schedule()
 # A pack of its own, with what the classes need and no more.
 ABACUS = """
-from tvmconv.hardware import HardwarePack, Knob, Machine, Schedule
+from tvmconv.hardware import Cpu, HardwarePack, Knob, Machine, Schedule
 
 MACHINE = Machine("abacus", "counts on beads", "wood", {"kind": "llvm"}, ("beads",),
-                  32, 16, 2, 4, 2, 1024, 4096)
+                  Cpu(32, 16, 2, 4, 2, 1024, 4096))
 SCHEDULE = Schedule(
     "wood.conv2d.beads",
     lambda spec, machine: True,

@@ -69,7 +69,7 @@ def stand_on(gpu, machine, cache="warm"):
 
 def small(machine, l2_bytes):
     """The machine with so little L2, which a filling of main memory does not take long to replace."""
-    return dataclasses.replace(machine, l2_bytes=l2_bytes)
+    return dataclasses.replace(machine, core=dataclasses.replace(machine.core, l2_bytes=l2_bytes))
 
 
 def start(machine, _libraries, cache):

@@ -36,7 +36,7 @@ def search_of(spec: ConvSpec, model: CostModel | None = None) -> LayerSearch:
 
 def cost(candidate: Candidate, taste: random.Random) -> float:
     """A smooth one, as of a register tile: loads, chains of adds, waste at borders; a taste for the rest."""
-    knobs, lanes = candidate.decisions, MACHINE.lanes("float32")
+    knobs, lanes = candidate.decisions, MACHINE.cpu.lanes("float32")
     pixels, vectors = knobs["pixels"], -(-knobs["channels"] // lanes)
     loads = (pixels + vectors) / (pixels * vectors)
     waste = -(-CONV3X3.out_width // pixels) * pixels / CONV3X3.out_width
@@ -61,7 +61,7 @@ def whim(candidate: Candidate, taste: random.Random) -> float:
 def two_basins(candidate: Candidate, taste: random.Random) -> float:
     """As good tiles of 32 and of 64 channels: from one to the other, two decisions must change at once."""
     knobs = candidate.decisions
-    pixels, vectors = knobs["pixels"], knobs["channels"] / MACHINE.lanes("float32")
+    pixels, vectors = knobs["pixels"], knobs["channels"] / MACHINE.cpu.lanes("float32")
     waste = -(-CONV3X3.out_width // pixels) * pixels / CONV3X3.out_width
     loads = (pixels + vectors) / (pixels * vectors)
     time = (1 + taste.uniform(0.5, 1.5) * loads) * waste ** taste.uniform(0.3, 1)

@@ -254,7 +254,7 @@ def test_ctrl_c_ends_a_simulation_and_the_same_command_goes_on(tmp_path):
 def test_a_candidate_takes_as_long_whenever_it_is_asked():
     schedule = hardware.schedules_for(POINTWISE, A72, ARM)[0]
     default = Candidate(schedule.name, schedule.default(POINTWISE, A72))
-    peak = 2 * 4 * A72.gigahertz * 1e9
+    peak = 2 * 4 * A72.cpu.gigahertz * 1e9
     with simulated.Simulator(A72) as one, simulated.Simulator(A72) as other:
         (first,), (second,) = (each.measure(POINTWISE, [default]) for each in (one, other))
         assert one.interleave(POINTWISE, [default], 3) == [[[first.seconds]]]

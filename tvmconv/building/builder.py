@@ -155,8 +155,7 @@ def publish(
     toolchain.require_compiler()
     for machine in (request.machine for request in requests):
         cross.require(machine.architecture, machine.name)
-        if machine.gpu is not None:
-            toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
+        cuda_tools.require(machine)
     target = Path(os.path.abspath(output))
     # Before minutes of compiling; a link is followed as `publish` does it.
     publishing.require_replaceable(Path(os.path.realpath(target)), _file_names(requests))
@@ -186,9 +185,10 @@ def _ordered(requests: Sequence[Request]) -> list[Request]:
     """CPUs before GPUs, and of each the best first: wider vectors, then more features; newer GPUs."""
     unique = {request.machine.name: request for request in requests}
 
-    def rank(machine: Machine) -> tuple[bool, tuple[int, int], int, int]:
-        capability = machine.gpu.capability if machine.gpu else (0, 0)
-        return machine.gpu is None, capability, machine.vector_bytes, len(machine.features)
+    def rank(machine: Machine) -> tuple[bool, int, int]:
+        if machine.gpu is not None:
+            return False, *machine.gpu.capability
+        return True, machine.cpu.vector_bytes, len(machine.features)
 
     return sorted(unique.values(), key=lambda request: rank(request.machine), reverse=True)
 
@@ -228,15 +228,18 @@ def compile_library(
             flat[pack_symbol(key)] = function.pack
     executable = compile_functions(flat, machine.target)
     executable.export_library(str(path), fcompile=cross.link_for(machine.architecture))
-    if machine.gpu is not None and flat:
-        check_device_code(path, machine.name, machine.gpu.arch)
+    if flat:
+        check_device_code(path, machine)
 
 
-def check_device_code(library: Path, name: str, arch: str) -> None:
-    """Raise BuildError unless machine code for ``arch``, and PTX from there on, is in the library.
+def check_device_code(library: Path, machine: Machine) -> None:
+    """Raise BuildError unless a GPU's machine code, and PTX from there on, is in the library.
 
     TVM puts CUDA source in its place, and says nothing, where it cannot hold device code.
     """
+    if machine.gpu is None:
+        return
+    arch, name = machine.gpu.arch, machine.name
     found = fatbin.device_code(library.read_bytes())
     if found.cubins != {arch} or arch not in found.ptx:
         cubins, ptx = (", ".join(sorted(archs)) or "none" for archs in (found.cubins, found.ptx))

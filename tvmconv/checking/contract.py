@@ -94,8 +94,12 @@ def kinds(pack: HardwarePack, preferred: Machine | None = None) -> list[Machine]
     """
     found: dict[tuple[object, ...], Machine] = {}
     for machine in pack.machines:
-        arch = machine.gpu and machine.gpu.arch
-        kind = (machine.architecture, machine.vector_bytes, machine.vector_registers, arch)
+        registers = (
+            (machine.gpu.arch,)
+            if machine.gpu
+            else (machine.cpu.vector_bytes, machine.cpu.vector_registers)
+        )
+        kind = (machine.architecture, *registers)
         known = found.setdefault(kind, machine)
         leaner = known != preferred and len(machine.features) <= len(known.features)
         if machine == preferred or leaner:

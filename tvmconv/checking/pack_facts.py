@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
-from collections.abc import Iterable
 
 from tvm.target import Target, codegen
 
@@ -19,14 +19,6 @@ from tvmconv.problem.spec import ConvSpec
 
 # Names are folders of records, and are listed with commas on the command line.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_WHOLE_FACTS = (
-    "vector_bytes", "vector_registers", "fma_ports", "fma_latency", "load_ports", "l1_bytes", "l2_bytes",
-)  # fmt: skip
-_GPU_FACTS = (
-    "multiprocessors", "shared_bytes", "shared_bytes_per_multiprocessor", "threads_per_multiprocessor",
-    "blocks_per_multiprocessor", "l2_bytes", "bandwidth", "clock", "registers_per_multiprocessor",
-    "cluster_blocks",
-)  # fmt: skip
 
 
 def check_names(pack: HardwarePack) -> None:
@@ -54,11 +46,7 @@ def check_names(pack: HardwarePack) -> None:
 
 def check_facts(machine: Machine) -> None:
     """Sizes are positive, and LLVM or CUDA knows the target."""
-    _check_whole(machine.name, machine, _WHOLE_FACTS)
-    if machine.vector_bytes & (machine.vector_bytes - 1) or machine.vector_bytes < 8:
-        raise HardwarePackError(
-            f"vector_bytes of {machine.name} is {machine.vector_bytes}: not a power of two from 8 on"
-        )
+    _check_whole(machine)
     if len(set(machine.features)) != len(machine.features) or "kind" not in machine.target:
         raise HardwarePackError(
             f"{machine.name} has a feature twice, or a target without a kind: {machine.features}, "
@@ -68,23 +56,34 @@ def check_facts(machine: Machine) -> None:
         _check_target(machine)
     if (machine.target["kind"] == "cuda") != (machine.gpu is not None):
         raise HardwarePackError(
-            f"{machine.name} has a target of kind {machine.target['kind']!r} and gpu={machine.gpu}: "
+            f"{machine.name} has a target of kind {machine.target['kind']!r} and core={machine.core}: "
             "machines of kind cuda, and only they, have facts of a GPU"
         )
     if machine.gpu is not None:
         _check_gpu(machine, machine.gpu)
+    else:
+        _check_vectors(machine.name, machine.cpu.vector_bytes)
 
 
-def _check_whole(owner: str, facts: Machine | Gpu, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(facts, name)
-        if type(value) is not int or value < 1:
-            raise HardwarePackError(f"{name} of {owner} is {value!r}, no positive integer")
+def _check_whole(machine: Machine) -> None:
+    """What must be a whole number is one, and positive."""
+    for field in dataclasses.fields(machine.core):
+        value = getattr(machine.core, field.name)
+        if field.type == "int" and (type(value) is not int or value < 1):
+            raise HardwarePackError(
+                f"{field.name} of {machine.name} is {value!r}, no positive integer"
+            )
+
+
+def _check_vectors(name: str, vector_bytes: int) -> None:
+    if vector_bytes & (vector_bytes - 1) or vector_bytes < 8:
+        raise HardwarePackError(
+            f"vector_bytes of {name} is {vector_bytes}: not a power of two from 8 on"
+        )
 
 
 def _check_gpu(machine: Machine, gpu: Gpu) -> None:
     """The target is of that architecture, with a host that TVM knows, and blocks fit where they run."""
-    _check_whole(machine.name, gpu, _GPU_FACTS)
     if not re.fullmatch(r"sm_[1-9][0-9]+", gpu.arch) or machine.target.get("arch") != gpu.arch:
         raise HardwarePackError(
             f"{machine.name} has arch {gpu.arch!r}, and {machine.target.get('arch')!r} in its target: both "

@@ -34,8 +34,7 @@ from tvmconv.commands.show import layers, tables
 from tvmconv.problem import workloads
 
 if TYPE_CHECKING:
-    from tvmconv.measuring.bench.bench import Report
-    from tvmconv.measuring.bench.gpu import Report as GpuReport
+    from tvmconv.measuring.bench.rows import CpuReport, Report
     from tvmconv.measuring.places.boards import Boards
 
 
@@ -126,13 +125,8 @@ class _Timed:
     show: Callable[[], None]
 
 
-def _timed(report: Report | GpuReport) -> _Timed:
-    from tvmconv.measuring.bench.bench import Report
-
-    figures = as_json(report)
-    if isinstance(report, Report):
-        return _Timed(figures, lambda: layers.show_report(report))
-    return _Timed(figures, lambda: layers.show_gpu_report(report))
+def _timed(report: Report) -> _Timed:
+    return _Timed(as_json(report), lambda: layers.show(report))
 
 
 def _bench_here(args: argparse.Namespace, workload: workloads.Workload) -> _Timed:
@@ -244,7 +238,7 @@ def bench_bundle(
     rounds: int,
     show: tables.Progress,
     cache: str = "warm",
-) -> Report:
+) -> CpuReport:
     """Time the kernels of ``workload`` in the bundle at ``path``."""
     from tvmconv import hardware
     from tvmconv.measuring.bench.bench import bench
@@ -255,7 +249,7 @@ def bench_bundle(
     return bench(library, workload.entries, machine, rounds, show, cache)
 
 
-def as_json(report: Report | GpuReport) -> dict[str, object]:
+def as_json(report: Report) -> dict[str, object]:
     """Return everything in the report as plain data."""
     return {
         **dataclasses.asdict(report),

@@ -151,7 +151,7 @@ def missing_for_wider() -> str:
         for machine in pack.machines
         if machine.architecture == here.architecture
         and machine.gpu is None
-        and machine.vector_bytes > here.vector_bytes
+        and machine.cpu.vector_bytes > here.cpu.vector_bytes
     ]
     if not wider:
         return ""

@@ -98,9 +98,13 @@ def _cells(row: _Row) -> tuple[object, ...]:
         machine.description,
         ", ".join(row.aliases),
         machine.architecture,
-        8 * machine.vector_bytes,
+        _vector_bits(machine) or "",
         "damaged: see tvmconv doctor" if row.records is None else row.records,
     )
+
+
+def _vector_bits(machine: Machine) -> int | None:
+    return None if machine.gpu else 8 * machine.cpu.vector_bytes
 
 
 def _as_json(rows: list[_Row], name: str | None, broken: dict[str, str]) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def _as_json(rows: list[_Row], name: str | None, broken: dict[str, str]) -> dict
                 "description": row.machine.description,
                 "aliases": list(row.aliases),
                 "architecture": row.machine.architecture,
-                "vector_bits": 8 * row.machine.vector_bytes,
+                "vector_bits": _vector_bits(row.machine),
                 "features": list(row.machine.features),
                 "gpu": dataclasses.asdict(row.machine.gpu) if row.machine.gpu else None,
                 "records": row.records,

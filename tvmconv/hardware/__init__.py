@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         schedules_for,
         working_packs,
     )
-    from tvmconv.hardware.machine import Gpu, Machine
+    from tvmconv.hardware.machine import Cpu, Gpu, Machine
     from tvmconv.hardware.pack import HardwarePack
     from tvmconv.hardware.schedule import (
         Choice,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "Choice",
+    "Cpu",
     "Decisions",
     "Function",
     "Gpu",
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Gpu", "Machine"), "machine"),
+    **dict.fromkeys(("Cpu", "Gpu", "Machine"), "machine"),
     "HardwarePack": "pack",
     **dict.fromkeys(
         (

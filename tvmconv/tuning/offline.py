@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmconv import writing
 from tvmconv.building import builder, cross
+from tvmconv.building.builder import Progress
 from tvmconv.bundle import manifest
 from tvmconv.errors import BatchError
 from tvmconv.hardware import Machine
@@ -33,9 +33,7 @@ from tvmconv.tuning.search import BATCH
 from tvmconv.tuning.session import alone
 from tvmconv.version import __version__
 
-Progress = Callable[[str, int, int], None]
 _COMPILE_SECONDS = 60.0
-_GPU_COMPILE_SECONDS = 300.0  # nvcc takes seconds for a chunk of candidates
 _BOARD = "board"  # under which the journal remembers what measures
 
 
@@ -59,8 +57,7 @@ def export(work: Plan, file: Path, count: int, progress: Progress) -> Exported:
             for layer in work.layers:
                 work.journal.forget(layer.spec.key)
         session = _session(work)
-        limit = _COMPILE_SECONDS if work.machine.gpu is None else _GPU_COMPILE_SECONDS
-        compilers = Compilers(work.machine, scratch, timeout_seconds=limit)
+        compilers = Compilers(work.machine, scratch, timeout_seconds=_COMPILE_SECONDS)
         try:
             roof = None
             if work.machine.gpu is None:

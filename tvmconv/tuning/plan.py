@@ -107,8 +107,7 @@ def plan(
     if machine.gpu is not None and conditions.threads != 1:
         raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
     place.require(machine)
-    if machine.gpu is not None:
-        toolchain.require(cuda_tools.check_compiler(), cuda_tools.check_cudart())
+    cuda_tools.require(machine)
     _require_writable(directory)
     seconds = None if minutes is None else minutes * 60
     return Plan(

@@ -36,12 +36,12 @@ _GROUPS = (4, 2, 1)
 def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     """Widths of the packed filter: groups of registers that divide the channels, else one register."""
     group, _ = conv2d.filter_blocks(spec, 1)
-    lanes = machine.lanes(spec.accumulator_dtype)
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
     return [m * lanes for m in _GROUPS if group % (m * lanes) == 0] or [lanes]
 
 
 def _lengths(spec: ConvSpec, machine: Machine) -> list[int]:
-    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 1)
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.cpu.vector_registers - 1)
 
 
 def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
@@ -54,8 +54,8 @@ def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     """Accumulators and one group of weights."""
-    m = tile.channels // machine.lanes(spec.accumulator_dtype)
-    return (tile.pixels + 1) * m <= machine.vector_registers
+    m = tile.channels // machine.cpu.lanes(spec.accumulator_dtype)
+    return (tile.pixels + 1) * m <= machine.cpu.vector_registers
 
 
 def _is_rolled(_spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> bool:

@@ -33,7 +33,7 @@ _ROOM, _ROOM_FOR_PASSING_WEIGHTS = 25, 12
 
 def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     """One or two registers of channels, where they divide; else all at once: 19 are 16 + 2 + 1."""
-    lanes, channels = machine.lanes(spec.accumulator_dtype), spec.in_channels
+    lanes, channels = machine.cpu.lanes(spec.accumulator_dtype), spec.in_channels
     exact = [width for width in (lanes, 2 * lanes) if channels % width == 0]
     if exact or channels <= 4 * lanes:
         return exact or [channels]
@@ -50,7 +50,7 @@ def _rows(spec: ConvSpec) -> list[int]:
 
 def _live(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> tuple[int, int]:
     """Registers of the accumulators and of one column of inputs, and of the weights."""
-    registers = -(-tile.channels // machine.lanes(spec.accumulator_dtype))
+    registers = -(-tile.channels // machine.cpu.lanes(spec.accumulator_dtype))
     window_rows, _ = depthwise_space.window(spec, tile)
     values = tile.rows * tile.columns * spec.multiplier + window_rows
     weights = spec.kernel_height * spec.kernel_width * spec.multiplier
@@ -63,7 +63,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
     vectors = len(power_of_two_runs(tile.channels))  # 19 channels are three
     unrolled = outputs * spec.kernel_height * spec.kernel_width * vectors
     live, _ = _live(spec, machine, tile)
-    return live <= machine.vector_registers and unrolled <= _MOST_UNROLLED
+    return live <= machine.cpu.vector_registers and unrolled <= _MOST_UNROLLED
 
 
 def _roomy(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
@@ -79,7 +79,9 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     if sum(_live(spec, machine, tile)) > _ROOM:
         loads += taps * spec.multiplier
     fmas = outputs * spec.multiplier * taps
-    cycles = max(fmas / machine.fma_ports, loads / machine.load_ports, taps * machine.fma_latency)
+    cycles = max(
+        fmas / machine.cpu.fma_ports, loads / machine.cpu.load_ports, taps * machine.cpu.fma_latency
+    )
     return (cycles + loads / 8) / fmas / depthwise_space.useful(spec, tile)
 
 

@@ -12,7 +12,7 @@ Sources, all read in 2026-11:
 
 from __future__ import annotations
 
-from tvmconv.hardware import Machine, host
+from tvmconv.hardware import Cpu, Machine, host
 
 KIB = 1024
 
@@ -40,13 +40,15 @@ def _machine(
             **target,
         },
         features=features,
-        vector_bytes=vector_bits // 8,
-        vector_registers=32,
-        fma_ports=1,
-        fma_latency=5,
-        load_ports=1,
-        l1_bytes=32 * KIB,
-        l2_bytes=l2_kib * KIB,
+        core=Cpu(
+            vector_bytes=vector_bits // 8,
+            vector_registers=32,
+            fma_ports=1,
+            fma_latency=5,
+            load_ports=1,
+            l1_bytes=32 * KIB,
+            l2_bytes=l2_kib * KIB,
+        ),
     )
 
 

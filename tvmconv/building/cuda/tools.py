@@ -6,9 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from tvmconv.building import toolchain
 from tvmconv.building.toolchain import Check
 from tvmconv.errors import MissingToolError
-from tvmconv.hardware import cuda_driver
+from tvmconv.hardware import Machine, cuda_driver
 from tvmconv.hardware.cuda_driver import package_folders, toolkit_folders
 
 # CUDA 13 throughout: its fatbins and runtime library are what libtvm_runtime_cuda.so was made for.
@@ -68,6 +69,12 @@ def check_cudart() -> Check:
         found, _, _ = str(error).partition(" To mend")
         return Check("CUDA runtime", False, found, RUNTIME_NEEDED_FOR, cuda_driver.INSTALL_RUNTIME)
     return Check("CUDA runtime", True, _opened(cuda_driver.CUDART), RUNTIME_NEEDED_FOR)
+
+
+def require(machine: Machine) -> None:
+    """Raise MissingToolError where what is made for a GPU, if the machine is one, cannot be made here."""
+    if machine.gpu is not None:
+        toolchain.require(check_compiler(), check_cudart())
 
 
 def _opened(name: str) -> str:

@@ -7,59 +7,37 @@ from typing import TYPE_CHECKING
 from tvmconv.commands.show import tables
 
 if TYPE_CHECKING:
-    from tvmconv.measuring.bench.bench import Report
-    from tvmconv.measuring.bench.gpu import Report as GpuReport
+    from tvmconv.measuring.bench.rows import CpuReport, GpuReport, Report, Row
 
-_COLUMNS = (
-    "layer", "times", "us", "spread", "GFLOP/s", "GB/s", "% of FMA peak", "% if fed from L1",
-    "% of bandwidth", "limit", "record",
-)  # fmt: skip
+_TIMES = ("layer", "times", "us", "spread", "GFLOP/s", "GB/s")
+_CPU_COLUMNS = ("% of FMA peak", "% if fed from L1", "% of bandwidth", "limit", "record")
+_GPU_COLUMNS = ("% of bandwidth", "schedule", "record")
 
 
-def show_gpu_report(report: GpuReport) -> None:
-    """Print the table of a GPU and the network's sum."""
-    tables.show_table(
-        (
-            "layer",
-            "times",
-            "us",
-            "spread",
-            "GFLOP/s",
-            "GB/s",
-            "% of bandwidth",
-            "schedule",
-            "record",
-        ),
-        [
-            (
-                row.name,
-                row.count,
-                f"{row.microseconds:.1f}",
-                f"{row.fastest:.1f}-{row.slowest:.1f}",
-                f"{row.gflops:.0f}",
-                f"{row.gbytes:.0f}",
-                f"{row.percent_bandwidth:.0f}",
-                row.schedule,
-                row.source,
-            )
-            for row in report.rows
-        ],
-    )
-    total = f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"
+def show(report: Report) -> None:
+    """Print the table and, below it, the network's sum; of a CPU also its roof."""
+    from tvmconv.measuring.bench.rows import CpuReport, GpuReport
+
+    if isinstance(report, CpuReport):
+        _show_cpu(report)
+    elif isinstance(report, GpuReport):
+        _show_gpu(report)
+
+
+def _show_gpu(report: GpuReport) -> None:
+    rows = [
+        (*_times(row, 0), f"{row.percent_bandwidth:.0f}", row.schedule, row.source)
+        for row in report.rows
+    ]
+    tables.show_table((*_TIMES, *_GPU_COLUMNS), rows)
     machine = f"{report.machine}, {report.device}, {report.cache} cache"
-    tables.show_facts([("machine", machine), ("all layers", total)])
+    tables.show_facts([("machine", machine), _total(report)])
 
 
-def show_report(report: Report) -> None:
-    """Print the table and, below it, the roof and the network's sum."""
+def _show_cpu(report: CpuReport) -> None:
     rows = [
         (
-            row.name,
-            row.count,
-            f"{row.microseconds:.1f}",
-            f"{row.fastest:.1f}-{row.slowest:.1f}",
-            f"{row.gflops:.1f}",
-            f"{row.gbytes:.1f}",
+            *_times(row, 1),
             f"{row.percent_peak:.0f}",
             f"{row.percent_fed:.0f}",
             f"{row.percent_bandwidth:.0f}",
@@ -68,23 +46,33 @@ def show_report(report: Report) -> None:
         )
         for row in report.rows
     ]
-    tables.show_table(_COLUMNS, rows)
+    tables.show_table((*_TIMES, *_CPU_COLUMNS), rows)
     levels = ", ".join(
         f"{level.bytes_per_second / 1e9:.1f} GB/s up to {level.working_set / 2**20:g} MiB"
         for level in report.roof.bandwidths
     )
+    machine = f"{report.machine}, {report.cpu}, threads: {report.threads}, {report.cache} cache"
     tables.show_facts(
         [
-            (
-                "machine",
-                f"{report.machine}, {report.cpu}, threads: {report.threads}, {report.cache} cache",
-            ),
+            ("machine", machine),
             ("FMA peak", f"{report.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
             ("fed from L1", f"{report.roof.fed_flops_per_second / 1e9:.1f} GFLOP/s"),
             ("bandwidth", f"{levels} (copy, read plus written)"),
-            (
-                "all layers",
-                f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs",
-            ),
+            _total(report),
         ]
     )
+
+
+def _times(row: Row, digits: int) -> tuple[object, ...]:
+    return (
+        row.name,
+        row.count,
+        f"{row.microseconds:.1f}",
+        f"{row.fastest:.1f}-{row.slowest:.1f}",
+        f"{row.gflops:.{digits}f}",
+        f"{row.gbytes:.{digits}f}",
+    )
+
+
+def _total(report: Report) -> tuple[str, str]:
+    return "all layers", f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"

@@ -8,15 +8,23 @@ kernel's.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmconv import hardware
 from tvmconv.building import cross, toolchain
+from tvmconv.building.builder import Progress
 from tvmconv.errors import TuningError
 from tvmconv.hardware import HardwarePack, Machine
-from tvmconv.measuring.bench import gpu as gpu_bench
-from tvmconv.measuring.bench.bench import Compiled, Report, Row, row
+from tvmconv.measuring.bench.rows import (
+    Compiled,
+    CpuReport,
+    CpuRow,
+    GpuReport,
+    Report,
+    cpu_row,
+    row,
+)
 from tvmconv.measuring.places.boards import Boards
 from tvmconv.measuring.places.place import Measurer
 from tvmconv.measuring.process.candidate import Candidate
@@ -24,8 +32,6 @@ from tvmconv.measuring.process.runner import Conditions
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.workloads import Layer
 from tvmconv.records.choice import choose
-
-Progress = Callable[[str, int, int], None]
 
 
 def bench(
@@ -38,7 +44,7 @@ def bench(
     directories: Sequence[Path] | None,
     winograd: bool,
     cache: str = "warm",
-) -> Report | gpu_bench.Report:
+) -> Report:
     """Time every layer that is not empty, ``rounds`` runs of 3 ms each, one layer after the other.
 
     Raises TuningError when there is no tracker or no board, or a kernel fails on it; and what building for
@@ -56,17 +62,18 @@ def bench(
             found = _times(layer, machine, pack, measurer, rounds, directories, winograd)
             timed.append((layer, *found))
         if machine.gpu is not None:
-            on_gpu = tuple(gpu_bench.row(*each, machine) for each in timed)
-            return gpu_bench.Report(on_gpu, machine.name, str(measurer.processor), rounds, cache)
+            on_gpu = tuple(row(*each, machine.gpu.bandwidth) for each in timed)
+            return GpuReport(on_gpu, machine.name, rounds, cache, str(measurer.processor))
         measured = _higher(before, measurer.roof())
         rows = tuple(_row(*each, measured) for each in timed)
-        return Report(rows, measured, machine.name, measurer.processor.name, threads, rounds, cache)
+        cpu = measurer.processor.name
+        return CpuReport(rows, machine.name, rounds, cache, measured, cpu, threads)
 
 
-def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> Row:
+def _row(layer: Layer, kernel: Compiled, times: list[float], measured: Roof) -> CpuRow:
     rate = layer.spec.flops / statistics.median(times)
     shares = rate / measured.flops_per_second, rate / measured.fed_flops_per_second
-    return row(layer, kernel, times, shares, measured)
+    return cpu_row(layer, kernel, times, shares, measured)
 
 
 def _higher(first: Roof, second: Roof) -> Roof:

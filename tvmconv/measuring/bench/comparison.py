@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from math import prod
 
 from tvmconv import hardware, writing
-from tvmconv.building.builder import build
-from tvmconv.measuring.bench.bench import Progress, Row, bench
+from tvmconv.building.builder import Progress, build
+from tvmconv.measuring.bench.bench import bench
+from tvmconv.measuring.bench.rows import CpuRow
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer
 from tvmconv.runtime import load
@@ -81,7 +82,7 @@ def measure(
     return [_sum(contender, rows) for contender in compared]
 
 
-def _sum(contender: Contender, rows: dict[str, Row]) -> Measured:
+def _sum(contender: Contender, rows: dict[str, CpuRow]) -> Measured:
     own = [rows[spec.key] for spec in contender.specs]
     return Measured(
         contender, sum(row.microseconds for row in own), tuple(row.limit for row in own)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from tvmconv.building.builder import Progress
 from tvmconv.bundle.model_entries import ArgumentEntry, LayerEntry, ProgramEntry
 from tvmconv.errors import BundleError
 from tvmconv.hardware import Machine, host
@@ -23,8 +23,6 @@ from tvmconv.runtime import Model, arrays, pools, tensors
 # One look at a call: long beside the clock's grain, short beside a model of a hundred calls.
 _LEAST_MS = 1.0
 _WHOLE_MS = 20.0
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from time import perf_counter
 from typing import Any
 
 from tvmconv import runtime
+from tvmconv.building.builder import Progress
 from tvmconv.bundle.model_entries import TensorEntry
 from tvmconv.errors import TvmconvError
-from tvmconv.measuring.peers.race import OURS, Progress, environment
+from tvmconv.measuring.peers.race import OURS, environment
 from tvmconv.measuring.process.candidate import Failure
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.models import comparing, runtimes

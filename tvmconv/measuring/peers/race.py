@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tvmconv.building.builder import Progress
 from tvmconv.errors import TvmconvError
 from tvmconv.measuring.peers import ours
 from tvmconv.measuring.peers.contender import plain
@@ -26,8 +27,6 @@ OURS = ours.NAME
 # Of one contender in one round: long enough for a median of some calls, short enough for fair turns.
 _SLICE_MS = 10.0
 _TIMEOUT_SECONDS = 120.0
-
-Progress = Callable[[str, int, int], None]
 
 KINDS = (
     "1x1",

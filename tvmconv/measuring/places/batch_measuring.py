@@ -129,7 +129,7 @@ class _Measuring:
             peak = self._runner.peak()
         else:
             dtypes = {ConvSpec.from_key(layer.key).precision for layer in batch.layers}
-            peak = gpu_roof.peak(batch.machine, dtypes)
+            peak = gpu_roof.peak(batch.machine.gpu, dtypes)
         name, features, here = batch.machine.name, _features(batch), device.here(batch.machine)
         return Header(batch.name, name, here.name, features, here.driver, peak, __version__)
 

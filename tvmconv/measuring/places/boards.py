@@ -24,7 +24,6 @@ from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.pool import Pool, Question
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.measuring.process.worker import Worker
-from tvmconv.measuring.roof import gpu as gpu_roof
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import record
@@ -83,7 +82,7 @@ class Fleet:
         self, boards: Boards, machine: Machine, libraries: Libraries, conditions: Conditions
     ) -> None:
         """``libraries`` go to each board before candidates do."""
-        self._boards, self._machine = boards, machine
+        self._boards = boards
         self._limits: dict[str, float] = {}
         count = len(addresses(boards.tracker, boards.key))
         if not count:
@@ -101,10 +100,8 @@ class Fleet:
         assert self._here is not None  # noqa: S101 - for the type checker
         return self._here
 
-    def roof(self, specs: Sequence[ConvSpec]) -> Roof:
-        """What a board can do at most; of a GPU, by its facts."""
-        if self._machine.gpu is not None:
-            return gpu_roof.roof(self._machine, {spec.precision for spec in specs})
+    def roof(self) -> Roof:
+        """What a board can do at most."""
         fields = self._one({"verb": "roof", "limit": _FIRST_SECONDS}, {})
         roof: Roof = decode(Roof, value_of(fields), "roof")
         return roof

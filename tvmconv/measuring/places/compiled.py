@@ -19,13 +19,13 @@ from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measu
 from tvmconv.measuring.process.compiling import Compilers
 from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
+from tvmconv.measuring.roof import gpu as gpu_roof
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.spec import ConvSpec
 
 # Compiling, checking and timing one candidate; VM, 2 cores, 2026-11.
 _SECONDS_PER_TRIAL = 0.08
 _GPU_SECONDS_PER_TRIAL = 0.4  # 0.37 of it compiling with nvcc; timing is not measured
-_GPU_PATIENCE = 10  # times the limit for a candidate: nvcc takes seconds for a chunk of them
 
 
 def seconds_per_trial(machine: Machine) -> float:
@@ -40,8 +40,8 @@ class Timer(Protocol):
     def processor(self) -> Processor:
         """What measures."""
 
-    def roof(self, specs: Sequence[ConvSpec]) -> Roof:
-        """As `Measurer.roof`."""
+    def roof(self) -> Roof:
+        """What a CPU can do at most, measured now."""
 
     def measure_each(
         self,
@@ -112,7 +112,9 @@ class CompilingMeasurer:
 
     def roof(self, specs: Sequence[ConvSpec] = ()) -> Roof:
         """What the machine can do at most, measured now; a GPU, by its facts, with these specs' dtypes."""
-        return self._timing().roof(specs)
+        if self._machine.gpu is not None:
+            return gpu_roof.roof(self._machine.gpu, {spec.precision for spec in specs})
+        return self._timing().roof()
 
     def measure(
         self,
@@ -166,9 +168,8 @@ class CompilingMeasurer:
     def _compiling(self) -> Compilers:
         if self._compilers is None:
             folder = self._opened.enter_context(writing.scratch("tvmconv-tune-"))
-            patience = _GPU_PATIENCE if self._machine.gpu else 1
             self._compilers = Compilers(
-                self._machine, folder, timeout_seconds=self._timeout_seconds * patience
+                self._machine, folder, timeout_seconds=self._timeout_seconds
             )
             self._opened.callback(self._compilers.close)
         return self._compilers

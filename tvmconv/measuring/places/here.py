@@ -13,7 +13,6 @@ from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measu
 from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.runner import Conditions, Runner, time_each
-from tvmconv.measuring.roof import gpu as gpu_roof
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import record
@@ -80,10 +79,8 @@ class _Timer:
         """Of this machine."""
         return device.here(self._machine)
 
-    def roof(self, specs: Sequence[ConvSpec]) -> Roof:
-        """Of a CPU measured now, of a GPU by its facts."""
-        if self._machine.gpu is not None:
-            return gpu_roof.roof(self._machine, {spec.precision for spec in specs})
+    def roof(self) -> Roof:
+        """As `Runner.roof`."""
         return self._runner.roof()
 
     def measure_each(

@@ -39,8 +39,9 @@ _SECONDS, _SPEED = 1.0, 3e7
 
 def require(machine: Machine) -> None:
     """Raise TuningError unless ``machine`` can be simulated, MissingToolError without the tools for it."""
-    if machine.architecture != "aarch64" or not machine.gigahertz:
-        known = [name for name in _names() if _known(name)]
+    if not _known(machine):
+        packs, _ = hardware.working_packs()
+        known = [each.name for pack in packs for each in pack.machines if _known(each)]
         raise TuningError(
             f"{machine.name} ({machine.architecture}) cannot be simulated; what can: {', '.join(known)}. "
             "Tune on it without --simulate, or over --rpc-tracker or --export."
@@ -58,14 +59,8 @@ def _processes() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _names() -> list[str]:
-    packs, _ = hardware.working_packs()
-    return [machine.name for pack in packs for machine in pack.machines]
-
-
-def _known(name: str) -> bool:
-    machine, _ = hardware.find_machine(name)
-    return machine.architecture == "aarch64" and machine.gigahertz > 0
+def _known(machine: Machine) -> bool:
+    return machine.gpu is None and machine.architecture == "aarch64" and machine.cpu.gigahertz > 0
 
 
 @dataclass(frozen=True)
@@ -128,16 +123,16 @@ class Simulator:
     def processor(self) -> Processor:
         """What a record says in place of a CPU's own name."""
         return Processor(
-            f"no CPU: {self.machine.name} at {self.machine.gigahertz:g} GHz, predicted"
+            f"no CPU: {self.machine.name} at {self.machine.cpu.gigahertz:g} GHz, predicted"
         )
 
     def roof(self, _specs: Sequence[ConvSpec] = ()) -> Roof:
         """What the machine can do at most, by its facts."""
-        machine, clock = self.machine, self.machine.gigahertz * 1e9
-        peak = 2 * machine.lanes("float32") * machine.fma_ports * clock
+        cpu, clock = self.machine.cpu, self.machine.cpu.gigahertz * 1e9
+        peak = 2 * cpu.lanes("float32") * cpu.fma_ports * clock
         levels = (
-            Bandwidth(machine.l2_bytes, machine.l2_bytes_per_cycle * clock),
-            Bandwidth(1 << 62, machine.memory_bytes_per_cycle * clock),
+            Bandwidth(cpu.l2_bytes, cpu.l2_bytes_per_cycle * clock),
+            Bandwidth(1 << 62, cpu.memory_bytes_per_cycle * clock),
         )
         return Roof(peak, peak, levels)
 
@@ -203,7 +198,7 @@ class _Core:
         if not bool(np.all((low <= out) & (out <= high))):
             oracle.assert_close(spec, self._expected, out)
         taken = cycles.with_caches(cycles.predict(counts, machine), counts.traffic, machine)
-        return taken / (machine.gigahertz * 1e9)
+        return taken / (machine.cpu.gigahertz * 1e9)
 
     def _layer(self, key: str) -> ConvSpec:
         if self._spec is None or self._spec.key != key:

@@ -22,13 +22,15 @@ from tvmconv.problem.spec import ConvSpec
 # Candidates that one library holds: linking (12 ms) and setting up LLVM are paid once for all of them,
 # while a crash costs compiling that many again, one by one. For a GPU they are one call of nvcc.
 _BATCH = 6
+_GPU_PATIENCE = 10  # times the limit for a candidate: nvcc takes seconds for a chunk of them
 
 
 class Compilers:
     """Warm processes that schedule and compile for one machine; use `close` when done.
 
     ``scratch`` is a directory for the libraries. A candidate that takes longer than
-    ``timeout_seconds``, or whose compilation crashes, is a Failure and costs only itself.
+    ``timeout_seconds`` (for a GPU ten times that), or whose compilation crashes, is a Failure and costs
+    only itself.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Compilers:
         workers = [
             Worker(_Compiler, (machine.name, str(scratch), number)) for number in range(self._count)
         ]
-        self._pool = Pool(workers, timeout_seconds)
+        self._pool = Pool(workers, timeout_seconds * (_GPU_PATIENCE if machine.gpu else 1))
 
     def start(self) -> None:
         """Let all processes start now, in the background."""
@@ -192,8 +194,7 @@ class _Compiler:
             raise TuningError(
                 f"{error} Trials made so far are kept; run the same command again when it is mended."
             ) from error
-        if self.machine.gpu is not None:
-            builder.check_device_code(Path(path), self.machine.name, self.machine.gpu.arch)
+        builder.check_device_code(Path(path), self.machine)
         return path
 
 

@@ -146,7 +146,7 @@ class GpuTimer:
     def _layer(self, key: str) -> _Layer:
         if key not in self._layers:
             spec = ConvSpec.from_key(key)
-            found = copies.copies(spec, self._machine.l2_bytes, self._cache)
+            found = copies.copies(spec, self._machine.core.l2_bytes, self._cache)
             self._layers[key] = _Layer.of(spec, self._gpu, found)
             while len(self._layers) > _LAYERS_KEPT:
                 self._forget(next(iter(self._layers)))

@@ -59,7 +59,7 @@ class Roof:
 
 def fed_tile(machine: Machine) -> tuple[int, int]:
     """Pixels x vectors of the tile that is fed from the cache: 29 of 32 registers, or all of 16."""
-    return (6, 4) if machine.vector_registers >= 32 else (4, 3)
+    return (6, 4) if machine.cpu.vector_registers >= 32 else (4, 3)
 
 
 class Probe:
@@ -71,7 +71,7 @@ class Probe:
     def __init__(self, machine: Machine, threads: int, module: Any) -> None:
         self._threads = threads
         self._module = module
-        lanes = machine.lanes("float32")
+        lanes = machine.cpu.lanes("float32")
         tile = fed_tile(machine)
         rows, columns = CHAINS[0], CHAINS[1] * lanes
         a = arrays.empty_aligned((STEPS, rows), np.float32)
@@ -90,7 +90,7 @@ class Probe:
         fed_arrays[0][...], fed_arrays[1][...] = 1e-3, 1.0
         self._fed = _pointers(fed_arrays)
         self._fed_flops = 2 * FED_STEPS * fed_arrays[2].size
-        self._l2_bytes = machine.l2_bytes // 2
+        self._l2_bytes = machine.cpu.l2_bytes // 2
 
     def flops_per_second(self, least_ms: float = 3.0) -> float:
         """Measure the arithmetic roof once, for ``least_ms`` milliseconds.

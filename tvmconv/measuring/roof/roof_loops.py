@@ -25,7 +25,7 @@ def compiled(machine: Machine, threads: int) -> Any:
 
 def functions(machine: Machine, threads: int) -> dict[str, tvm.tirx.PrimFunc]:
     """Scheduled functions by name: "fma", "fed", "copy"; each has ``threads`` jobs."""
-    lanes = machine.lanes("float32")
+    lanes = machine.cpu.lanes("float32")
     return {
         "fma": _fma_loop(lanes, threads),
         "fed": _fed_loop(lanes, threads, *fed_tile(machine)),

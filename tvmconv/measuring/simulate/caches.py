@@ -49,7 +49,7 @@ class Caches:
     @classmethod
     def of(cls, machine: Machine) -> Caches:
         """Those of a machine."""
-        return cls(machine.l1_bytes, machine.l2_bytes)
+        return cls(machine.cpu.l1_bytes, machine.cpu.l2_bytes)
 
     def pass_over(self, address: int, size: int, written: bool = False) -> None:
         """Use ``size`` bytes one after the other, as if before: nothing is counted."""

@@ -64,7 +64,7 @@ def predict(counts: Counts, machine: Machine) -> float:
     blocks = joined(counts.blocks)
     words = [counts.words(block) for block in blocks]
     # LLVM's Cortex-A55 starts two multiply-adds of 128 bits in a cycle, Arm's one.
-    least = [sum(map(is_multiply_add, block)) / machine.fma_ports for block in words]
+    least = [sum(map(is_multiply_add, block)) / machine.cpu.fma_ports for block in words]
     if machine.name in _LOADS_BLOCK:
         least = [
             each + sum(map(wide_loads, block)) for each, block in zip(least, words, strict=True)
@@ -83,8 +83,8 @@ def wide_loads(word: int) -> int:
 
 def transfers(traffic: Traffic, machine: Machine) -> float:
     """Return the cycles that a core needs for moving its lines, if it did nothing else."""
-    second = traffic.second_level / machine.l2_bytes_per_cycle
-    return second + traffic.memory / machine.memory_bytes_per_cycle
+    second = traffic.second_level / machine.cpu.l2_bytes_per_cycle
+    return second + traffic.memory / machine.cpu.memory_bytes_per_cycle
 
 
 def with_caches(taken: float, traffic: Traffic | None, machine: Machine) -> float:

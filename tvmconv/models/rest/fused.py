@@ -150,7 +150,7 @@ def _pieces(group: Group, machine: Machine) -> tuple[int, ...]:
     """Return the vectors at which padding of the last axis begins and ends, where these fit vectors."""
     if group.is_pointwise:
         return ()
-    lanes = machine.vector_bytes // np.dtype(group.result.tensor.dtype).itemsize
+    lanes = machine.cpu.vector_bytes // np.dtype(group.result.tensor.dtype).itemsize
     points = set()
     for node in group.nodes:
         if node.op == "pad" and node.attributes["mode"] == "constant":

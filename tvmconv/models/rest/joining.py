@@ -22,7 +22,7 @@ def concat(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     """
     axis, dtype = node.attributes["axis"], node.tensor.dtype
     rows = prod(node.tensor.shape[:axis])
-    lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
+    lanes = machine.cpu.vector_bytes // tvm.DataType(dtype).itemsize
     widths = [prod(tensor.shape[axis:]) for tensor in tensors]
     parts = [tirx.decl_buffer((rows, width), dtype, f"x{i}") for i, width in enumerate(widths)]
     out = tirx.decl_buffer((rows, sum(widths)), dtype, "out")

@@ -68,7 +68,7 @@ def apply_rule(
     inner ones' variables is worth keeping over a row.
     """
     *outer, inner = schedule.get_loops(schedule.get_sblock("out"))
-    lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
+    lanes = machine.cpu.vector_bytes // tvm.DataType(dtype).itemsize
     vectors = vectorise(schedule, inner, lanes, split_at)
     if not is_large(shape, dtype):
         return

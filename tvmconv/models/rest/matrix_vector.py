@@ -20,7 +20,7 @@ _VECTORS = 4
 
 def block(outputs: int, dtype: str, machine: Machine) -> int:
     """Return how many outputs are summed up together: the widest block that adds the fewest zeros."""
-    lanes = machine.vector_bytes // np.dtype(dtype).itemsize
+    lanes = machine.cpu.vector_bytes // np.dtype(dtype).itemsize
     widths = [lanes * vectors for vectors in range(_VECTORS, 0, -1)]
     return min(widths, key=lambda width: -(-outputs // width) * width)
 

@@ -66,7 +66,7 @@ def _inside(begin: Any, window: int, extent: int) -> Any:
 
 def _schedule(schedule: Any, machine: Machine, result: Tensor) -> None:
     main, out = schedule.get_sblock("sums"), schedule.get_sblock("out")
-    lanes = machine.vector_bytes // tvm.DataType(result.dtype).itemsize
+    lanes = machine.cpu.vector_bytes // tvm.DataType(result.dtype).itemsize
     n, h, _, c = schedule.get_loops(out)
     rows = schedule.fuse(n, h)
     if loops.is_large(result.shape, result.dtype):

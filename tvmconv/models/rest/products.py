@@ -37,7 +37,7 @@ def matmul(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     schedule = loops.start([a, b, out])
     main, end = schedule.get_sblock("sums"), schedule.get_sblock("out")
     *outer, j = schedule.get_loops(end)
-    lanes = machine.vector_bytes // tvm.DataType(dtype).itemsize
+    lanes = machine.cpu.vector_bytes // tvm.DataType(dtype).itemsize
     width = next(
         (lanes * v for v in (4, 2, 1) if shape[-1] % (lanes * v) == 0), min(shape[-1], lanes)
     )

@@ -78,7 +78,7 @@ def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
 
 def _schedule(schedule: Any, machine: Machine, data: Tensor, last_reduced: bool) -> None:
     main, out = schedule.get_sblock("sums"), schedule.get_sblock("out")
-    lanes = machine.vector_bytes // tvm.DataType(data.dtype).itemsize
+    lanes = machine.cpu.vector_bytes // tvm.DataType(data.dtype).itemsize
     *outer, inner = schedule.get_loops(out)
     extent = loops.extent(schedule, inner)
     width = max((w for w in (lanes * _VECTORS, lanes * 2, lanes) if extent % w == 0), default=0)
