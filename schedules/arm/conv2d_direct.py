@@ -45,7 +45,6 @@ THE PADDING, knob "pad"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -53,7 +52,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Function, Machine
+from tvmconv.hardware import Function, Machine
 from tvmconv.lowering.interface import function, prim_func
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.arm import dense_costs
@@ -89,10 +88,6 @@ def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
 def _is_stem(spec: ConvSpec, machine: Machine) -> bool:
     """Few input channels: columns and channels are unrolled together."""
     return spec.filter_shape[2] < machine.cpu.lanes(spec.accumulator_dtype)
-
-
-def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
-    return dense_stages.pads(spec)
 
 
 def _vectors(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
@@ -213,7 +208,6 @@ DIRECT = dense_space.schedule(
         blocks=_channel_blocks,
         lengths=lengths,
         unrolls=_unrolls,
-        pads=_pads,
         fits=_fits,
         roomy=_roomy,
         cycles=_cycles,

@@ -15,10 +15,9 @@ multiply-adds a cycle in place of 4.1; stride 2 7.5 in place of 4.0, 5x5 on 14x1
 from __future__ import annotations
 
 from tvmconv.compute import depthwise_conv2d_dot
-from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Function, Machine
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.arm import depthwise_conv2d_tiled, dot_code
+from tvmconv.schedules.arm import dot_code
 from tvmconv.schedules.shared import code_size, depthwise_dot, depthwise_space
 from tvmconv.schedules.shared.depthwise import DepthwiseDecisions
 
@@ -44,11 +43,9 @@ def _widths(_spec: ConvSpec, _machine: Machine) -> list[int]:
     return [_CHANNELS]
 
 
-def _columns(spec: ConvSpec) -> list[int]:
-    """Columns of a tile; outputs that share words are in one."""
-    phases = depthwise_conv2d_dot.cut(spec).phases
-    most = round_up(spec.out_width, phases)
-    return [t for t in (4, 2, 6, 8, 3, 1, 5, 7) if t % phases == 0 and t <= most]
+def _phases(spec: ConvSpec) -> int:
+    phases: int = depthwise_conv2d_dot.cut(spec).phases
+    return phases
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
@@ -84,8 +81,7 @@ def _products(spec: ConvSpec) -> int:
 
 def _weights(spec: ConvSpec) -> int:
     """Vectors of the filter's words, for all phases."""
-    phases: int = depthwise_conv2d_dot.cut(spec).phases
-    return int(_products(spec) * phases)
+    return _products(spec) * _phases(spec)
 
 
 def _halves(spec: ConvSpec, columns: int) -> int:
@@ -113,8 +109,9 @@ WORDS = depthwise_space.schedule(
     "arm.depthwise_conv2d.dot",
     depthwise_space.Instructions(
         widths=_widths,
-        columns=_columns,
-        rows=depthwise_conv2d_tiled.rows,
+        columns=(4, 2, 6, 8, 3, 1, 5, 7),
+        rows=(4, 2, 3, 1),
+        phases=_phases,
         fits=_fits,
         cycles=_instructions,
         apply=apply,

@@ -54,15 +54,6 @@ def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     return widths or [lanes]
 
 
-def _columns(spec: ConvSpec) -> list[int]:
-    return [t for t in (4, 3, 2, 5, 6, 7, 1) if t <= spec.out_width]
-
-
-def rows(spec: ConvSpec) -> list[int]:
-    """Rows of a tile."""
-    return [t for t in (4, 2, 3, 1) if t <= spec.out_height]
-
-
 def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:
     return {"order": MIDDLE, "taps": INSIDE}
 
@@ -116,8 +107,8 @@ TILED = depthwise_space.schedule(
     "arm.depthwise_conv2d.tiled",
     depthwise_space.Instructions(
         widths=_widths,
-        columns=_columns,
-        rows=rows,
+        columns=(4, 3, 2, 5, 6, 7, 1),
+        rows=(4, 2, 3, 1),
         fits=_fits,
         cycles=_cycles,
         apply=apply,

@@ -12,7 +12,7 @@ from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import code_size, dense, tile_costs
+from tvmconv.schedules.shared import code_size, dense, dense_stages, tile_costs
 from tvmconv.schedules.shared.dense import PIXELS_OUTER, WEIGHTS_OUTER, DenseDecisions
 from tvmconv.schedules.shared.typed import read
 
@@ -29,10 +29,10 @@ class Instructions:
         blocks: channels of a tile that are worth trying.
         lengths: pixels of a tile that are.
         unrolls: steps of the reduction to unroll; None where there is no such knob.
-        pads: where the copy of the data may go.
         fits: whether the registers hold a tile.
         cycles: estimated cycles of a tile for a unit of useful work.
         apply: the scheduled function.
+        pads: where the copy of the data may go; by default as for `compute.conv2d.widened` data.
         jobs: parallel jobs that a tile leaves, one for each block of channels and band of rows.
         prefetches: whether to begin with fetching the next block's weights, decided for filters that are
             read from behind the second-level cache; None where there is no such knob.
@@ -42,10 +42,12 @@ class Instructions:
 
     blocks: Callable[[ConvSpec, Machine], Sequence[int]]
     lengths: Callable[[ConvSpec, Machine], Sequence[int]]
-    pads: Callable[[ConvSpec, Machine], Sequence[Choice]]
     fits: Callable[[ConvSpec, Machine, DenseDecisions], bool]
     cycles: Callable[[ConvSpec, Machine, DenseDecisions], float]
     apply: Callable[[ConvSpec, Machine, DenseDecisions], Function]
+    pads: Callable[[ConvSpec, Machine], Sequence[Choice]] = lambda spec, _machine: (
+        dense_stages.pads(spec)
+    )
     unrolls: Callable[[ConvSpec, Machine], Sequence[int]] | None = None
     jobs: Callable[[ConvSpec, DenseDecisions], int] = dense.jobs
     prefetches: Callable[[ConvSpec, DenseDecisions], bool] | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute import conv2d
-from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
+from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.hardware import Choice
 from tvmconv.lowering.interface import SPLIT_AT
 from tvmconv.problem.arguments import window_extent
@@ -73,12 +73,3 @@ def schedule_out(loops: Loops, out: Any) -> None:
     """The separate last pass: parallel over the outer two loops, LLVM vectorises the rest."""
     first, second, _, _ = loops.get_loops(out)
     loops.parallel(loops.fuse(first, second))
-
-
-def caller_shapes(spec: ConvSpec, g: Geometry) -> dict[str, tuple[int, ...]]:
-    """Images for the caller where the loops see one row of pixels."""
-    if not is_pointwise(spec):
-        return {}
-    images = (spec.batch, spec.in_height, spec.in_width)
-    data, out = (*images, g.in_channels), (*images, g.out_channels)
-    return {"data": data, "residual": out, "out": out}

@@ -41,22 +41,34 @@ class Instructions:
 
     Attributes:
         widths: channels of a tile that are worth trying, the one to begin with first.
-        columns, rows: those of a tile's outputs that are.
+        columns, rows: those of a tile's outputs that are, where the output has as many.
         fits: whether registers hold a tile, and the cache its code, nine times at the border.
         cycles: estimated cycles of a tile for a unit of useful work.
         apply: the scheduled function.
         orders: what to begin with of "order" and "taps", as far as these are knobs.
         roomy: whether to begin with a tile, of those that are legal.
+        phases: columns that cannot be in different tiles.
     """
 
     widths: Callable[[ConvSpec, Machine], Sequence[int]]
-    columns: Callable[[ConvSpec], Sequence[int]]
-    rows: Callable[[ConvSpec], Sequence[int]]
+    columns: Sequence[int]
+    rows: Sequence[int]
     fits: Callable[[ConvSpec, Machine, DepthwiseDecisions], bool]
     cycles: Callable[[ConvSpec, Machine, DepthwiseDecisions], float]
     apply: Callable[[ConvSpec, Machine, DepthwiseDecisions], Function]
     orders: Callable[[ConvSpec, Machine], Mapping[str, str]] = _nothing
     roomy: Callable[[ConvSpec, Machine, DepthwiseDecisions], bool] = _always
+    phases: Callable[[ConvSpec], int] = lambda _spec: 1
+
+    def columns_of(self, spec: ConvSpec) -> list[int]:
+        """Columns of a tile; outputs that share words are in one."""
+        phases = self.phases(spec)
+        most = round_up(spec.out_width, phases)
+        return [n for n in self.columns if n % phases == 0 and n <= most]
+
+    def rows_of(self, spec: ConvSpec) -> list[int]:
+        """Rows of a tile."""
+        return [n for n in self.rows if n <= spec.out_height]
 
 
 def accepts(spec: ConvSpec, _machine: Machine) -> bool:
@@ -82,8 +94,8 @@ def knobs(by: Instructions, spec: ConvSpec, machine: Machine) -> tuple[Knob, ...
     """The tile, and the orders of the loops over tiles and of a tile's multiply-adds."""
     return (
         Knob("channels", tuple(by.widths(spec, machine))),
-        Knob("columns", tuple(by.columns(spec))),
-        Knob("rows", tuple(by.rows(spec))),
+        Knob("columns", tuple(by.columns_of(spec))),
+        Knob("rows", tuple(by.rows_of(spec))),
         *(Knob(name, _ORDERS[name]) for name in by.orders(spec, machine)),
     )
 
@@ -94,7 +106,7 @@ def legal(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisio
 
 
 def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
-    smallest = tile.rows == 1 and tile.columns == min(by.columns(spec))
+    smallest = tile.rows == 1 and tile.columns == min(by.columns_of(spec))
     return smallest or by.fits(spec, machine, tile)
 
 
@@ -103,8 +115,8 @@ def default(by: Instructions, spec: ConvSpec, machine: Machine) -> dict[str, Cho
     orders = by.orders(spec, machine)
     tiles = (
         DepthwiseDecisions(by.widths(spec, machine)[0], rows, columns, **orders)
-        for columns in by.columns(spec)
-        for rows in by.rows(spec)
+        for columns in by.columns_of(spec)
+        for rows in by.rows_of(spec)
     )
     usable = (
         tile
@@ -149,3 +161,15 @@ def useful(spec: ConvSpec, tile: DepthwiseDecisions) -> float:
 def apply(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """The scheduled function; raises nothing for legal decisions."""
     return by.apply(spec, machine, read(DepthwiseDecisions, decisions))
+
+
+def cycles_per_fma(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, loads: int) -> float:
+    """Estimate cycles per useful vector multiply-add of a tile with so many vector loads.
+
+    The largest of arithmetic, loads and the latency of the taps' chain.
+    """
+    cpu, taps = machine.cpu, spec.kernel_height * spec.kernel_width
+    fmas = tile.rows * tile.columns * spec.multiplier * taps
+    cycles = max(fmas / cpu.fma_ports, loads / cpu.load_ports, taps * cpu.fma_latency)
+    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
+    return float((cycles + loads / 8) / fmas / useful(spec, tile))

@@ -46,12 +46,11 @@ channels padded and ``out`` is a loop nest of its own: one more pass over the ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Machine
+from tvmconv.hardware import Machine
 from tvmconv.lowering.prefetching import LINE_BYTES
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
@@ -92,10 +91,6 @@ def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
     if group_in <= 4:
         return [group_in]  # a stem's channels: a loop of three would be all overhead
     return [u for u in (1, 2, 4) if group_in % u == 0]
-
-
-def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
-    return dense_stages.pads(spec)
 
 
 def _registers(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
@@ -161,7 +156,6 @@ DIRECT = dense_space.schedule(
         blocks=_channel_blocks,
         lengths=lengths,
         unrolls=_unrolls,
-        pads=_pads,
         fits=_fits,
         roomy=_roomy,
         cycles=dense_space.cycles_per_fma,

@@ -55,14 +55,6 @@ def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     return sorted(set(exact), key=lambda w: abs(w - lanes)) or [min(lanes, channels)]
 
 
-def _columns(spec: ConvSpec) -> list[int]:
-    return [t for t in (4, 3, 6, 7, 8, 5, 2, 1) if t <= spec.out_width]
-
-
-def _rows(spec: ConvSpec) -> list[int]:
-    return [t for t in (2, 3, 4, 1) if t <= spec.out_height]
-
-
 def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:
     """Where data and output fit the second-level cache, a row of tiles keeps its weights in registers.
 
@@ -80,7 +72,7 @@ def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
     """Estimate cycles per useful vector multiply-add of a tile.
 
-    The largest of arithmetic, loads and the latency of the taps' chain. Weights stay in registers if
+    Weights stay in registers if
     accumulators, weights and one column of inputs take at most 25 of 32: beyond that LLVM 22 spills
     (3x3, stride 1, stores: none at 2 x 4 and 2 x 6, 7 at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in
     the assembly, 2026-11). A spilled register costs a store and a few loads in every tile.
@@ -93,12 +85,7 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     resident = live + taps * spec.multiplier <= room
     excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
     loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
-    fmas = accumulators * taps
-    cycles = max(
-        fmas / machine.cpu.fma_ports, loads / machine.cpu.load_ports, taps * machine.cpu.fma_latency
-    )
-    # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
-    return float((cycles + loads / 8) / fmas / depthwise_space.useful(spec, tile))
+    return float(depthwise_space.cycles_per_fma(spec, machine, tile, loads))
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: DepthwiseDecisions) -> Function:
@@ -120,8 +107,8 @@ TILED = depthwise_space.schedule(
     "x86.depthwise_conv2d.tiled",
     depthwise_space.Instructions(
         widths=_widths,
-        columns=_columns,
-        rows=_rows,
+        columns=(4, 3, 6, 7, 8, 5, 2, 1),
+        rows=(2, 3, 4, 1),
         fits=_fits,
         cycles=_cycles,
         apply=apply,

@@ -9,7 +9,7 @@ import pytest
 
 import tvmconv
 from tvmconv import errors, hardware
-from tvmconv.building import builder, cross, elf, toolchain
+from tvmconv.building import builder, cross, elf, linked, toolchain
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice
@@ -151,7 +151,7 @@ def test_a_library_for_another_architecture_is_refused(tmp_path):
     machine, _ = hardware.find_machine("cortex-a72")
     library = toolchain.runtime_library()  # of this machine
     with pytest.raises(errors.BuildError, match=f"is for {host.architecture()}, not for aarch64"):
-        builder.checked_glibc(machine, [library], library)
+        linked.checked_glibc(machine, [library], library)
 
 
 def test_this_machines_own_runtime_needs_a_glibc_that_is_here():

@@ -12,7 +12,7 @@ from gpu_bundles import A100, B200, EMPTY, H100, H200, PLAIN, RTX_3090, SPLIT, T
 
 import tvmconv
 from tvmconv import hardware
-from tvmconv.building import builder, cross, elf
+from tvmconv.building import cross, elf, linked
 from tvmconv.building.cuda import fatbin
 from tvmconv.bundle import gpu_variants, reading, variants
 from tvmconv.bundle import manifest as bundle
@@ -120,10 +120,10 @@ def test_code_for_another_architecture_is_refused(built, manifest):
     with pytest.raises(
         BuildError, match=r"machine code for sm_90 and PTX for sm_90.*both must be for sm_80"
     ):
-        builder.check_device_code(library, hardware.find_machine("sm_80")[0])
+        linked.check_device_code(library, hardware.find_machine("sm_80")[0])
     # What TVM would leave there without a CUDA runtime: no device code at all.
     with pytest.raises(BuildError, match="machine code for none"):
-        builder.check_device_code(
+        linked.check_device_code(
             built / manifest.variants[0].library, hardware.find_machine("sm_90")[0]
         )
 

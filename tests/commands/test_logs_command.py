@@ -24,7 +24,7 @@ from records_upkeep import (
 )
 
 from tvmconv.commands import cli
-from tvmconv.records import log, upkeep
+from tvmconv.records import log, merit
 
 pytest_plugins = ("logs_fixtures",)
 
@@ -45,20 +45,20 @@ WORSE_TO_BETTER = (
 def test_better_is_an_order(low, high):
     worse, good = record(**WORSE_TO_BETTER[low]), record(**WORSE_TO_BETTER[high])
 
-    assert upkeep.better(good, worse)
-    assert upkeep.better(worse, good) is None
+    assert merit.better(good, worse)
+    assert merit.better(worse, good) is None
 
 
 def test_a_record_is_not_better_than_itself_or_one_as_good():
-    assert upkeep.better(record(), record()) is None
-    assert upkeep.better(record(trials=1), record(trials=2)) is None
+    assert merit.better(record(), record()) is None
+    assert merit.better(record(trials=1), record(trials=2)) is None
 
 
 def test_better_says_what_decided():
-    assert upkeep.better(record(microseconds=50), record()) == "gain 2.000 beats gain 1.250"
-    assert "TVM 0.1" in upkeep.better(record(), record(tvm="0.1"))
+    assert merit.better(record(microseconds=50), record()) == "gain 2.000 beats gain 1.250"
+    assert "TVM 0.1" in merit.better(record(), record(tvm="0.1"))
     assert (
-        upkeep.better(record(), record(how="simulated", place="simulated"))
+        merit.better(record(), record(how="simulated", place="simulated"))
         == "measured beats simulated"
     )
 

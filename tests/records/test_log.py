@@ -23,7 +23,7 @@ from record_writers import (
 
 from tvmconv.errors import RecordError, TuningError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records import choice, log, upkeep
+from tvmconv.records import choice, log, pruning
 from tvmconv.records.record import Record, encode, parse
 
 
@@ -349,7 +349,7 @@ def test_a_later_format_is_an_error_that_says_to_upgrade(tmp_path):
     assert str(file) in str(caught.value)
     assert "pip install --upgrade tvmconv" in str(caught.value)
     with pytest.raises(RecordError, match="a later tvmconv"):
-        upkeep.prune(tmp_path, damaged=True)
+        pruning.prune(tmp_path, damaged=True)
 
 
 @pytest.mark.parametrize("file", sorted(log.shipped_directory().glob("*/*.jsonl")), ids=str)

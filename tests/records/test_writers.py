@@ -34,11 +34,11 @@ for record in records:
     assert log.remove(directory, record.machine, record.key)
 """
 PRUNER = """
-from tvmconv.records import upkeep
-upkeep.prune(directory, dry_run=True)  # loads the packs, which takes longer than all that follows
+from tvmconv.records import pruning
+pruning.prune(directory, dry_run=True)  # loads the packs, which takes longer than all that follows
 start()
 for _ in records:
-    upkeep.prune(directory)
+    pruning.prune(directory)
 """
 
 

@@ -14,7 +14,7 @@ from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.checking import contract, oracle
 from tvmconv.problem import workloads
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records import choice, log, upkeep
+from tvmconv.records import choice, log, pruning, upkeep
 from tvmconv.records.record import Record
 from tvmconv.tuning import plan, status
 
@@ -99,7 +99,7 @@ def test_a_record_of_a_permission_without_use_is_of_no_use(tmp_path):
     assert choice.stale_reason(gpu_record(ALLOWED), HOPPER, CUDA) is None
     log.write(tmp_path, [useless])
     assert choice.choose(ALLOWED, MACHINE, PACK, [tmp_path]).entry is None
-    (change,) = upkeep.prune(tmp_path)
+    (change,) = pruning.prune(tmp_path)
     assert change.key == ALLOWED.key
 
 

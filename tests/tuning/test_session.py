@@ -21,7 +21,7 @@ from tvmconv.errors import RecordError
 from tvmconv.hardware import host
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.records import choice, log, upkeep
+from tvmconv.records import choice, log, pruning
 from tvmconv.records.record import Record
 from tvmconv.tuning import opening, session
 from tvmconv.tuning.search import BATCH, all_candidates
@@ -133,7 +133,7 @@ def test_a_default_that_is_the_best_comes_before_a_shipped_record(
     entry = choice.choose(THREE, machine, pack, [own, shipped]).entry
     assert (entry.file.parent.parent, entry.record.gain) == (own, 1.0)
     assert entry.record.decisions == choice.default_choice(THREE, machine, pack).decisions
-    assert upkeep.prune(own) == []
+    assert pruning.prune(own) == []
     again = opening.state(work, work.layers[0], opening.model(work))
     assert "nothing beats the default" in opening.earlier(work, again).reason
 

@@ -20,12 +20,11 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tvmconv import errors
+from tvmconv import errors, writing
 from tvmconv.bundle.folder import File, Folder
 from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
 from tvmconv.files import decode, parse_json
@@ -193,18 +192,7 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     body[_CHECKSUM] = _checksum(body)
     target = Path(path) / MANIFEST_NAME
     _parse(body, target)
-    handle, temporary = tempfile.mkstemp(dir=path, prefix=".manifest-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the bundle from a service's user
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    writing.replace(target, f"{json.dumps(body, indent=1)}\n".encode())
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

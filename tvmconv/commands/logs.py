@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tvmconv.commands.show import tables
 from tvmconv.problem import workloads
-from tvmconv.records import log, upkeep
+from tvmconv.records import log, pruning, upkeep
 from tvmconv.records.upkeep import Change
 
 _Action = Callable[[argparse.Namespace], int]
@@ -118,7 +118,7 @@ def _prune(args: argparse.Namespace) -> int:
     looks for them, less than 2 % faster than the default, or followed by one of the same key.
     """
     directory = Path(args.directory)
-    changes = upkeep.prune(directory, args.machine, args.damaged, args.dry_run)
+    changes = pruning.prune(directory, args.machine, args.damaged, args.dry_run)
     return _show(changes, directory, args)
 
 

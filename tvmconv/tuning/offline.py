@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmconv import writing
-from tvmconv.building import builder, cross
+from tvmconv.building import cross, linked
 from tvmconv.building.builder import Progress
 from tvmconv.bundle import manifest
 from tvmconv.errors import BatchError
@@ -164,7 +164,7 @@ def _write(
     batch = Batch(
         machine=machine,
         os="linux",
-        glibc=builder.checked_glibc(machine, libraries, runtime, *cuda),
+        glibc=linked.checked_glibc(machine, libraries, runtime, *cuda),
         threads=work.conditions.threads,
         cache=work.conditions.cache,
         finalists=FINALISTS,

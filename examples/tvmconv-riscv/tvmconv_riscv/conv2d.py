@@ -19,12 +19,11 @@ The loops around a tile, and the decisions about them, are those of every CPU
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from tvmconv.compute import conv2d
 from tvmconv.compute.geometry import geometry
-from tvmconv.hardware import Choice, Machine
+from tvmconv.hardware import Machine
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense_broadcast, dense_space, dense_stages, tile_costs
 from tvmconv.schedules.shared.dense import DenseDecisions
@@ -48,10 +47,6 @@ def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
     return [n for n in (1, 2, 4) if spec.filter_shape[2] % n == 0]
 
 
-def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
-    return dense_stages.pads(spec, widen=False)
-
-
 def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     """Accumulators and one group of weights."""
     m = tile.channels // machine.cpu.lanes(spec.accumulator_dtype)
@@ -69,7 +64,7 @@ TILED = dense_space.schedule(
         blocks=_blocks,
         lengths=_lengths,
         unrolls=_unrolls,
-        pads=_pads,
+        pads=lambda spec, _machine: dense_stages.pads(spec, widen=False),
         fits=_fits,
         roomy=_is_rolled,
         cycles=dense_space.cycles_per_fma,

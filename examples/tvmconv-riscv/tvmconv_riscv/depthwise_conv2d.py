@@ -40,14 +40,6 @@ def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
     return [lanes]  # and the last vector is computed element by element
 
 
-def _columns(spec: ConvSpec) -> list[int]:
-    return [t for t in (4, 6, 7, 8, 3, 2, 1) if t <= spec.out_width]
-
-
-def _rows(spec: ConvSpec) -> list[int]:
-    return [t for t in (2, 3, 4, 1) if t <= spec.out_height]
-
-
 def _live(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> tuple[int, int]:
     """Registers of the accumulators and of one column of inputs, and of the weights."""
     registers = -(-tile.channels // machine.cpu.lanes(spec.accumulator_dtype))
@@ -73,16 +65,11 @@ def _roomy(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
 
 
 def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float:
-    """The largest of arithmetic, loads and the latency of the taps' chain, over useful multiply-adds."""
-    taps, outputs = spec.kernel_height * spec.kernel_width, tile.rows * tile.columns
+    """With the weights loaded in every tile where they do not stay."""
     _, loads = depthwise_space.window(spec, tile)
     if sum(_live(spec, machine, tile)) > _ROOM:
-        loads += taps * spec.multiplier
-    fmas = outputs * spec.multiplier * taps
-    cycles = max(
-        fmas / machine.cpu.fma_ports, loads / machine.cpu.load_ports, taps * machine.cpu.fma_latency
-    )
-    return (cycles + loads / 8) / fmas / depthwise_space.useful(spec, tile)
+        loads += spec.kernel_height * spec.kernel_width * spec.multiplier
+    return depthwise_space.cycles_per_fma(spec, machine, tile, loads)
 
 
 def _apply(spec: ConvSpec, _machine: Machine, decisions: DepthwiseDecisions) -> Function:
@@ -93,8 +80,8 @@ TILED = depthwise_space.schedule(
     "riscv.depthwise_conv2d.tiled",
     depthwise_space.Instructions(
         widths=_widths,
-        columns=_columns,
-        rows=_rows,
+        columns=(4, 6, 7, 8, 3, 2, 1),
+        rows=(2, 3, 4, 1),
         fits=_fits,
         roomy=_roomy,
         cycles=_cycles,

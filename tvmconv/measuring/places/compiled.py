@@ -9,7 +9,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from tvmconv import writing
@@ -87,12 +86,7 @@ class CompilingMeasurer:
     def __enter__(self) -> CompilingMeasurer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self.close()
 
     def start(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Protocol
 
 from tvmconv.hardware import Machine
@@ -20,12 +19,7 @@ class Measurer(Protocol):
 
     def __enter__(self) -> Measurer: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *details: object) -> None: ...
 
     def start(self) -> None:
         """Let its processes start now, in the background."""

@@ -181,7 +181,7 @@ class _Compiler:
     def _link(self, functions: dict[str, Any], shipped: bool) -> str:
         import tvm
 
-        from tvmconv.building import builder, cross
+        from tvmconv.building import cross, linked
 
         self._libraries += 1
         path = f"{self._prefix}-{self._libraries}.so"
@@ -194,7 +194,7 @@ class _Compiler:
             raise TuningError(
                 f"{error} Trials made so far are kept; run the same command again when it is mended."
             ) from error
-        builder.check_device_code(Path(path), self.machine)
+        linked.check_device_code(Path(path), self.machine)
         return path
 
 

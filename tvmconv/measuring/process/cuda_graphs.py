@@ -12,7 +12,6 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from tvmconv.errors import DeviceError
@@ -71,12 +70,7 @@ class Graph:
     def __enter__(self) -> Graph:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self._free()
 
     def _free(self) -> None:

@@ -12,12 +12,13 @@ from tvmconv.errors import ModelError
 from tvmconv.models.channels_first.steps import Steps, Value, identity
 from tvmconv.models.graph import Builder, Graph
 from tvmconv.models.pytorch.arithmetic import ARITHMETIC
+from tvmconv.models.pytorch.axes import AXES
 from tvmconv.models.pytorch.call import Call
 from tvmconv.models.pytorch.images import IMAGES
 from tvmconv.models.pytorch.shapes import SHAPES
 from tvmconv.models.refusing import refuse
 
-_READS: Final = {**ARITHMETIC, **IMAGES, **SHAPES}
+_READS: Final = {**ARITHMETIC, **AXES, **IMAGES, **SHAPES}
 # Their results may lie in the memory of what they are given.
 _VIEWS: Final = {
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "mT",
