@@ -12,7 +12,7 @@ from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle import reading, variants
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import engine
+from tvmconv.runtime import abi, engine
 from tvmconv.runtime.kernel import Kernel
 from tvmconv.runtime.kernels import Kernels
 from tvmconv.runtime.model import Model
@@ -32,7 +32,7 @@ class Library(Kernels[Kernel]):
         manifest: everything that the bundle says of itself.
         variant: the part of it that was chosen for this machine.
         threads: how many threads each call uses.
-        module: the opened kernel library, a ``tvm_ffi.Module``.
+        mapped: the opened kernel library.
 
     """
 
@@ -56,6 +56,9 @@ class Library(Kernels[Kernel]):
 
     def _kernel(self, key: str) -> Kernel:
         return Kernel(*self._parts(key), self.threads)
+
+    def _function(self, symbol: str) -> abi.Function:
+        return self.mapped.function(symbol)
 
 
 _Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import mmap
 import os
@@ -29,7 +28,7 @@ class _Frame:
 
     inputs: tuple[arrays.DLTensor, ...]
     outputs: tuple[arrays.DLTensor, ...]
-    pointers: tuple[ctypes.c_void_p, ...]
+    call: Callable[[], object]
 
 
 class Model(InProcess):
@@ -41,7 +40,7 @@ class Model(InProcess):
         variant: the part of it that was chosen for this machine.
         threads: how many threads each call uses.
         inputs, outputs: name, shape and dtype of each, in the model's order.
-        module: the opened library, a ``tvm_ffi.Module``.
+        mapped: the opened library.
 
     """
 
@@ -60,14 +59,13 @@ class Model(InProcess):
         self.manifest = manifest
         self.variant = variant
         self.threads = threads
-        self.module = kernels.module
-        self._kernels = kernels  # keeps the code mapped
+        self.mapped = kernels
         self.inputs = manifest.model.inputs
         self.outputs = manifest.model.outputs
         self._inputs = [_argument(path, "input", each) for each in self.inputs]
         self._outputs = [_argument(path, "output", each) for each in self.outputs]
         self._program = variant.program
-        self._function: Callable[..., Any] = engine.function(kernels.module, variant.program.symbol)
+        self._function = kernels.function(variant.program.symbol)
         self._weights = _words(weights)
         self._frames: list[_Frame] = []
         self._images = _Images(threads)
@@ -77,6 +75,11 @@ class Model(InProcess):
             f"Model({str(self.path)!r}, {len(self._program.layers)} calls for "
             f"{self.variant.machine}, {self.threads} threads)"
         )
+
+    @property
+    def module(self) -> Any:
+        """The opened library as a ``tvm_ffi.Module``."""
+        return self.mapped.module
 
     def __call__(self, *values: object, out: object = None, **named: object) -> Any:
         """Compute the model's outputs.
@@ -190,10 +193,7 @@ class Model(InProcess):
             frame = self._new_frame()
         for struct, address in zip((*frame.inputs, *frame.outputs), addresses, strict=True):
             struct.data = address
-        if pools.may_call(threads):
-            self._function(*frame.pointers)
-        else:
-            pools.call_elsewhere(threads, self._function, frame.pointers)
+        pools.call(threads, frame.call)
         self._frames.append(frame)
 
     def _run_images(
@@ -212,13 +212,9 @@ class Model(InProcess):
         inputs = tuple(argument.struct() for argument in self._inputs)
         outputs = tuple(argument.struct() for argument in self._outputs)
         arena = arrays.empty_aligned((max(self._program.arena_bytes, ALIGNMENT),), np.uint8)
-        fixed = [arrays.array_pointer(each) for each in (self._weights, arena)]
-        pointers = (
-            *(arrays.pointer(each) for each in inputs),
-            *fixed,
-            *(arrays.pointer(each) for each in outputs),
-        )
-        return _Frame(inputs, outputs, pointers)
+        fixed = [arrays.array_tensor(each) for each in (self._weights, arena)]
+        call = self._function.prepared([*inputs, *fixed, *outputs])
+        return _Frame(inputs, outputs, call)
 
 
 class _Images:
