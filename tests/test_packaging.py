@@ -70,7 +70,7 @@ LIGHT = {
     "import tvmconv.measuring.process.runner": {"numpy", "tvm_ffi"},
     "import tvmconv.tuning.session": {"numpy", "tvm_ffi"},
     "import tvmconv.problem.workloads": set(),
-    "import tvmconv; tvmconv.load": {"numpy"},
+    "import tvmconv; tvmconv.load": set(),
     "import tvmconv; tvmconv.conv2d": {"numpy"},
 }
 

@@ -11,7 +11,8 @@ from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import engine
-from tvmconv.runtime.compiled import CompiledKernel, InProcess
+from tvmconv.runtime.compiled import CompiledKernel
+from tvmconv.runtime.in_process import InProcess
 
 _K = TypeVar("_K", bound=CompiledKernel)
 _Parts = tuple[ConvSpec, bundle.KernelEntry, str, Any, Any]

@@ -14,21 +14,16 @@ import numpy as np
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.model_entries import TensorEntry
-from tvmconv.problem.calling import ALIGNMENT
+from tvmconv.problem.rules import ALIGNMENT
 from tvmconv.runtime import arrays, engine, pools, tensors
-from tvmconv.runtime.compiled import InProcess
+from tvmconv.runtime.in_process import InProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-    """What one running call has for itself: structs of its arrays, and an arena."""
-
-    inputs: tuple[arrays.DLTensor, ...]
-    outputs: tuple[arrays.DLTensor, ...]
-    call: Callable[[], object]
+# What one running call has for itself: structs of its inputs and outputs, and the call, with its arena.
+_Frame = tuple[list[arrays.DLTensor], Callable[[], object]]
 
 
 class Model(InProcess):
@@ -191,9 +186,10 @@ class Model(InProcess):
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        for struct, address in zip((*frame.inputs, *frame.outputs), addresses, strict=True):
+        structs, call = frame
+        for struct, address in zip(structs, addresses, strict=True):
             struct.data = address
-        pools.call(threads, frame.call)
+        pools.call(threads, call)
         self._frames.append(frame)
 
     def _run_images(
@@ -209,12 +205,12 @@ class Model(InProcess):
         self._images.run(image, batch)
 
     def _new_frame(self) -> _Frame:
-        inputs = tuple(argument.struct() for argument in self._inputs)
-        outputs = tuple(argument.struct() for argument in self._outputs)
+        inputs = [argument.struct() for argument in self._inputs]
+        outputs = [argument.struct() for argument in self._outputs]
         arena = arrays.empty_aligned((max(self._program.arena_bytes, ALIGNMENT),), np.uint8)
         fixed = [arrays.array_tensor(each) for each in (self._weights, arena)]
         call = self._function.prepared([*inputs, *fixed, *outputs])
-        return _Frame(inputs, outputs, call)
+        return [*inputs, *outputs], call
 
 
 class _Images:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import queue
 import threading
 from collections.abc import Callable
 
@@ -155,6 +154,8 @@ class _Caller:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        import queue  # here, because most processes need no other thread
+
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="tvmconv-caller", daemon=True).start()
 

@@ -9,12 +9,14 @@ import contextlib
 import ctypes
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tvmconv import errors
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 # DLPack's device types whose memory the CPU reads: main memory, and memory pinned for CUDA.
 _CPU_DEVICES = (1, 3)
