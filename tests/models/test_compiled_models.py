@@ -12,6 +12,7 @@ import pytest
 import tvm_ffi
 
 import tvmconv
+from tvmconv.bundle import signature
 from tvmconv.commands import cli
 from tvmconv.models import reference
 from tvmconv.models.graph import Builder
@@ -188,8 +189,27 @@ def test_altered_weights_are_refused(compiled, tmp_path):
     path = shutil.copytree(compiled["one"][1], tmp_path / "m.tvmconv")
     (weights,) = path.glob("*.weights.bin")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
-    with pytest.raises(tvmconv.errors.BundleError, match=r"weights\.bin is truncated or altered"):
+    with pytest.raises(
+        tvmconv.errors.BundleError, match=r"weights\.bin is truncated or altered.*CRC-32"
+    ):
         tvmconv.load(path)
+
+
+def test_weights_of_a_signed_model_are_checked_by_what_cannot_be_forged(compiled, tmp_path):
+    import shutil
+
+    path = shutil.copytree(compiled["one"][1], tmp_path / "m.tvmconv")
+    secret = tmp_path / "key"
+    public = signature.make_keys(secret)
+    signed = signature.sign(
+        (path / "manifest.json").read_bytes(), signature.read_private_key(secret)
+    )
+    (path / signature.SIGNATURE_NAME).write_bytes(signed)
+    assert len(tvmconv.load(path, trusted=public).inputs) == 1
+    (weights,) = path.glob("*.weights.bin")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(tvmconv.errors.BundleError, match="SHA-256"):
+        tvmconv.load(path, trusted=public)
 
 
 def test_compiling_again_replaces_the_model(compiled, tmp_path):

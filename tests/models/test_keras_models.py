@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-
 import numpy as np
 import pytest
+from keras_networks import network
 from model_files import run_litert
 
 from tvmconv.models.folding.fold import fold
 from tvmconv.models.reading import read
 from tvmconv.models.reference import evaluate
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
 
 # Operators that are left once all is folded.
 CONVOLUTIONS = {"conv2d", "depthwise_conv2d", "mean", "dense", "softmax"}
@@ -32,17 +27,8 @@ MODELS = {
 @pytest.mark.timeout(600)  # conversion alone takes a minute on a busy machine
 @pytest.mark.parametrize("name", MODELS)
 def test_keras_networks_compute_what_litert_does(name):
-    tf.keras.utils.set_random_seed(0)
-    model = getattr(tf.keras.applications, name)(input_shape=(64, 64, 3), weights=None, classes=10)
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            # Fresh ones do nothing: their scale is 1 and their mean 0.
-            layer.set_weights([rng.uniform(0.5, 1.5, each.shape) for each in layer.get_weights()])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    image = rng.uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
+    content = network(name, 64)
+    image = np.random.default_rng(0).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
     (expected,) = run_litert(content, [image])
     graph = read(content)
     folded = fold(graph)

@@ -8,7 +8,8 @@ from strategies import legal_specs
 
 from tvmconv.bundle.manifest import KernelEntry, PackEntry
 from tvmconv.problem import calling
-from tvmconv.problem.calling import ALIGNMENT, Role
+from tvmconv.problem.calling import Role
+from tvmconv.problem.rules import ALIGNMENT
 from tvmconv.problem.spec import ConvSpec
 
 SPEC = ConvSpec.conv2d((2, 3, 6, 5, 4), (3, 3, 4, 12), bias=True, residual=True)

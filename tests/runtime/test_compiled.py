@@ -10,11 +10,13 @@ import pytest
 from plain_bundle import PACKED, operands
 from runtime_calls import shared_bundle
 
+from tvmconv.building import toolchain
 from tvmconv.building.compile import compile_functions
 from tvmconv.bundle import manifest
+from tvmconv.bundle.folder import whole_file
 from tvmconv.checking import oracle
 from tvmconv.compute import conv2d
-from tvmconv.runtime import GpuLibrary, Kernel, load
+from tvmconv.runtime import GpuLibrary, Kernel, engine, load
 
 
 def on_cpu():
@@ -29,7 +31,7 @@ def on_gpu():
     arguments = oracle.random_arguments(kernel.spec, seed=0)
     weights = (gpu_rehearsal.Tensor(arguments[name]) for name in ("filter", "bias"))
     found = load(shared_bundle())
-    library = GpuLibrary(found.path, found.manifest, found.variant, {}, gpu, found._mapped)
+    library = GpuLibrary(found.path, found.manifest, found.variant, {}, gpu, found.mapped)
     return library, kernel, kernel.bind(*weights)
 
 
@@ -54,16 +56,20 @@ def test_a_copy_is_the_same_kernel(made):
         assert copy.deepcopy([each])[0] is each
 
 
-def test_a_kernel_on_a_cpu_gets_scratch_memory_in_every_call():
+def test_a_kernel_on_a_cpu_gets_scratch_memory_in_every_call(tmp_path):
     spec = gpu_rehearsal.SPEC
     main, pack, workspace = gpu_rehearsal.tvm_functions(spec)
-    module = compile_functions({"main": main, "pack": pack}, {"kind": "llvm"}).mod
+    path = tmp_path / "kernel.so"
+    compiled = compile_functions({"main": main, "pack": pack}, {"kind": "llvm"})
+    compiled.export_library(str(path), fcompile=toolchain.link)
     shape = conv2d.packed_filter_shape(spec, gpu_rehearsal.BLOCK)
     entry = manifest.KernelEntry(
         "main", "any", {}, pack=manifest.PackEntry("pack", shape, "float32"), workspace=workspace
     )
     load(shared_bundle(), threads=1)  # opens the runtime
-    kernel = Kernel(spec, entry, "here", module["main"], module["pack"], threads=1)
+    library = engine.open_kernels(whole_file(path))
+    functions = library.function("main"), library.function("pack")
+    kernel = Kernel(spec, entry, "here", *functions, threads=1)
     arguments = oracle.random_arguments(spec, seed=0)
     layer = kernel.bind(arguments["filter"], arguments["bias"])
     out = np.empty(spec.output_shape, np.float32)

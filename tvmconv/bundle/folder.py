@@ -32,7 +32,6 @@ class MappedFile:
 
     path: Path
     contents: mmap.mmap | bytes = dataclasses.field(repr=False)
-    sha256: str
 
 
 def read_file(path: str | os.PathLike[str], dir_fd: int | None = None) -> bytes:
@@ -85,9 +84,9 @@ class Folder:
         """
         with _opened(name, self._fd) as file:
             if os.fstat(file.fileno()).st_size == 0:
-                return MappedFile(self.path / name, b"", hashlib.sha256(b"").hexdigest())
+                return MappedFile(self.path / name, b"")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return MappedFile(self.path / name, mapped, hashlib.sha256(mapped).hexdigest())
+        return MappedFile(self.path / name, mapped)
 
     def is_replaced(self) -> bool:
         """Whether the path names another directory by now, or nothing."""

@@ -13,8 +13,7 @@
 Build and runtime share this module; it knows nothing of TVM and uses the standard library only.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: whoever decodes them would evaluate strings, 1 ms a process.
 import dataclasses
 import hashlib
 import json
@@ -185,6 +184,8 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     Raises BundleError when the manifest would not be readable again, so a fault of the builder
     shows on the build machine and not on the user's.
     """
+    import tempfile  # here, because whoever reads a manifest goes without, and it takes 3 ms
+
     body = dataclasses.asdict(manifest)
     body = {"format": body.pop("format"), **body}
     # Through JSON and back, so that the checksum covers what a reader will see.

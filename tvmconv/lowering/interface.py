@@ -11,7 +11,8 @@ from tvm import te, tirx
 
 from tvmconv.hardware.schedule import Function
 from tvmconv.problem import calling
-from tvmconv.problem.calling import ALIGNMENT, Role
+from tvmconv.problem.calling import Role
+from tvmconv.problem.rules import ALIGNMENT
 from tvmconv.problem.spec import ConvSpec
 
 LLVM_IR = "tvmconv.llvm_ir"  # function attribute: definitions, in LLVM's language, of what it calls

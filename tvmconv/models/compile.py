@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def _variant(
         symbol=main_function.SYMBOL,
         weights=file.name,
         sha256=manifest.file_digest(file),
+        crc32=zlib.crc32(file.read_bytes()),
         weights_bytes=layout.weights_bytes,
         arena_bytes=plan.bytes,
         values_bytes=sum(each.bytes for each in alive.values()),

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Protocol, TypeVar
 
-from tvmconv.problem.rules import ITEM_BYTES
+from tvmconv.problem.rules import ALIGNMENT, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 
-# Bytes: a cache line, the widest vector register, and what TVM assumes of an array unless it is told.
-ALIGNMENT = 64
 _SCRATCH_DTYPE = "float32"
 
 _T = TypeVar("_T")

@@ -28,6 +28,8 @@ TENSORFLOW_DTYPES: Final = {"conv2d": (*FLOAT_DTYPES, "int32"), "depthwise_conv2
 # Beyond TensorFlow: an input of 8 bits has a filter of int8 and an output of int32.
 BYTE_DTYPES: Final = ("int8", "uint8")
 OP_DTYPES: Final = {op: (*dtypes, *BYTE_DTYPES) for op, dtypes in TENSORFLOW_DTYPES.items()}
+# Bytes: a cache line, the widest vector register, and what TVM assumes of an array unless it is told.
+ALIGNMENT: Final = 64
 ITEM_BYTES: Final = {
     "float16": 2,
     "bfloat16": 2,

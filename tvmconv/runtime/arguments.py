@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from tvmconv.problem.calling import Operand
+if TYPE_CHECKING:
+    from tvmconv.problem.calling import Operand
 
 _A = TypeVar("_A", bound="Argument")
 

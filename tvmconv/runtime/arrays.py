@@ -11,15 +11,19 @@ import ctypes
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from tvmconv.problem.calling import ALIGNMENT, Operand, Signature
+from tvmconv.problem.rules import ALIGNMENT
 from tvmconv.runtime import arguments, tensors
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tvmconv.problem.calling import Operand, Signature
+
+Array = np.ndarray[Any, np.dtype[Any]]  # not numpy.typing's: it takes 0.5 ms to import
 DType = np.dtype[Any]
 
 # NumPy's array interface: C-contiguous, aligned to the element, native byte order; and writable.
@@ -35,6 +39,7 @@ class DLTensor(ctypes.Structure):
     """The C struct of DLPack through which kernels see an array."""
 
     extents: ctypes.Array[ctypes.c_int64]
+    array: Array
     _fields_ = (
         ("data", ctypes.c_size_t),
         ("device_type", ctypes.c_int32),
@@ -92,17 +97,26 @@ def tensor(shape: tuple[int, ...], dtype: DType, address: int = 0) -> DLTensor:
     return struct
 
 
+def array_tensor(array: Array) -> DLTensor:
+    """Return a struct for a C-contiguous array, which it keeps alive."""
+    struct = tensor(array.shape, array.dtype, data_address(array))
+    struct.array = array
+    return struct
+
+
 def pointer(struct: DLTensor) -> ctypes.c_void_p:
-    """Return the struct's address as kernels take it: to them an opaque pointer is a DLTensor."""
-    return ctypes.c_void_p(ctypes.addressof(struct))
+    """Return the struct's address as ``tvm_ffi`` hands it over: to kernels, which see a DLTensor there.
+
+    It keeps the struct alive.
+    """
+    result = ctypes.c_void_p(ctypes.addressof(struct))
+    result.struct = struct  # type: ignore[attr-defined] # ctypes objects take attributes
+    return result
 
 
 def array_pointer(array: Array) -> ctypes.c_void_p:
-    """Return a pointer for a C-contiguous array, to a struct of its own; it keeps both alive."""
-    struct = tensor(array.shape, array.dtype, data_address(array))
-    result = pointer(struct)
-    result.keep = (struct, array)  # type: ignore[attr-defined] # ctypes objects take attributes
-    return result
+    """Return a pointer for a C-contiguous array, which it keeps alive."""
+    return pointer(array_tensor(array))
 
 
 def address(array: object, shape: tuple[int, ...], dtype: DType, flags: int) -> int:

@@ -7,19 +7,18 @@ import importlib.util
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tvm_ffi
-
 from tvmconv import errors
 from tvmconv.bundle.folder import File
-from tvmconv.runtime import mapping, pools
+from tvmconv.runtime import abi, mapping, pools
 
 _LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
-# tvm_ffi.load_module goes by the end of a file's name
 _LOAD_KERNELS = "ffi.Module.load_from_file.so"
+_FIND_FUNCTION = "ffi.ModuleGetFunction"
+
+_BLOCK = 1 << 17  # bytes
 
 _opening = threading.Lock()
 # By SHA-256: those that are used somewhere, and those that stay.
@@ -37,9 +36,8 @@ def open_runtime(file: File, tvm_ffi_version: str) -> None:
     """
     pools.set_environment()
     with _opening:
-        if tvm_ffi.get_global_func(pools.CONFIGURE, allow_missing=True) is not None:
-            return
-        _open_once(file, "libtvm_runtime", tvm_ffi_version)
+        if abi.find_function(pools.CONFIGURE) is None:
+            _open_once(file, "libtvm_runtime", tvm_ffi_version)
 
 
 def open_cuda_runtime(file: File, tvm_ffi_version: str) -> None:
@@ -48,7 +46,7 @@ def open_cuda_runtime(file: File, tvm_ffi_version: str) -> None:
     After that one, the driver's library and CUDA's, which it is linked with.
     """
     with _opening:
-        if tvm_ffi.get_global_func(_LOAD_CUDA, allow_missing=True) is None:
+        if abi.find_function(_LOAD_CUDA) is None:
             _open_once(file, "libtvm_runtime_cuda", tvm_ffi_version)
 
 
@@ -78,15 +76,36 @@ def _open_once(file: File, library: str, tvm_ffi_version: str) -> None:
 
 
 class KernelLibrary:
-    """A kernel library that is mapped: ``module`` is its ``tvm_ffi.Module``.
+    """A kernel library that is mapped, until neither this nor any of its functions is left."""
 
-    It is unmapped when neither this nor any of its functions is left.
-    """
+    __slots__ = ("__weakref__", "_module")
 
-    __slots__ = ("__weakref__", "module")
+    def __init__(self, module: abi.Object) -> None:
+        self._module = module
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    @property
+    def module(self) -> Any:
+        """The library as a ``tvm_ffi.Module``: imports that package."""
+        return abi.lent(self._module)
+
+    def function(self, symbol: str) -> abi.Function:
+        """Return the compiled function ``symbol``; raises BundleError when the library lacks it."""
+        return abi.Function(self._find(symbol))
+
+    def lent_function(self, symbol: str) -> Any:
+        """Return the same as a ``tvm_ffi.Function``."""
+        return abi.lent(self._find(symbol))
+
+    def _find(self, symbol: str) -> abi.Object:
+        found: abi.Object | None = abi.required_function(_FIND_FUNCTION)(
+            self._module, symbol, False
+        )
+        if found is None:
+            raise errors.BundleError(
+                f"the kernel library has no function {symbol}, which its manifest names; "
+                "make the bundle again: tvmconv build WORKLOAD --machine host --output PATH"
+            )
+        return found
 
 
 def open_kernels(file: File, keep: bool = False) -> KernelLibrary:
@@ -94,39 +113,30 @@ def open_kernels(file: File, keep: bool = False) -> KernelLibrary:
 
     ``keep`` leaves it mapped for good. Raises BundleError when the library cannot be opened.
     """
-    load_module = tvm_ffi.get_global_func(_LOAD_KERNELS)
+    load_module = abi.required_function(_LOAD_KERNELS)
     with _opening:
         found = _opened.get(file.sha256)
         if found is None:
             try:
-                found = KernelLibrary(mapping.open_copy(file, lambda path: load_module(path, "")))
+                module = mapping.open_copy(file, lambda path: load_module(path, ""))
             except (OSError, RuntimeError) as error:
                 raise errors.BundleError(
                     f"{file.path} cannot be opened: {error}. Run: tvmconv doctor"
                 ) from error
-            _opened[file.sha256] = found
+            found = _opened[file.sha256] = KernelLibrary(module)
         if keep:
             _kept.add(found)
         return found
 
 
-def function(module: Any, symbol: str) -> Callable[..., Any]:
-    """Return the compiled function ``symbol``; raises BundleError when the library lacks it.
-
-    Calls release Python's global lock and may be made from several threads at once.
-    """
-    try:
-        return module[symbol]  # type: ignore[no-any-return]
-    except (AttributeError, KeyError, RuntimeError) as error:
-        raise errors.BundleError(
-            f"the kernel library has no function {symbol}, which its manifest names; "
-            "make the bundle again: tvmconv build WORKLOAD --machine host --output PATH"
-        ) from error
-
-
 def _holds(path: Path, contents: bytes) -> bool:
     """Whether a file has these contents; OSError when it cannot be read."""
-    return path.stat().st_size == len(contents) and path.read_bytes() == contents
+    if path.stat().st_size != len(contents):
+        return False
+    # Block by block: a third of the time of fresh memory for the whole.
+    with open(path, "rb") as file:
+        starts = range(0, len(contents), _BLOCK)
+        return all(file.read(_BLOCK) == contents[at : at + _BLOCK] for at in starts)
 
 
 def _installed(library: str) -> Path | None:

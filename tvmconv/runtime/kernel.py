@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.problem.calling import Operand, Role
-from tvmconv.runtime import arrays, pools, tensors
+from tvmconv.runtime import abi, arrays, pools, tensors
 from tvmconv.runtime.arrays import Argument
 from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 
@@ -22,11 +22,10 @@ from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 ndarray, addressof = np.ndarray, ctypes.addressof
 from_buffer: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 _MISALIGNED = 7  # of any element: an array that begins between goes the other way
-# data, residual (None where the kernel has none) and out, whose addresses each call sets, and the
-# pointers that the compiled function takes.
-_Frame = tuple[
-    arrays.DLTensor, arrays.DLTensor | None, arrays.DLTensor, tuple[ctypes.c_void_p, ...]
-]
+# data, residual (None where the kernel has none) and out, whose addresses each call sets.
+_Varying = tuple[arrays.DLTensor, arrays.DLTensor | None, arrays.DLTensor]
+# The same and the call.
+_Frame = tuple[arrays.DLTensor, arrays.DLTensor | None, arrays.DLTensor, Callable[[], object]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +38,8 @@ class Kernel(CompiledKernel):
 
     """
 
+    function: abi.Function | None = dataclasses.field(repr=False)
+    pack: abi.Function | None = dataclasses.field(repr=False)
     threads: int
 
     def bind(self, w: object, bias: object = None) -> BoundKernel:
@@ -54,7 +55,7 @@ class BoundKernel(BoundLayer):
     """A convolution layer: a kernel with its weights packed. `Kernel.bind` makes it."""
 
     __slots__ = (
-        "_constants", "_direct", "_dtype", "_frames", "_function", "_has_residual", "_out", "_out_dtype",
+        "_constants", "_direct", "_dtype", "_frames", "_has_residual", "_out", "_out_dtype",
         "_residual", "_threads", "_x", "_x_bytes", "_y_bytes",
     )  # fmt: skip
     kernel: Kernel
@@ -67,7 +68,6 @@ class BoundKernel(BoundLayer):
         self._dtype = tensors.numpy_dtype(data.dtype)
         self._out_dtype = tensors.numpy_dtype(out.dtype)
         self._threads = kernel.threads
-        self._function = kernel.function or _compute_nothing
         self._has_residual = residual.present
         self._x = Argument.of(data, key)
         self._residual = Argument.of(residual, key)
@@ -163,13 +163,11 @@ class BoundKernel(BoundLayer):
         The arrays must be as the function takes them (shape, dtype, C-contiguous); they must
         outlive the pointers.
         """
-        data, addend, target, pointers = self._new_frame()
+        structs, (data, addend, target) = self._structs()
         data.data, target.data = arrays.data_address(x), arrays.data_address(out)
         if addend is not None and residual is not None:
             addend.data = arrays.data_address(residual)
-        # ctypes objects take attributes: the pointers keep alive what they point to.
-        pointers[0].keep = (data, addend, target)  # type: ignore[attr-defined]
-        return pointers
+        return tuple(map(arrays.pointer, structs))
 
     def _call_any(self, x: object, residual: object, out: object) -> Any:
         """Compute from arguments of any kind that is allowed, or raise."""
@@ -203,30 +201,36 @@ class BoundKernel(BoundLayer):
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        data, residual, out, pointers = frame
+        data, residual, out, call = frame
         data.data = source
         if residual is not None:
             residual.data = addend
         out.data = target
         threads = self._threads
         if pools.current.threads == threads or pools.may_call(threads):
-            self._function(*pointers)
+            call()
         else:
-            pools.call_elsewhere(threads, self._function, pointers)
+            pools.call_elsewhere(threads, call)
         self._frames.append(frame)
 
     def _new_frame(self) -> _Frame:
-        varying, pointers = {}, []
+        structs, varying = self._structs()
+        function = self.kernel.function
+        return *varying, _compute_nothing if function is None else function.prepared(structs)
+
+    def _structs(self) -> tuple[list[arrays.DLTensor], _Varying]:
+        """What the compiled function takes, in its order, and those of them that calls set."""
+        varying, structs = {}, []
         for operand in self.kernel.signature.taken:
             if operand.role is Role.CONSTANT:
-                pointers.append(arrays.array_pointer(self._constants[operand.name]))
+                struct = arrays.array_tensor(self._constants[operand.name])
             elif operand.role is Role.SCRATCH:  # of its own, since calls may run at the same time
-                pointers.append(arrays.array_pointer(arrays.empty(operand)))
+                struct = arrays.array_tensor(arrays.empty(operand))
             else:
                 dtype = tensors.numpy_dtype(operand.taken_dtype)
                 struct = varying[operand.name] = arrays.tensor(operand.taken_shape, dtype)
-                pointers.append(arrays.pointer(struct))
-        return varying["data"], varying.get("residual"), varying["out"], tuple(pointers)
+            structs.append(struct)
+        return structs, (varying["data"], varying.get("residual"), varying["out"])
 
 
 def _constant(kernel: Kernel, operand: Operand, array: arrays.Array) -> arrays.Array:
@@ -234,13 +238,10 @@ def _constant(kernel: Kernel, operand: Operand, array: arrays.Array) -> arrays.A
     if not operand.packed or kernel.pack is None:
         return arrays.aligned_copy(array)
     packed = arrays.empty(operand)
-    pointers = arrays.array_pointer(array), arrays.array_pointer(packed)
-    if pools.may_call(kernel.threads):
-        kernel.pack(*pointers)
-    else:
-        pools.call_elsewhere(kernel.threads, kernel.pack, pointers)
+    structs = arrays.array_tensor(array), arrays.array_tensor(packed)
+    pools.call(kernel.threads, kernel.pack.prepared(structs))
     return packed
 
 
-def _compute_nothing(*_: object) -> None:
+def _compute_nothing() -> None:
     """Stand in for the kernel of an empty output."""

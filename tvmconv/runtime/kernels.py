@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +11,11 @@ from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import engine
-from tvmconv.runtime.compiled import CompiledKernel, InProcess
+from tvmconv.runtime.compiled import CompiledKernel
+from tvmconv.runtime.in_process import InProcess
 
 _K = TypeVar("_K", bound=CompiledKernel)
-_Function = Callable[..., Any] | None
-_Parts = tuple[ConvSpec, bundle.KernelEntry, str, _Function, _Function]
+_Parts = tuple[ConvSpec, bundle.KernelEntry, str, Any, Any]
 
 
 class UnknownKeyError(errors.UnknownNameError, KeyError):
@@ -40,9 +40,13 @@ class Kernels(InProcess, Mapping[str, _K]):
         self.manifest = manifest
         self.variant = variant
         self._specs = specs
-        self._mapped = kernels
-        self.module = kernels.module
+        self.mapped = kernels
         self._kernels: dict[str, _K] = {}
+
+    @property
+    def module(self) -> Any:
+        """The opened kernel library as a ``tvm_ffi.Module``."""
+        return self.mapped.module
 
     def __getitem__(self, key: str | ConvSpec) -> _K:
         name = key.key if isinstance(key, ConvSpec) else key
@@ -70,11 +74,15 @@ class Kernels(InProcess, Mapping[str, _K]):
     def _kernel(self, key: str) -> _K:
         """Make the kernel of a key that the bundle has."""
 
+    @abc.abstractmethod
+    def _function(self, symbol: str) -> Any:
+        """Find a compiled function, as the kernels call it."""
+
     def _parts(self, key: str) -> _Parts:
         """What every `CompiledKernel` is made of; no functions for an empty output."""
         entry = self.variant.kernels[key]
         function = pack = None
         if entry.symbol is not None:
-            function = engine.function(self.module, entry.symbol)
-            pack = engine.function(self.module, entry.pack.symbol) if entry.pack else None
+            function = self._function(entry.symbol)
+            pack = self._function(entry.pack.symbol) if entry.pack else None
         return self._specs[key], entry, self.variant.machine, function, pack

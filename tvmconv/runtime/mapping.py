@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -58,6 +57,8 @@ def _spelling(number: int) -> str:
 
 @contextlib.contextmanager
 def _in_temporary_file(file: File) -> Iterator[str]:
+    import tempfile  # here, because few processes need it, and it takes 3 ms
+
     number, path = tempfile.mkstemp(prefix="tvmconv-", suffix=".so")
     try:
         with open(number, "wb") as copy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import mmap
 import os
@@ -15,21 +14,16 @@ import numpy as np
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.bundle.model_entries import TensorEntry
-from tvmconv.problem.calling import ALIGNMENT
+from tvmconv.problem.rules import ALIGNMENT
 from tvmconv.runtime import arrays, engine, pools, tensors
-from tvmconv.runtime.compiled import InProcess
+from tvmconv.runtime.in_process import InProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-    """What one running call has for itself: structs of its arrays, and an arena."""
-
-    inputs: tuple[arrays.DLTensor, ...]
-    outputs: tuple[arrays.DLTensor, ...]
-    pointers: tuple[ctypes.c_void_p, ...]
+# What one running call has for itself: structs of its inputs and outputs, and the call, with its arena.
+_Frame = tuple[list[arrays.DLTensor], Callable[[], object]]
 
 
 class Model(InProcess):
@@ -41,7 +35,7 @@ class Model(InProcess):
         variant: the part of it that was chosen for this machine.
         threads: how many threads each call uses.
         inputs, outputs: name, shape and dtype of each, in the model's order.
-        module: the opened library, a ``tvm_ffi.Module``.
+        mapped: the opened library.
 
     """
 
@@ -60,14 +54,13 @@ class Model(InProcess):
         self.manifest = manifest
         self.variant = variant
         self.threads = threads
-        self.module = kernels.module
-        self._kernels = kernels  # keeps the code mapped
+        self.mapped = kernels
         self.inputs = manifest.model.inputs
         self.outputs = manifest.model.outputs
         self._inputs = [_argument(path, "input", each) for each in self.inputs]
         self._outputs = [_argument(path, "output", each) for each in self.outputs]
         self._program = variant.program
-        self._function: Callable[..., Any] = engine.function(kernels.module, variant.program.symbol)
+        self._function = kernels.function(variant.program.symbol)
         self._weights = _words(weights)
         self._frames: list[_Frame] = []
         self._images = _Images(threads)
@@ -77,6 +70,11 @@ class Model(InProcess):
             f"Model({str(self.path)!r}, {len(self._program.layers)} calls for "
             f"{self.variant.machine}, {self.threads} threads)"
         )
+
+    @property
+    def module(self) -> Any:
+        """The opened library as a ``tvm_ffi.Module``."""
+        return self.mapped.module
 
     def __call__(self, *values: object, out: object = None, **named: object) -> Any:
         """Compute the model's outputs.
@@ -188,12 +186,10 @@ class Model(InProcess):
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        for struct, address in zip((*frame.inputs, *frame.outputs), addresses, strict=True):
+        structs, call = frame
+        for struct, address in zip(structs, addresses, strict=True):
             struct.data = address
-        if pools.may_call(threads):
-            self._function(*frame.pointers)
-        else:
-            pools.call_elsewhere(threads, self._function, frame.pointers)
+        pools.call(threads, call)
         self._frames.append(frame)
 
     def _run_images(
@@ -209,16 +205,12 @@ class Model(InProcess):
         self._images.run(image, batch)
 
     def _new_frame(self) -> _Frame:
-        inputs = tuple(argument.struct() for argument in self._inputs)
-        outputs = tuple(argument.struct() for argument in self._outputs)
+        inputs = [argument.struct() for argument in self._inputs]
+        outputs = [argument.struct() for argument in self._outputs]
         arena = arrays.empty_aligned((max(self._program.arena_bytes, ALIGNMENT),), np.uint8)
-        fixed = [arrays.array_pointer(each) for each in (self._weights, arena)]
-        pointers = (
-            *(arrays.pointer(each) for each in inputs),
-            *fixed,
-            *(arrays.pointer(each) for each in outputs),
-        )
-        return _Frame(inputs, outputs, pointers)
+        fixed = [arrays.array_tensor(each) for each in (self._weights, arena)]
+        call = self._function.prepared([*inputs, *fixed, *outputs])
+        return [*inputs, *outputs], call
 
 
 class _Images:

@@ -11,14 +11,11 @@ import contextlib
 import ctypes
 import functools
 import os
-import queue
 import threading
 from collections.abc import Callable
-from typing import Any
-
-import tvm_ffi
 
 from tvmconv import errors
+from tvmconv.runtime import abi
 
 # TVM's ThreadGroup::kSpecifyThreadShareAllCore: the mode that uses as many threads as it is told
 # also on CPUs with big and little cores, where others count only the cores of one kind.
@@ -85,15 +82,24 @@ def use_threads(count: int) -> None:
     else:
         cores = sorted(os.sched_getaffinity(0))
         cpus = [str(cores[index % len(cores)]) for index in range(count)]
-        tvm_ffi.get_global_func(CONFIGURE)(_SHARE_ALL_CORES, count, cpus)
+        strings = abi.required_function("ffi.Array")(*cpus)
+        abi.required_function(CONFIGURE)(_SHARE_ALL_CORES, count, strings)
         current.pool = current.pool or count
     current.threads = count
 
 
-def call_elsewhere(count: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def call(count: int, function: Callable[[], object]) -> None:
+    """Call a kernel on ``count`` threads: in this thread if it may, else in the one that calls for others."""
+    if may_call(count):
+        function()
+    else:
+        call_elsewhere(count, function)
+
+
+def call_elsewhere(count: int, function: Callable[[], object]) -> None:
     """Call a kernel on ``count`` threads from a Python thread that has no pool, and wait for it."""
     global _caller
-    job = _Job(count, function, arguments)
+    job = _Job(count, function)
     try:
         with _starting:
             if _caller is None or _caller.threads < count:
@@ -103,7 +109,7 @@ def call_elsewhere(count: int, function: Callable[..., Any], arguments: tuple[An
             _caller.add(job)
     except RuntimeError:  # the system grants no more threads: this one has to do
         use_threads(1)
-        function(*arguments)
+        function()
     else:
         job.wait()
 
@@ -111,12 +117,9 @@ def call_elsewhere(count: int, function: Callable[..., Any], arguments: tuple[An
 class _Job:
     """A call that another thread makes."""
 
-    def __init__(
-        self, count: int, function: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, count: int, function: Callable[[], object]) -> None:
         self.count = count
         self.function = function
-        self.arguments = arguments
         self.error: BaseException | None = None
         self.over = False
         self.signal = threading.Lock()
@@ -126,7 +129,7 @@ class _Job:
         try:
             if current.threads != self.count:
                 use_threads(self.count)
-            self.function(*self.arguments)
+            self.function()
         except BaseException as error:
             self.error = error
         self.over = True
@@ -151,6 +154,8 @@ class _Caller:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        import queue  # here, because most processes need no other thread
+
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="tvmconv-caller", daemon=True).start()
 

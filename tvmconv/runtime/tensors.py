@@ -9,13 +9,14 @@ import contextlib
 import ctypes
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import tvm_ffi
 
 from tvmconv import errors
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 # DLPack's device types whose memory the CPU reads: main memory, and memory pinned for CUDA.
 _CPU_DEVICES = (1, 3)
@@ -70,6 +71,8 @@ def as_array(value: object, name: str) -> npt.NDArray[Any]:
             )
         if value.is_neg():  # type: ignore[attr-defined]
             raise ValueError(f"{name} is a negated view: pass it with .resolve_neg()")
+    import tvm_ffi  # here, because most processes never come here, and it takes 80 ms
+
     try:
         device, _ = value.__dlpack_device__()
         tensor = tvm_ffi.from_dlpack(value) if device in _CPU_DEVICES else None

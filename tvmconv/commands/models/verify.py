@@ -26,11 +26,10 @@ _REFERENCE = "our NumPy reference in float64"
 def kernels(model: Model) -> Library:
     """The model's convolutions, as a library of them."""
     from tvmconv.problem.spec import ConvSpec
-    from tvmconv.runtime import Library, engine
+    from tvmconv.runtime import Library
 
     specs = {key: ConvSpec.from_key(key) for key in model.variant.kernels}
-    mapped = engine.KernelLibrary(model.module)
-    return Library(model.path, model.manifest, model.variant, specs, model.threads, mapped)
+    return Library(model.path, model.manifest, model.variant, specs, model.threads, model.mapped)
 
 
 def not_finite(model: Model, seed: int) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tvmconv.bundle.folder import whole_file
 from tvmconv.runtime import engine, pools
@@ -46,6 +45,6 @@ def open_cuda_runtime(runtime: Path) -> None:
     engine.open_cuda_runtime(whole_file(runtime), "")
 
 
-def open_kernels(library: str) -> Any:
-    """Open what `Compilers` made, as a ``tvm_ffi.Module``."""
-    return engine.open_kernels(whole_file(Path(library))).module
+def open_kernels(library: str) -> engine.KernelLibrary:
+    """Open what `Compilers` made."""
+    return engine.open_kernels(whole_file(Path(library)))

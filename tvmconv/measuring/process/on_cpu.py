@@ -38,7 +38,7 @@ _Called = tuple[Any, str, tuple[Any, ...]]  # module, symbol, arguments: what `t
 def start(machine: Machine, libraries: Libraries, threads: int, cache: str) -> CpuTimer:
     """Open what kernels need in this process."""
     open_runtime(libraries.runtime, threads)
-    return CpuTimer(Probe(machine, threads, open_kernels(str(libraries.roof))), cache)
+    return CpuTimer(Probe(machine, threads, open_kernels(str(libraries.roof)).module), cache)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class CpuTimer:
         """Run a kernel once and check its values; returns what `timing.seconds` takes."""
         layer = self._layer(key)
         spec, out = layer.spec, layer.out
-        module = open_kernels(built.library)
+        module = open_kernels(built.library).module
         signature = calling.signature(spec, built)
         given = {**layer.arguments, "filter": self._weights(key, layer, built), "out": out}
         given |= {each.name: arrays.empty(each) for each in signature.of(Role.SCRATCH)}
@@ -200,7 +200,7 @@ class CpuTimer:
         place = (key, built.pack_library)
         if place not in self._packed:
             packed = arrays.empty(calling.signature(layer.spec, built)["filter"])
-            pack = open_kernels(built.pack_library)[PACK]
+            pack = open_kernels(built.pack_library).module[PACK]
             pack(arrays.array_pointer(weights), arrays.array_pointer(packed))
             self._packed[place] = packed
         packed_weights: np.ndarray[Any, Any] = self._packed[place]

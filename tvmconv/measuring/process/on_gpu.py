@@ -34,7 +34,7 @@ from tvmconv.measuring.process.libraries import (
 )
 from tvmconv.measuring.process.worker import SpoiltError
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import GpuKernel, engine
+from tvmconv.runtime import GpuKernel
 from tvmconv.runtime.cuda.device import Gpu
 
 # Runs of a candidate and of the yardstick's own time, and how long they and a look last. With cold caches a
@@ -163,8 +163,8 @@ def _kernel(spec: ConvSpec, built: Built, machine: str, gpu: Gpu) -> GpuKernel:
     )
     packing = None
     if built.pack_library is not None:
-        packing = engine.function(open_kernels(built.pack_library), built.pack_symbol)
-    function = engine.function(open_kernels(built.library), built.symbol)
+        packing = open_kernels(built.pack_library).lent_function(built.pack_symbol)
+    function = open_kernels(built.library).lent_function(built.symbol)
     return GpuKernel(spec, entry, machine, function, packing, gpu)
 
 

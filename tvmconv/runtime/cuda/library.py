@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tvmconv.bundle import manifest as bundle
 from tvmconv.problem.spec import ConvSpec
@@ -18,7 +20,7 @@ class GpuLibrary(Kernels[GpuKernel]):
     An index may also be the `ConvSpec` itself. `load` makes it.
 
     Attributes:
-        path, manifest, variant, module: as in `Library`.
+        path, manifest, variant, mapped: as in `Library`.
         gpu: where the kernels run.
 
     """
@@ -43,3 +45,8 @@ class GpuLibrary(Kernels[GpuKernel]):
 
     def _kernel(self, key: str) -> GpuKernel:
         return GpuKernel(*self._parts(key), self.gpu)
+
+    def _function(self, symbol: str) -> Callable[..., Any]:
+        # Of tvm_ffi, which hands over the stream that a launch goes into.
+        function: Callable[..., Any] = self.mapped.lent_function(symbol)
+        return function
