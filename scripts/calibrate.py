@@ -6,8 +6,8 @@
     .venv/bin/python scripts/calibrate.py report           losses of the defaults; needs no such CPU
 
 Candidates are what the tuner's search proposes: the default of each schedule, then what its model expects to
-be fast, neighbours of the best and some at random. Values are checked before a time counts; each is timed
-beside the default, and the fastest are timed again in turn, of which the least of many rounds counts. One
+be fast, neighbours of the best and some at random. Values are checked before a time counts; the fastest are
+timed again in turn. The least of many short runs counts, since some are quiet on a busy machine too. One
 thread.
 """
 
@@ -156,15 +156,15 @@ def _measured(search: LayerSearch, trials: int, run: Run, measurer: Measurer) ->
             break
         best = search.best
         so_far = best.seconds if best and best.seconds else math.inf
-        for trial in measurer.measure(spec, candidates, so_far, yardstick=default):
+        for trial in measurer.measure(spec, candidates, so_far):
             search.note(trial)
         search.end_batch()
         search._model.train()
     times = {each.candidate.identity: each.seconds or 0.0 for each in search.ranked()}
     final = _in_turn(spec, [default, *search.ranked()], measurer)
-    # In units of the same default: the rest was timed beside it.
-    scale = final[default.candidate.identity] / (default.seconds or 1.0)
-    times = {identity: scale * seconds for identity, seconds in times.items()} | final
+    times = {
+        identity: min(seconds, final.get(identity, math.inf)) for identity, seconds in times.items()
+    }
     return [
         Point(run, spec.key, each.candidate, 1e6 * times[each.candidate.identity])
         for each in search.ranked()
