@@ -21,7 +21,9 @@ COSTS = Costs(
     data=2.5,
     out=2.0,
     l2_bytes=16,
-    far_bytes=3,
+    l3_bytes=16,
+    memory_bytes=3,
+    l3=0,
     registers=lambda pixels, vectors: pixels * vectors + pixels + vectors,
 )
 

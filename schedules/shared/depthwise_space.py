@@ -163,13 +163,15 @@ def apply(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisio
     return by.apply(spec, machine, read(DepthwiseDecisions, decisions))
 
 
-def cycles_per_fma(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, loads: int) -> float:
+def cycles_per_fma(
+    spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, loads: int, brought: float = 0.0
+) -> float:
     """Estimate cycles per useful vector multiply-add of a tile with so many vector loads.
 
-    The largest of arithmetic, loads and the latency of the taps' chain.
+    The largest of arithmetic, loads and the latency of the taps' chain, and those of bringing its data.
     """
     cpu, taps = machine.cpu, spec.kernel_height * spec.kernel_width
     fmas = tile.rows * tile.columns * spec.multiplier * taps
-    cycles = max(fmas / cpu.fma_ports, loads / cpu.load_ports, taps * cpu.fma_latency)
+    cycles = max(fmas / cpu.fma_ports, loads / cpu.load_ports, taps * cpu.fma_latency) + brought
     # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
     return float((cycles + loads / 8) / fmas / useful(spec, tile))

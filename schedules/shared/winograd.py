@@ -31,6 +31,7 @@ class WinogradDecisions:
         band: rows of tiles at a time.
         order: what is outermost.
         unroll: input channels that are unrolled.
+        columns: columns of tiles at a time, 0 for whole rows.
     """
 
     outputs: int
@@ -39,6 +40,7 @@ class WinogradDecisions:
     band: int
     order: str
     unroll: int
+    columns: int = 0
 
     @property
     def by_data(self) -> bool:
@@ -55,7 +57,7 @@ def apply(spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """Schedule `compute.conv2d_winograd.winograd`; raises nothing for legal decisions."""
     typed = read(WinogradDecisions, decisions)
     outputs, block = typed.outputs, typed.channels
-    tensors = conv2d_winograd.winograd(spec, outputs, block, typed.band)
+    tensors = conv2d_winograd.winograd(spec, outputs, block, typed.band, typed.columns)
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
     _schedule(loops, spec, machine, typed)
     return Function(
@@ -83,7 +85,7 @@ def _pack(spec: ConvSpec, outputs: int, block: int) -> Any:
 
 def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: WinogradDecisions) -> None:
     outputs, block, band = decisions.outputs, decisions.channels, decisions.band
-    g, cut = geometry(spec), conv2d_winograd.tiling(spec, outputs, band)
+    g, cut = geometry(spec), conv2d_winograd.tiling(spec, outputs, band, decisions.columns)
     lanes, by_data = machine.cpu.lanes("float32"), decisions.by_data
     out, product = loops.get_sblock("out"), loops.get_sblock("product")
     columns = loops.get_sblock("columns")
@@ -91,15 +93,15 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Winogra
 
     n, h, w, o = loops.get_loops(out)
     b, y, k = loops.split(h, [None, band, outputs])
-    x, c = loops.split(w, [None, outputs])
+    e, x, c = loops.split(w, [None, cut.columns, outputs])
     width = lanes if block % lanes == 0 else min(block, lanes // 2)
     ob, oi, v = loops.split(o, [None, block // width, width])
-    outer = [n, b, ob] if by_data else [n, ob, b]
+    outer = [n, b, e, ob] if by_data else [n, ob, b, e]
     loops.reorder(*outer, y, x, oi, k, c, v)
     loops.compute_at(columns, oi, preserve_unit_loops=True)
-    loops.compute_at(store, outer[2], preserve_unit_loops=True)
+    loops.compute_at(store, outer[3], preserve_unit_loops=True)
     transformed, rows = loops.get_sblock("transformed"), loops.get_sblock("rows")
-    job = loops.fuse(*outer[:2])
+    job = loops.fuse(*outer[: 3 if by_data else 2])
     strip = _schedule_strips(loops, store, product, cut, decisions.pixels)
     if by_data:
         loops.compute_at(transformed, job, preserve_unit_loops=True)
@@ -118,7 +120,8 @@ def _schedule(loops: Loops, spec: ConvSpec, machine: Machine, decisions: Winogra
         loops.unroll(loop)
     loops.vectorize(v)
     loops.vectorize(cv)
-    loops.annotate(x, SPLIT_AT, [g.out_width // outputs])
+    # With several strips only a strip's last tile can be ragged.
+    loops.annotate(x, SPLIT_AT, [g.out_width // outputs if cut.parts == 1 else cut.columns - 1])
     if cut.bands == 1:
         loops.annotate(y, SPLIT_AT, [g.out_height // outputs])
 
@@ -162,7 +165,7 @@ def _schedule_data(
     by_data: bool,
 ) -> None:
     *outer, i, j, p, q = loops.get_loops(transformed)
-    y, x = loops.split(p, [None, cut.wide])
+    y, x = loops.split(p, [None, cut.columns])
     width = lanes if g.in_channels % lanes == 0 else max(lanes // 2, 1)
     qo, v = loops.split(q, [None, width])
     loops.reorder(y, x, qo, i, j, v)
@@ -173,8 +176,9 @@ def _schedule_data(
         loops.unroll(loop)
     loops.vectorize(v)
     loops.vectorize(lane)
-    loops.annotate(
-        x, SPLIT_AT, tile_costs.interior(g.out_width, outputs, g.in_width, g.pads[1], 1, 3)
-    )
+    inner = tile_costs.interior(g.out_width, outputs, g.in_width, g.pads[1], 1, 3)
+    if cut.parts > 1:  # tiles that are inside in every strip
+        inner = [inner[0], max(inner[0], cut.columns - (cut.wide - inner[1]))]
+    loops.annotate(x, SPLIT_AT, inner)
     if not by_data:
         loops.parallel(loops.fuse(*outer, y))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from tvmconv.compute import conv2d_winograd
@@ -21,6 +21,9 @@ from tvmconv.schedules.shared.winograd import (
     filter_bytes,
 )
 
+# Tiles of a strip's first and last column test for the padding in every strip.
+_LEAST_COLUMNS = 4
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -29,7 +32,9 @@ class Costs:
     Attributes:
         direct_rate: share of the peak that direct 3x3 convolution reaches.
         data, out: cycles a vector and element of a tile for the two transforms.
-        l2_bytes, far_bytes: bytes a cycle that one core streams from the second level and from behind it.
+        l2_bytes, l3_bytes, memory_bytes: bytes a cycle that one core streams from the second level, from a
+            third level behind it, and from memory.
+        l3: bytes of the largest filter that stays in a third level.
         registers: vector registers of a register tile of (pixels, vectors).
     """
 
@@ -37,7 +42,9 @@ class Costs:
     data: float
     out: float
     l2_bytes: float
-    far_bytes: float
+    l3_bytes: float
+    memory_bytes: float
+    l3: int
     registers: Callable[[int, int], int]
 
 
@@ -77,6 +84,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
     """The tile of outputs, the register tile, the rows of tiles at a time, and what is outermost."""
     outputs = _outputs(spec)
     bands = {band for m in outputs for band in _bands(spec, m)}
+    columns = sorted({each for m in outputs for each in _columns(spec, machine, m)})
     most = max(_tiles(spec, m, conv2d_winograd.tile_rows(spec, m)) for m in outputs)
     return (
         Knob("outputs", tuple(outputs)),
@@ -85,6 +93,7 @@ def knobs(spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
         Knob("band", tuple(sorted(bands))),
         Knob("order", (DATA_OUTER, FILTER_OUTER)),
         Knob("unroll", tuple(_unrolls(spec))),
+        *((Knob("columns", tuple(columns)),) if len(columns) > 1 else ()),
     )
 
 
@@ -104,12 +113,26 @@ def _bands(spec: ConvSpec, outputs: int) -> list[int]:
     return [band for band in range(1, rows + 1) if rows % band == 0]
 
 
+def _columns(spec: ConvSpec, machine: Machine, outputs: int) -> list[int]:
+    """Columns of tiles at a time: 0 for all, or divisors where the second level holds no row of them."""
+    wide = conv2d_winograd.tile_columns(spec, outputs)
+    if 2 * _transformed_bytes(spec, outputs, wide) <= machine.cpu.l2_bytes:
+        return [0]
+    return [0, *(c for c in range(_LEAST_COLUMNS, wide) if wide % c == 0)]
+
+
+def _transformed_bytes(spec: ConvSpec, outputs: int, tiles: int) -> int:
+    """Of the data of so many tiles."""
+    size = outputs + conv2d_winograd.TAPS - 1
+    return tiles * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
+
+
 def _jobs(spec: ConvSpec, point: WinogradDecisions) -> int:
     """Parallel jobs: bands of rows, or blocks of output channels."""
     if not point.by_data:
         return spec.batch * spec.out_channels // point.channels
-    rows = conv2d_winograd.tile_rows(spec, point.outputs)
-    return spec.batch * rows // point.band
+    cut = conv2d_winograd.tiling(spec, point.outputs, point.band, point.columns)
+    return spec.batch * cut.bands * cut.parts
 
 
 def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
@@ -120,8 +143,8 @@ def _blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     return [b for b in exact if b % lanes == 0] or exact
 
 
-def _tiles(spec: ConvSpec, outputs: int, band: int) -> int:
-    return conv2d_winograd.tiling(spec, outputs, band).strip
+def _tiles(spec: ConvSpec, outputs: int, band: int, columns: int = 0) -> int:
+    return conv2d_winograd.tiling(spec, outputs, band, columns).strip
 
 
 def legal(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) -> bool:
@@ -131,7 +154,7 @@ def legal(costs: Costs, spec: ConvSpec, machine: Machine, decisions: Decisions) 
 
 def _is_legal(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> bool:
     bands, pixels = _bands(spec, point.outputs), point.pixels
-    if point.band not in bands:
+    if point.band not in bands or point.columns not in _columns(spec, machine, point.outputs):
         return False
     most = max(spec.batch * bands[-1], spec.out_channels // min(_blocks(spec, machine)))
     if _jobs(spec, point) < min(most, tile_costs.LEAST_JOBS):
@@ -139,23 +162,25 @@ def _is_legal(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDec
     vectors = tile_costs.vectors(point.channels, machine, "float32")
     if pixels > 1 and costs.registers(pixels, vectors) > machine.cpu.vector_registers:
         return False
-    strip = _tiles(spec, point.outputs, point.band)
+    strip = _tiles(spec, point.outputs, point.band, point.columns)
     return pixels in tile_costs.pixel_tiles(strip, machine.cpu.vector_registers - 2)
 
 
 def default(costs: Costs, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The legal point with the least estimated time."""
-    return asdict(_best(costs, spec, machine))
+    best = _best(costs, spec, machine)
+    return {knob.name: getattr(best, knob.name) for knob in knobs(spec, machine)}
 
 
 def _best(costs: Costs, spec: ConvSpec, machine: Machine) -> WinogradDecisions:
     points = (
-        WinogradDecisions(outputs, channels, pixels, band, order, _unrolls(spec)[0])
+        WinogradDecisions(outputs, channels, pixels, band, order, _unrolls(spec)[0], columns)
         for outputs in _outputs(spec)
         for channels in _blocks(spec, machine)
         for band in _bands(spec, outputs)
+        for columns in _columns(spec, machine, outputs)
         for pixels in tile_costs.pixel_tiles(
-            _tiles(spec, outputs, band), machine.cpu.vector_registers - 2
+            _tiles(spec, outputs, band, columns), machine.cpu.vector_registers - 2
         )
         for order in (DATA_OUTER, FILTER_OUTER)
     )
@@ -166,45 +191,72 @@ def _best(costs: Costs, spec: ConvSpec, machine: Machine) -> WinogradDecisions:
 def preferred(costs: Costs, spec: ConvSpec, machine: Machine) -> bool:
     """Whether the best tile is estimated to be faster than direct convolution at its usual rate."""
     fmas = spec.macs / machine.cpu.lanes("float32") / machine.cpu.fma_ports / costs.direct_rate
-    direct = max(fmas, _filter_cycles(costs, spec, machine, taps=conv2d_winograd.TAPS**2, reads=1))
+    filter_ = filter_bytes(spec, conv2d_winograd.TAPS**2)
+    far = tile_costs.is_far(filter_, machine)
+    direct = max(fmas, filter_ / (costs.memory_bytes if far else costs.l2_bytes))
     return cycles(costs, spec, machine, _best(costs, spec, machine)) < direct
 
 
 def cycles(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
-    """Estimate one core's cycles: products or reading the filter, whichever is longer, and transforms."""
-    outputs, channels, pixels, band = point.outputs, point.channels, point.pixels, point.band
+    """Estimate one core's cycles: products or what they read, whichever is longer, and transforms."""
+    outputs, channels, pixels = point.outputs, point.channels, point.pixels
     lanes, size = machine.cpu.lanes("float32"), outputs + conv2d_winograd.TAPS - 1
-    cut = conv2d_winograd.tiling(spec, outputs, band)
-    count, strip = spec.batch * cut.bands * cut.strip, cut.strip
+    cut = conv2d_winograd.tiling(spec, outputs, point.band, point.columns)
+    strips = spec.batch * cut.bands * cut.parts
+    count = strips * cut.strip
     vectors = -(-channels // lanes)
     fmas = count * size**2 * spec.in_channels * spec.out_channels / lanes
-    useful = (3 + strip / round_up(strip, pixels)) / 4
+    useful = (3 + cut.strip / round_up(cut.strip, pixels)) / 4
     products = fmas * tile_costs.cycles_per_fma(machine, pixels, vectors, channels / lanes) / useful
     panel = spec.in_channels * channels * ITEM_BYTES[spec.dtype]
     if 4 * panel > 3 * machine.cpu.l1_bytes:  # every strip reads it from the second level
-        strips = count / pixels
-        products += strips * size**2 * panel * (spec.out_channels / channels) / costs.l2_bytes
-    reads = spec.batch * cut.bands if point.by_data else spec.batch
-    filter_ = _filter_cycles(costs, spec, machine, size**2, reads)
+        tiles = count / pixels
+        products += tiles * size**2 * panel * (spec.out_channels / channels) / costs.l2_bytes
+    traffic = _traffic(costs, spec, machine, point)
     transforms = (
         count * size**2 * (costs.data * spec.in_channels + costs.out * spec.out_channels) / lanes
     )
     transforms *= _spilled(spec, machine, point)
     # An eighth of the lesser breaks ties among tiles that all wait for memory.
-    return float(max(products, filter_) + min(products, filter_) / 8 + transforms)
+    return max(products, traffic) + min(products, traffic) / 8 + transforms
 
 
-def _filter_cycles(costs: Costs, spec: ConvSpec, machine: Machine, taps: int, reads: int) -> float:
-    """Cycles of reading a filter with so many taps, from where it is found again."""
-    size = filter_bytes(spec, taps)
-    far = tile_costs.is_far(size, machine)
-    return reads * size / (costs.far_bytes if far else costs.l2_bytes)
+def _traffic(costs: Costs, spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
+    """Cycles of reading the filter, and transformed data that the second level does not hold.
+
+    "data_outer" reads the whole filter for each strip, and the strip for each block of output channels;
+    "filter_outer" the filter once, and all data for each block.
+    """
+    size = point.outputs + conv2d_winograd.TAPS - 1
+    cut = conv2d_winograd.tiling(spec, point.outputs, point.band, point.columns)
+    strips, blocks = cut.bands * cut.parts, spec.out_channels // point.channels
+    weights = filter_bytes(spec, size**2)
+    times = spec.batch * (strips if point.by_data else 1)
+    reading = times * weights / _rate(costs, machine, weights)
+    held = _held(spec, point)
+    if 2 * held > machine.cpu.l2_bytes:
+        data = strips * _transformed_bytes(spec, point.outputs, cut.strip)
+        reading += spec.batch * blocks * data / costs.l3_bytes
+    return reading
+
+
+def _rate(costs: Costs, machine: Machine, held: int) -> float:
+    """Bytes a cycle of reading a filter of so many."""
+    if not tile_costs.is_far(held, machine):
+        return costs.l2_bytes
+    return costs.l3_bytes if held <= costs.l3 else costs.memory_bytes
+
+
+def _held(spec: ConvSpec, point: WinogradDecisions) -> int:
+    """Bytes of transformed data that are used again for the next block of output channels."""
+    cut = conv2d_winograd.tiling(spec, point.outputs, point.band, point.columns)
+    strips = 1 if point.by_data else cut.bands * cut.parts
+    return strips * _transformed_bytes(spec, point.outputs, cut.strip)
 
 
 def _spilled(spec: ConvSpec, machine: Machine, point: WinogradDecisions) -> float:
-    """How much dearer transforms are when their results leave the second-level cache."""
-    outputs = point.outputs
-    size = outputs + conv2d_winograd.TAPS - 1
-    rows = point.band if point.by_data else conv2d_winograd.tile_rows(spec, outputs)
-    held = _tiles(spec, outputs, rows) * size**2 * spec.in_channels * ITEM_BYTES[spec.dtype]
-    return 2.0 if 2 * held > machine.cpu.l2_bytes else 1.0
+    """How much dearer transforms are when data or a strip's products leave the second-level cache."""
+    size = point.outputs + conv2d_winograd.TAPS - 1
+    cut = conv2d_winograd.tiling(spec, point.outputs, point.band, point.columns)
+    products = cut.strip * size**2 * point.channels * ITEM_BYTES[spec.dtype]
+    return 2.0 if 2 * max(_held(spec, point), products) > machine.cpu.l2_bytes else 1.0

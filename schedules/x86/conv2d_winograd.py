@@ -43,7 +43,9 @@ COSTS = Costs(
     data=3.5,
     out=2.5,
     l2_bytes=32,  # half a line
-    far_bytes=3,  # what 7x7x512 reached beside other work (9 GB/s; Sapphire Rapids, 2026-11)
+    l3_bytes=8,
+    memory_bytes=3,  # what 7x7x512 reached beside other work (9 GB/s; Sapphire Rapids, 2026-11)
+    l3=12 << 20,
     registers=lambda pixels, vectors: pixels * vectors + vectors + 1,
 )
 

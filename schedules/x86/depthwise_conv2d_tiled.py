@@ -39,10 +39,14 @@ THE ORDER of the tile loops; n is always outside
 from __future__ import annotations
 
 from tvmconv.hardware import Function, Machine
+from tvmconv.lowering.prefetching import LINE_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import depthwise_space, tile_costs
-from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, DepthwiseDecisions, nest
-from tvmconv.schedules.x86 import dot_code
+from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, OUTER, DepthwiseDecisions, nest
+from tvmconv.schedules.x86 import dot_code, machines
+
+# Times the second level.
+_LARGE = 6
 
 
 def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
@@ -59,9 +63,24 @@ def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:
     """Where data and output fit the second-level cache, a row of tiles keeps its weights in registers.
 
     Beyond, reading memory in its own order is worth more (Sapphire Rapids, 2026-11, 112x112x96 at stride
-    2: 218 us against 296; 56x56x144: 128 against 163).
+    2: 218 us against 296; 56x56x144: 128 against 163), but not on AMD's; see `machines`.
     """
+    if _is_large(spec, machine) and machine.name in machines.STRIDED:
+        return {"order": MIDDLE}
+    # Of 5x5 taps registers hold too few for a longer loop to save loads.
+    few_taps = 3 * _taps(spec) <= machine.cpu.vector_registers
+    if few_taps and machine.name in machines.CHANNELS_OUTER:
+        return {"order": OUTER}
     return {"order": MIDDLE if spec.bytes <= machine.cpu.l2_bytes else INNER}
+
+
+def _is_large(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether data and output are far beyond the second-level cache."""
+    return spec.bytes > _LARGE * machine.cpu.l2_bytes
+
+
+def _taps(spec: ConvSpec) -> int:
+    return spec.kernel_height * spec.kernel_width * spec.multiplier
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> bool:
@@ -85,7 +104,12 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     resident = live + taps * spec.multiplier <= room
     excess = max(0, live + (taps * spec.multiplier if taps <= room // 2 else 2) - room)
     loads = inputs + (0 if resident else taps * spec.multiplier) + 8 * excess
-    return float(depthwise_space.cycles_per_fma(spec, machine, tile, loads))
+    brought = 0.0
+    if machine.name in machines.STRIDED and _is_large(spec, machine):
+        # Every row of tiles brings its rows of inputs anew, half a line a cycle.
+        lines = window_rows * tile.columns * spec.strides[1] * machine.cpu.vector_bytes / LINE_BYTES
+        brought = 2 * lines
+    return float(depthwise_space.cycles_per_fma(spec, machine, tile, loads, brought))
 
 
 def apply(spec: ConvSpec, machine: Machine, decisions: DepthwiseDecisions) -> Function:

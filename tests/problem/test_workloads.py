@@ -1,3 +1,4 @@
+import re
 import time
 from collections import Counter
 
@@ -10,7 +11,7 @@ from tvmconv.problem.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer, Workload, distinct, names, resolve
 
-NETWORKS = ("mobilenet_v1", "mobilenet_v2", "efficientnet_b0", "resnet50")
+NETWORKS = tuple(name for name in names() if resolve(name).sequence)
 FIRST_KEY = "conv2d_1x14x14x8_1x1x8x8_s1x1_p0x0x0x0_d1x1_nhwc_float32"
 KEYS = [layer.spec.key for layer in resolve("edge_cases").entries[:3]]
 
@@ -19,15 +20,23 @@ def layers(name: str) -> dict[str, Layer]:
     return {layer.name: layer for layer in resolve(name).entries}
 
 
-# Layers, and multiply-accumulates in millions: 569, 300, 390 and 4089 in the papers, which include
-# the classifier (1, 1, 1 and 2) and, for EfficientNet, squeeze-and-excitation (1).
+# Layers, and multiply-accumulates in millions. Papers, torchvision and Ultralytics name 569, 300, 56, 219,
+# 390, 1814, 4089, 15470, 2834, 5713 (of 299x299), 4456 and 4350, with classifier and squeeze-and-excitation.
 @pytest.mark.parametrize(
     ("name", "count", "macs"),
     [
         ("mobilenet_v1", 27, 567.7),
         ("mobilenet_v2", 52, 299.5),
+        ("mobilenet_v3_small", 34, 54.4),
+        ("mobilenet_v3_large", 46, 212.6),
         ("efficientnet_b0", 49, 383.9),
+        ("resnet18", 20, 1813.6),
         ("resnet50", 53, 4087.1),
+        ("vgg16", 13, 15346.6),
+        ("densenet121", 120, 2833.1),
+        ("inception_v3", 94, 5711.2),
+        ("convnext_tiny", 58, 4454.8),
+        ("yolov8n", 63, 4371.5),
     ],
 )
 def test_networks_add_up(name, count, macs):
@@ -37,34 +46,64 @@ def test_networks_add_up(name, count, macs):
     assert total / 1e6 == pytest.approx(macs, abs=0.1)
 
 
+def test_yolo_has_ultralytics_parameters():
+    """3,151,904 when fused, of which 16 are the fixed bins of a box's sides."""
+    sequence = resolve("yolov8n").sequence
+    each = [(layer.spec.reduction_length + 1) * layer.spec.out_channels for layer in sequence]
+    assert sum(each) == 3_151_904 - 16
+
+
 @pytest.mark.parametrize(
     ("name", "model", "excess"),
     [
         ("mobilenet_v1", "MobileNet", "conv_preds"),
         ("mobilenet_v2", "MobileNetV2", ""),
+        ("mobilenet_v3_small", "MobileNetV3Small", "squeeze_excite|^conv_2|logits"),
+        ("mobilenet_v3_large", "MobileNetV3Large", "squeeze_excite|^conv_2|logits"),
         ("efficientnet_b0", "EfficientNetB0", "_se_"),
         ("resnet50", "ResNet50", ""),
+        ("vgg16", "VGG16", ""),
+        ("densenet121", "DenseNet121", ""),
+        ("inception_v3", "InceptionV3", ""),
+        ("convnext_tiny", "ConvNeXtTiny", ""),
     ],
 )
+@pytest.mark.slow
 def test_networks_are_those_of_keras(name, model, excess):
     """``excess`` is in the names of Keras' layers that are fully connected in disguise."""
     keras = tensorflow_oracle.tensorflow().keras
     theirs: Counter[tuple[object, ...]] = Counter()
-    for layer in getattr(keras.applications, model)(weights=None).layers:
-        if type(layer).__name__ not in ("Conv2D", "DepthwiseConv2D"):
+    image = resolve(name).sequence[0].spec.input_shape[1:]
+    for layer in convolutions(getattr(keras.applications, model)(input_shape=image, weights=None)):
+        if excess and re.search(excess, layer.name):
             continue
-        if not (excess and excess in layer.name):
-            depthwise = type(layer).__name__ == "DepthwiseConv2D"
-            theirs[(depthwise, tuple(layer.kernel.shape), *layer.output.shape[1:3])] += 1
+        shape = tuple(layer.kernel.shape)
+        if type(layer).__name__ == "Dense":  # ConvNeXt's 1x1 layers
+            shape = (1, 1, *shape)
+        depthwise = type(layer).__name__ == "DepthwiseConv2D"
+        if not depthwise and getattr(layer, "groups", 1) == shape[3] > 1:
+            depthwise, shape = True, (*shape[:2], shape[3], 1)
+        theirs[(depthwise, shape, *layer.output.shape[1:3])] += 1
     ours: Counter[tuple[object, ...]] = Counter()
     for layer in resolve(name).entries:
         spec, height, width = layer.spec, layer.spec.out_height, layer.spec.out_width
-        if layer.name.endswith("block1.reduce") and not layer.name.startswith("stage1"):
+        if name == "resnet50" and re.fullmatch(r"stage[234]\.block1\.reduce", layer.name):
             # Keras has version 1, with the stride on the first 1x1.
             height, width = height // 2, width // 2
         depthwise = spec.op == "depthwise_conv2d"
         ours[(depthwise, spec.filter_shape, height, width)] += layer.count
     assert ours == theirs
+
+
+def convolutions(model):
+    """Layers of a Keras model that are convolutions, those of models inside it too."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from convolutions(layer)
+        elif type(layer).__name__ in ("Conv2D", "DepthwiseConv2D") or (
+            type(layer).__name__ == "Dense" and len(layer.output.shape) == 4
+        ):
+            yield layer
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tvmconv
 from tvmconv import hardware
-from tvmconv.checking import oracle
+from tvmconv.checking import contract, oracle
 from tvmconv.compute import conv2d_winograd
 from tvmconv.problem import workloads
 from tvmconv.problem.spec import ConvSpec
@@ -123,3 +123,34 @@ def test_other_types_and_shapes_are_refused():
         ConvSpec.conv2d((1, 1, 28, 32), (3, 3, 32, 32)),
     ):
         assert not schedule.accepts(other, MACHINE)
+
+
+@pytest.mark.parametrize("order", ["data_outer", "filter_outer"])
+@pytest.mark.parametrize(
+    ("spec", "outputs", "columns"),
+    [
+        (ConvSpec.conv2d((2, 13, 46, 16), (3, 3, 16, 32), bias=True, activation="relu"), 4, 6),
+        (ConvSpec.conv2d((1, 9, 41, 8), (3, 3, 8, 16), padding="VALID"), 4, 5),
+        (ConvSpec.conv2d((1, 6, 15, 16), (3, 3, 16, 32)), 2, 4),
+    ],
+    ids=lambda each: each.key if isinstance(each, ConvSpec) else str(each),
+)
+def test_strips_of_columns_give_the_oracles_values(spec, outputs, columns, order):
+    (schedule,) = SCHEDULES
+    case = contract.Case(MACHINE, schedule, spec)
+    decisions = {**schedule.default(spec, MACHINE), "outputs": outputs, "pixels": 1, "band": 1}
+
+    contract.check_values(case, decisions | {"order": order, "columns": columns})
+
+
+def test_strips_are_as_wide_as_the_second_level_holds():
+    machine, pack = hardware.find_machine("znver3")  # 512 KiB
+    spec = ConvSpec.conv2d((1, 112, 112, 128), (3, 3, 128, 128))
+    small = ConvSpec.conv2d((1, 56, 56, 32), (3, 3, 32, 32))
+    (schedule,) = (each for each in pack.schedules if each.winograd)
+
+    decisions = schedule.default(spec, machine)
+
+    # 28 tiles of 36 products of 128 channels are 516 KB; 14 fit half of it.
+    assert (decisions["order"], decisions["columns"]) == ("data_outer", 14)
+    assert "columns" not in schedule.default(small, machine)

@@ -184,8 +184,6 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     Raises BundleError when the manifest would not be readable again, so a fault of the builder
     shows on the build machine and not on the user's.
     """
-    import tempfile  # here, because whoever reads a manifest goes without, and it takes 3 ms
-
     body = dataclasses.asdict(manifest)
     body = {"format": body.pop("format"), **body}
     # Through JSON and back, so that the checksum covers what a reader will see.

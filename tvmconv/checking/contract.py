@@ -180,11 +180,12 @@ def check_decisions(case: Case) -> None:
             _broken(case, f"knob {knob.name} has a candidate twice: {knob.candidates}")
         if not all(type(value) in (int, str) for value in knob.candidates):
             _broken(case, f"knob {knob.name} has candidates other than int and str")
+    decisions = case.default()
     try:
-        hardware.check_decisions(schedule, spec, machine, case.default())
+        hardware.check_decisions(schedule, spec, machine, decisions)
     except ValueError as error:
         _broken(case, f"default decisions are no point of the space: {error}")
-    if case.default() != case.default():
+    if case.default() != decisions:
         _broken(case, "default decisions differ from call to call")
 
 

@@ -105,11 +105,12 @@ def _polynomial(roots: Sequence[Fraction]) -> Row:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the output is cut: ``high`` x ``wide`` tiles an image, ``band`` rows of them at a time."""
+    """How the output is cut: ``high`` x ``wide`` tiles an image, ``band`` x ``columns`` of them at a time."""
 
     high: int
     wide: int
     band: int
+    columns: int
 
     @property
     def bands(self) -> int:
@@ -117,9 +118,14 @@ class Tiling:
         return self.high // self.band
 
     @property
+    def parts(self) -> int:
+        """Strips of a band."""
+        return self.wide // self.columns
+
+    @property
     def strip(self) -> int:
-        """Tiles of a band."""
-        return self.band * self.wide
+        """Tiles of a strip."""
+        return self.band * self.columns
 
 
 def tile_rows(spec: ConvSpec, outputs: int) -> int:
@@ -127,9 +133,15 @@ def tile_rows(spec: ConvSpec, outputs: int) -> int:
     return -(-spec.out_height // outputs)
 
 
-def tiling(spec: ConvSpec, outputs: int, band: int) -> Tiling:
-    """Cut the output of ``spec``; ``band`` divides the rows of tiles."""
-    return Tiling(tile_rows(spec, outputs), -(-spec.out_width // outputs), band)
+def tile_columns(spec: ConvSpec, outputs: int) -> int:
+    """Columns of tiles that cover the output."""
+    return -(-spec.out_width // outputs)
+
+
+def tiling(spec: ConvSpec, outputs: int, band: int, columns: int = 0) -> Tiling:
+    """Cut the output of ``spec``: ``band`` divides the rows of tiles, ``columns`` the columns (0 is all)."""
+    wide = tile_columns(spec, outputs)
+    return Tiling(tile_rows(spec, outputs), wide, band, columns or wide)
 
 
 def packed_filter_shape(spec: ConvSpec, outputs: int, block: int) -> tuple[int, ...]:
@@ -162,26 +174,31 @@ def pack(spec: ConvSpec, outputs: int, block: int) -> list[te.Tensor]:
     return [source, te.compute(packed_filter_shape(spec, outputs, block), rows, name="packed")]
 
 
-def winograd(spec: ConvSpec, outputs: int, block: int, band: int) -> list[te.Tensor]:
+def winograd(
+    spec: ConvSpec, outputs: int, block: int, band: int, columns: int = 0
+) -> list[te.Tensor]:
     """Tiles of ``outputs`` x ``outputs``, over a filter from `pack`; ``block`` divides the channels.
+
+    ``band`` and ``columns`` are those of `tiling`.
 
     Stages: ``rows`` and ``transformed`` (B^T d B), ``product`` (the sum over input channels),
     ``columns`` (A^T of it) and ``out``, with the epilogue. Returns the kernel's arguments: data,
     filter, bias and residual where the spec has them, out.
     """
-    g, t, cut = geometry(spec), transform(outputs), tiling(spec, outputs, band)
+    g, t, cut = geometry(spec), transform(outputs), tiling(spec, outputs, band, columns)
     dtype, (top, left), size = spec.accumulator_dtype, g.pads, t.inputs
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     weights = te.placeholder(packed_filter_shape(spec, outputs, block), spec.dtype, name="filter")
-    grid = (g.batch, cut.bands, cut.band, cut.wide)
+    strips = (g.batch, cut.bands, cut.parts)
+    grid = (*strips, cut.band, cut.columns)
 
-    def row(n: Any, b: Any, y: Any, x: Any, r: Any, j: Any, q: Any) -> Any:
+    def row(n: Any, b: Any, e: Any, y: Any, x: Any, r: Any, j: Any, q: Any) -> Any:
         """B^T along one row of inputs; rows and columns in the padding are zero."""
         h = (b * cut.band + y) * outputs + r - top
         zero = tirx.const(0, dtype)
         values = []
         for s in range(size):
-            w = x * outputs + s - left
+            w = (e * cut.columns + x) * outputs + s - left
             inside = tirx.all(w >= 0, w < g.in_width)
             values.append(te.if_then_else(inside, data[n, h, w, q].astype(dtype), zero))
         picked = _picked(j, [_data_sum(each, values, dtype) for each in t.data])
@@ -189,36 +206,38 @@ def winograd(spec: ConvSpec, outputs: int, block: int, band: int) -> list[te.Ten
 
     rows = te.compute((*grid, size, size, g.in_channels), row, name="rows")
 
-    def transformed_at(n: Any, b: Any, i: Any, j: Any, p: Any, q: Any) -> Any:
-        at = (n, b, p // cut.wide, p % cut.wide)
+    def transformed_at(n: Any, b: Any, e: Any, i: Any, j: Any, p: Any, q: Any) -> Any:
+        at = (n, b, e, p // cut.columns, p % cut.columns)
         values = [rows[(*at, r, j, q)] for r in range(size)]
         return _picked(i, [_data_sum(each, values, dtype) for each in t.data])
 
     transformed = te.compute(
-        (g.batch, cut.bands, size, size, cut.strip, g.in_channels), transformed_at, "transformed"
+        (*strips, size, size, cut.strip, g.in_channels), transformed_at, "transformed"
     )
     ci = te.reduce_axis((0, g.in_channels), "ci")
     product = te.compute(
-        (g.batch, cut.bands, cut.strip, size, size, g.out_channels),
-        lambda n, b, p, i, j, o: te.sum(
-            transformed[n, b, i, j, p, ci] * weights[i, j, o // block, ci, o % block].astype(dtype),
+        (*strips, cut.strip, size, size, g.out_channels),
+        lambda n, b, e, p, i, j, o: te.sum(
+            transformed[n, b, e, i, j, p, ci]
+            * weights[i, j, o // block, ci, o % block].astype(dtype),
             axis=ci,
         ),
         name="product",
     )
 
-    def column(n: Any, b: Any, y: Any, x: Any, k: Any, j: Any, o: Any) -> Any:
+    def column(n: Any, b: Any, e: Any, y: Any, x: Any, k: Any, j: Any, o: Any) -> Any:
         """A^T along one column of products."""
-        values = [product[n, b, y * cut.wide + x, i, j, o] for i in range(size)]
+        values = [product[n, b, e, y * cut.columns + x, i, j, o] for i in range(size)]
         return _picked(k, [_out_sum(each, values, dtype) for each in t.out])
 
-    columns = te.compute((*grid, outputs, size, g.out_channels), column, name="columns")
+    halves = te.compute((*grid, outputs, size, g.out_channels), column, name="columns")
     extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any) -> Any:
         th, tw = h // outputs, w // outputs
-        at = (n, th // cut.band, th % cut.band, tw, h % outputs)
-        values = [columns[(*at, j, o)] for j in range(size)]
+        strip = (n, th // cut.band, tw // cut.columns)
+        at = (*strip, th % cut.band, tw % cut.columns, h % outputs)
+        values = [halves[(*at, j, o)] for j in range(size)]
         value = _picked(w % outputs, [_out_sum(each, values, dtype) for each in t.out])
         return epilogue(spec, value, o, (n, h, w, o), extra)
 

@@ -33,6 +33,8 @@ _CONV2D = (
     _conv("channels7to13", "channels", (1, 5, 6, 7), (3, 3, 7, 13)),
     _conv("channels17to33", "channels", (1, 5, 5, 17), (1, 1, 17, 33)),
     _conv("channels33to17", "channels", (1, 4, 5, 33), (3, 3, 33, 17)),
+    _conv("channels64to3", "channels", (1, 5, 9, 64), (3, 3, 64, 3)),
+    _conv("channels21to35", "channels", (1, 5, 6, 21), (3, 3, 21, 35)),
     # Filters of odd shapes.
     _conv("kernel1x1", "kernel", (1, 5, 6, 4), (1, 1, 4, 8)),
     _conv("kernel2x3", "kernel", (1, 5, 6, 4), (2, 3, 4, 3)),
@@ -40,6 +42,7 @@ _CONV2D = (
     _conv("kernel5x5", "kernel", (1, 9, 8, 3), (5, 5, 3, 4)),
     _conv("kernel7x1", "kernel", (1, 9, 5, 2), (7, 1, 2, 3)),
     _conv("kernel1x7", "kernel", (1, 5, 9, 2), (1, 7, 2, 3)),
+    _conv("kernel9x9", "kernel channels", (1, 9, 8, 16), (9, 9, 16, 3)),
     _conv("kernel_is_input", "kernel", (2, 5, 4, 3), (5, 4, 3, 6), padding="VALID"),
     _conv("kernel_above_input", "kernel", (1, 3, 2, 2), (7, 5, 2, 3)),
     # Strides, dilations, padding.
@@ -60,6 +63,7 @@ _CONV2D = (
     _conv(
         "stride2_dilation2", "stride dilation", (1, 12, 11, 3), (3, 3, 3, 4), strides=2, dilations=2
     ),
+    _conv("dilation_above_input", "dilation batch", (2, 7, 6, 16), (3, 3, 16, 8), dilations=8),
     _conv("valid", "padding", (1, 6, 7, 4), (3, 3, 4, 4), padding="VALID"),
     _conv("pads_asymmetric", "padding", (1, 6, 5, 3), (3, 3, 3, 4), padding=_pads(0, 2, 1, 0)),
     _conv("pads_above_kernel", "padding", (1, 4, 5, 2), (2, 3, 2, 3), padding=_pads(4, 1, 3, 5)),
@@ -69,6 +73,9 @@ _CONV2D = (
     _conv("groups3", "groups", (1, 5, 7, 6), (3, 2, 2, 9), strides=2),
     _conv("groups_one_out_channel", "groups", (1, 6, 6, 6), (3, 3, 2, 3)),
     _conv("groups_one_in_channel", "groups", (1, 6, 6, 5), (3, 3, 1, 10)),
+    _conv("groups_of_one", "groups", (1, 6, 7, 20), (3, 3, 1, 20)),
+    _conv("groups_of_4", "groups", (1, 5, 6, 24), (3, 3, 4, 24)),
+    _conv("groups_of_7", "groups", (1, 5, 6, 21), (3, 3, 7, 21)),
     _conv("groups_of_16", "groups", (2, 5, 5, 32), (1, 1, 16, 32)),
     # Batches and ranks.
     _conv("batch0", "batch empty", (0, 6, 6, 4), (3, 3, 4, 4)),
@@ -89,6 +96,7 @@ _CONV2D = (
         bias=True,
     ),
     _conv("image1x1", "image", (1, 1, 1, 16), (1, 1, 16, 24), bias=True),
+    _conv("connected", "image", (1, 1, 1, 300), (1, 1, 300, 45), bias=True, activation="relu"),
     _conv("image1x1_kernel3", "image", (1, 1, 1, 4), (3, 3, 4, 5)),
     _conv("row", "image", (1, 1, 23, 8), (1, 3, 8, 16)),
     _conv("column", "image", (1, 19, 1, 8), (3, 1, 8, 16)),
@@ -132,6 +140,7 @@ _DEPTHWISE = (
     _depthwise("depthwise3x3", "kernel", (1, 8, 9, 16), (3, 3, 16, 1)),
     _depthwise("depthwise5x5_stride2", "kernel stride", (1, 9, 9, 7), (5, 5, 7, 1), strides=2),
     _depthwise("depthwise1x7", "kernel", (1, 4, 11, 5), (1, 7, 5, 1)),
+    _depthwise("depthwise13x13", "kernel", (1, 7, 8, 16), (13, 13, 16, 1)),
     _depthwise("depthwise1x1", "kernel", (1, 4, 5, 6), (1, 1, 6, 1)),
     _depthwise("depthwise_channels1", "channels", (2, 6, 6, 1), (3, 3, 1, 1)),
     _depthwise("depthwise_channels33", "channels", (1, 5, 7, 33), (3, 3, 33, 1)),

@@ -1,7 +1,7 @@
 """Named lists of convolutions that tests, tuning and benchmarks share; and a user's own lists.
 
-Networks are batch 1, 224x224, float32, NHWC, with the epilogue that runs at inference: batch
-normalisation folded into the filter and a bias, then activation and residual. Layers that are equal
+Networks are batch 1, 224x224 unless they say so, float32, NHWC, with the epilogue that runs at inference:
+batch normalisation folded into the filter and a bias, then activation and residual. Layers that are equal
 appear once, under the name of the first, with the number of times the network has them.
 """
 
@@ -9,47 +9,22 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from tvmconv.errors import UnknownNameError
+from tvmconv.problem import branched_networks, dense_networks, found_slow, mobile_networks
 from tvmconv.problem.edge_cases import EDGE_CASES
+from tvmconv.problem.layers import Layer, Workload, counted
 from tvmconv.problem.rules import OP_DTYPES, TF32
 from tvmconv.problem.spec import ConvSpec
 
+__all__ = ["Layer", "Workload", "distinct", "in_dtype", "names", "resolve"]
+
 # What may stand behind a workload's name.
 _PRECISIONS = (*OP_DTYPES["conv2d"], TF32)
-# An image on its way through a network: (height, width, channels).
-_Image = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution with a label for people, its count in the network, and tags to filter by."""
-
-    name: str
-    spec: ConvSpec
-    count: int = 1
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A named list of layers.
-
-    Attributes:
-        name, description: for people.
-        entries: the layers to build, tune and time; no two have the same spec.
-        sequence: of a network, every layer in the order in which an image passes them; else empty.
-    """
-
-    name: str
-    description: str
-    entries: tuple[Layer, ...]
-    sequence: tuple[Layer, ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -113,7 +88,7 @@ def in_dtype(workload: Workload, dtype: str) -> Workload:
     return Workload(
         f"{workload.name}:{dtype}",
         f"{workload.description}, {dtype}",
-        _counted(turned(layer) for layer in kept),
+        counted(turned(layer) for layer in kept),
         tuple(turned(layer) for layer in sequence),
     )
 
@@ -138,166 +113,7 @@ def _from_file(path: Path) -> Workload:
         layers.append(known[key])
     if not layers:
         raise ValueError(f"{path} has no spec keys. Write one a line; # begins a comment.")
-    return Workload(path.stem, f"the keys in {path}", _counted(layers))
-
-
-def _counted(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    layers = tuple(layers)
-    counts: Counter[ConvSpec] = Counter()
-    for layer in layers:
-        counts[layer.spec] += layer.count
-    first = {layer.spec: layer for layer in reversed(layers)}
-    return tuple(replace(first[spec], count=count) for spec, count in counts.items())
-
-
-class _Network:
-    """Collects the layers of a network while an image passes through it."""
-
-    def __init__(self) -> None:
-        self.image: _Image = (224, 224, 3)
-        self.layers: list[Layer] = []
-
-    def conv(
-        self,
-        name: str,
-        kernel: int,
-        channels: int,
-        stride: int = 1,
-        activation: str | None = None,
-        residual: bool = False,
-        pad: int | None = None,
-    ) -> None:
-        """Append a conv2d; ``pad`` pixels on each side, or SAME when None."""
-        padding = "SAME" if pad is None else [(0, 0), (pad, pad), (pad, pad), (0, 0)]
-        self._append(
-            name,
-            ConvSpec.conv2d(
-                (1, *self.image),
-                (kernel, kernel, self.image[2], channels),
-                stride,
-                padding,
-                bias=True,
-                activation=activation,
-                residual=residual,
-            ),
-        )
-
-    def depthwise(self, name: str, kernel: int, stride: int, activation: str) -> None:
-        """Append a SAME depthwise_conv2d with channel multiplier 1."""
-        self._append(
-            name,
-            ConvSpec.depthwise_conv2d(
-                (1, *self.image),
-                (kernel, kernel, self.image[2], 1),
-                stride,
-                bias=True,
-                activation=activation,
-            ),
-        )
-
-    def inverted_residual(
-        self, name: str, kernel: int, stride: int, expansion: int, channels: int, activation: str
-    ) -> None:
-        """Append MobileNetV2's block: expand, depthwise, linear projection, residual if it fits."""
-        in_channels = self.image[2]
-        if expansion != 1:
-            self.conv(f"{name}.expand", 1, expansion * in_channels, activation=activation)
-        self.depthwise(f"{name}.depthwise", kernel, stride, activation)
-        adds_input = stride == 1 and channels == in_channels
-        self.conv(f"{name}.project", 1, channels, residual=adds_input)
-
-    def _append(self, name: str, spec: ConvSpec) -> None:
-        self.layers.append(Layer(name, spec))
-        self.image = (spec.out_height, spec.out_width, spec.out_channels)
-
-
-def _mobilenet_v1() -> Workload:
-    # Howard et al. 2017, table 1: (output channels, stride) of the 13 separable blocks.
-    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
-    blocks += [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
-    net = _Network()
-    net.conv("stem", 3, 32, stride=2, activation="relu6")
-    for i, (channels, stride) in enumerate(blocks, start=1):
-        net.depthwise(f"block{i}.depthwise", 3, stride, "relu6")
-        net.conv(f"block{i}.pointwise", 1, channels, activation="relu6")
-    return Workload(
-        "mobilenet_v1", "MobileNet V1 1.0, 27 layers", _counted(net.layers), tuple(net.layers)
-    )
-
-
-def _mobilenet_v2() -> Workload:
-    # Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first repeat.
-    stages = [
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ]
-    net = _Network()
-    net.conv("stem", 3, 32, stride=2, activation="relu6")
-    block = 0
-    for expansion, channels, repeats, stride in stages:
-        for repeat in range(repeats):
-            block += 1
-            first_stride = stride if repeat == 0 else 1
-            net.inverted_residual(f"block{block}", 3, first_stride, expansion, channels, "relu6")
-    net.conv("head", 1, 1280, activation="relu6")
-    return Workload(
-        "mobilenet_v2", "MobileNet V2 1.0, 52 layers", _counted(net.layers), tuple(net.layers)
-    )
-
-
-def _efficientnet_b0() -> Workload:
-    # Tan and Le 2019, table 1: expansion, kernel, channels, repeats, stride of the first repeat.
-    stages = [
-        (1, 3, 16, 1, 1),
-        (6, 3, 24, 2, 2),
-        (6, 5, 40, 2, 2),
-        (6, 3, 80, 3, 2),
-        (6, 5, 112, 3, 1),
-        (6, 5, 192, 4, 2),
-        (6, 3, 320, 1, 1),
-    ]
-    net = _Network()
-    net.conv("stem", 3, 32, stride=2, activation="silu")
-    block = 0
-    for expansion, kernel, channels, repeats, stride in stages:
-        for repeat in range(repeats):
-            block += 1
-            first_stride = stride if repeat == 0 else 1
-            net.inverted_residual(
-                f"block{block}", kernel, first_stride, expansion, channels, "silu"
-            )
-    net.conv("head", 1, 1280, activation="silu")
-    description = "EfficientNet-B0, 49 layers; without squeeze-and-excitation, which is not spatial"
-    return Workload("efficientnet_b0", description, _counted(net.layers), tuple(net.layers))
-
-
-def _resnet50() -> Workload:
-    # He et al. 2015, table 1: width and number of bottleneck blocks per stage. Version 1.5: the
-    # stride is on the 3x3. Strided layers pad like TensorFlow's official models (and PyTorch), by
-    # kernel // 2 on each side, where SAME would put the odd pixel at the bottom right.
-    stages = [(64, 3), (128, 4), (256, 6), (512, 3)]
-    net = _Network()
-    net.conv("stem", 7, 64, stride=2, activation="relu", pad=3)
-    net.image = (56, 56, 64)  # after the 3x3 max-pooling with stride 2
-    for i, (width, repeats) in enumerate(stages, start=1):
-        for repeat in range(repeats):
-            name = f"stage{i}.block{repeat + 1}"
-            stride = 2 if i > 1 and repeat == 0 else 1
-            block_input = net.image
-            if repeat == 0:
-                net.conv(f"{name}.downsample", 1, 4 * width, stride, pad=0)
-                net.image = block_input
-            net.conv(f"{name}.reduce", 1, width, activation="relu")
-            net.conv(f"{name}.conv3x3", 3, width, stride, activation="relu", pad=1)
-            net.conv(f"{name}.expand", 1, 4 * width, activation="relu", residual=True)
-    return Workload(
-        "resnet50", "ResNet-50 v1.5, 53 layers", _counted(net.layers), tuple(net.layers)
-    )
+    return Workload(path.stem, f"the keys in {path}", counted(layers))
 
 
 def _edge_cases() -> Workload:
@@ -305,10 +121,22 @@ def _edge_cases() -> Workload:
     return Workload("edge_cases", "small problems of every legal kind, for tests", layers)
 
 
+_NETWORKS = (
+    branched_networks.inception_v3,
+    branched_networks.yolov8n,
+    dense_networks.convnext_tiny,
+    dense_networks.densenet121,
+    dense_networks.resnet18,
+    dense_networks.resnet50,
+    dense_networks.vgg16,
+    mobile_networks.efficientnet_b0,
+    mobile_networks.mobilenet_v1,
+    mobile_networks.mobilenet_v2,
+    mobile_networks.mobilenet_v3_large,
+    mobile_networks.mobilenet_v3_small,
+)
 _WORKLOADS: dict[str, Callable[[], Workload]] = {
     "edge_cases": cache(_edge_cases),
-    "efficientnet_b0": cache(_efficientnet_b0),
-    "mobilenet_v1": cache(_mobilenet_v1),
-    "mobilenet_v2": cache(_mobilenet_v2),
-    "resnet50": cache(_resnet50),
+    "found_slow": cache(found_slow.found_slow),
+    **{network.__name__: cache(network) for network in _NETWORKS},
 }

@@ -25,6 +25,9 @@ from tvmconv.runtime import arrays
 # A run fills 3 ms and there are 3, each between two looks at the machine's speed.
 _REPEATS, _LEAST_MS, _LOOK_MS = 3, 3.0, 1.0
 _YARDSTICK_REPEATS = 9  # of what all others of a layer are held against
+# A run that counts by the fastest of many: where eleven others want a core every run of 3 ms was interrupted,
+# and the least of nine was up to five times what short ones took (Zen 5, 2026-11).
+_SHORT_MS = 0.3
 # One call that takes this many times the best is not timed more closely.
 _HOPELESS = 2.0
 # Single calls with flushed caches, of which the median counts: 15 agree to about 2 %.
@@ -130,8 +133,7 @@ class CpuTimer:
         """The fastest of many runs: what this machine does when its neighbours are quiet."""
         if self._cache == "cold":
             return statistics.median(timing.cold_seconds(*called, _YARDSTICK_REPEATS * _COLD_CALLS))
-        calls = _calls(_LEAST_MS, _once(called))
-        return min(timing.seconds(*called, _YARDSTICK_REPEATS, least_ms=0, calls=calls))
+        return min(_short_runs(called, _YARDSTICK_REPEATS, _LEAST_MS))
 
     def interleave(self, key: str, built: Sequence[Built], rounds: int) -> list[list[float]]:
         """As `Runner.interleave`."""
@@ -142,7 +144,7 @@ class CpuTimer:
                 if self._cache == "cold":
                     seconds.append(statistics.median(timing.cold_seconds(*called, _COLD_CALLS)))
                 else:
-                    seconds.extend(timing.seconds(*called, 1, _LEAST_MS))
+                    seconds.append(min(_short_runs(called, 1, _LEAST_MS)))
         return times
 
     def _speed(self, yardstick: _Yardstick) -> float:
@@ -210,6 +212,14 @@ class CpuTimer:
 def _once(called: _Called) -> float:
     (seconds,) = timing.seconds(*called, repeats=1, least_ms=0)
     return seconds
+
+
+def _short_runs(called: _Called, least: int, milliseconds: float) -> list[float]:
+    """Seconds of a call in short runs: ``least`` at least, or what fills so many times ``milliseconds``."""
+    calls = _calls(_SHORT_MS, min(_once(called), _once(called)))
+    first = timing.seconds(*called, repeats=least, least_ms=0, calls=calls)
+    more = _calls(least * milliseconds, calls * min(first)) - least
+    return first + (timing.seconds(*called, more, least_ms=0, calls=calls) if more > 0 else [])
 
 
 def _calls(milliseconds: float, seconds: float) -> int:
