@@ -22,7 +22,7 @@ from typing import Any
 from tvm import te, tirx
 
 from tvmconv.compute.conv2d import filter_blocks, in_layout
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
 from tvmconv.compute.padding import padded, reader
 from tvmconv.problem.rules import BYTE_DTYPES, ITEM_BYTES
@@ -188,7 +188,12 @@ def direct(
     data = te.placeholder(geometry(spec).data_shape, data_dtype(spec), name="data")
     shape = packed_filter_shape(spec, block, operand)
     weights = te.placeholder(shape, "int32", name="filter")
-    source = _gathered(spec, data) if gather else _source(spec, g, by, data, operand)
+    extra = epilogue_arguments(spec, g.out_shape)
+    around = border(spec, extra)
+    if gather:
+        source = _gathered(spec, data, around)
+    else:
+        source = _source(spec, g, by, data, operand, around)
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")
@@ -212,7 +217,6 @@ def direct(
         lambda n, h, w, o: te.sum(product(n, h, w, o), axis=[kh, kw, ki, r]),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels
@@ -224,10 +228,10 @@ def direct(
     return [data, weights, *extra, in_layout(g, finish)]
 
 
-def _gathered(spec: ConvSpec, data: te.Tensor) -> te.Tensor:
+def _gathered(spec: ConvSpec, data: te.Tensor, around: Any) -> te.Tensor:
     """(Output pixels of all images, kernel rows, kernel columns, input channels)."""
     g = geometry(spec)
-    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
+    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g, around=around)
 
     def at(p: Any, i: Any, j: Any, c: Any) -> Any:
         row, column = p // g.out_width, p % g.out_width
@@ -265,7 +269,7 @@ def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
 
 
 def _source(
-    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None
+    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None, around: Any
 ) -> te.Tensor:
     """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
     if not is_copied(spec, g, operand):
@@ -276,10 +280,10 @@ def _source(
     def turned(value: Any) -> Any:
         return (value.astype("uint8") ^ tirx.const(OFFSET, "uint8")).astype(dtype)
 
-    read = reader(data, g, turned) if shifted else reader(data, g)
+    read = reader(data, g, turned, around) if shifted else reader(data, g, around=around)
     if not by.rows:
         if not shifted:
-            return padded(data, g, data.dtype)
+            return padded(data, g, data.dtype, around)
         shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
         return te.compute(shape, read, name="padded")
     # The last word of the last run may reach behind the row.

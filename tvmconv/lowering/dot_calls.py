@@ -130,14 +130,20 @@ def _products(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
 
 def _vector(value: Any, lane: Any, count: int) -> Any:
     """All lanes of the data, before it is widened; where it is padding is the same in all of them."""
+    if not _depends(value, lane):
+        return tirx.Broadcast(value, count)
     if isinstance(value, tirx.Cast):
         return _vector(value.value, lane, count)
     if isinstance(value, tvm.ir.TensorLoad):
         return _run([value], lane, lane, count)
-    if isinstance(value, tirx.IntImm):
-        return tirx.Broadcast(value, count)
     inside, there, zero = value.args
     return tirx.if_then_else(inside, _vector(there, lane, count), _vector(zero, lane, count))
+
+
+def _depends(value: Any, variable: Any) -> bool:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(value, lambda node: found.append(node) if node.same_as(variable) else None)
+    return bool(found)
 
 
 def _loads(value: Any, sums: Any) -> list[Any]:
