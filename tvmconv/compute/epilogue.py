@@ -100,15 +100,20 @@ def _scaled(
     scales: te.Tensor,
     limits: te.Tensor,
 ) -> Any:
-    """Return a byte of a sum as `problem.quantized` says.
-
-    It is clamped before it is rounded, which is the same since the limits are integers, and as floats one
-    instruction each; then the byte is the lowest of the number `_ROUNDING` was added to.
-    """
+    """Return a byte of a sum as `problem.quantized` says."""
     zero = limits[quantized.ZERO_POINT]
     low, high = (
         (limits[each] - zero).astype("float32") for each in (quantized.LOW, quantized.HIGH)
     )
     value = (value + bias[channel]).astype("float32") * scales[channel]
+    return to_byte(value, low, high, zero, spec.out_dtype)
+
+
+def to_byte(value: Any, low: Any, high: Any, zero: Any, dtype: str) -> Any:
+    """Return clamp(round(value), low, high) + zero, a byte; all but ``zero``, an int32, are float32.
+
+    It is clamped before it is rounded, which is the same since the limits are whole, and one instruction each;
+    then the byte is the lowest of the number that `_ROUNDING` was added to. NaN becomes ``low``.
+    """
     value = tirx.min(tirx.max(value, low), high) + tirx.const(_ROUNDING, "float32")
-    return (tirx.reinterpret("int32", value) + zero).astype(spec.quantized)
+    return (tirx.reinterpret("int32", value) + zero).astype(dtype)
