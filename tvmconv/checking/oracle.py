@@ -94,7 +94,7 @@ def _scaled(sums: Array, scales: Array, limits: Array) -> Array:
     with np.errstate(over="ignore"):  # an infinite one saturates
         scaled = sums.astype(np.float32) * scales.astype(np.float32)
     rounded = np.rint(scaled.astype(np.float64))  # halves to even
-    return np.clip(rounded + zero, low, high)
+    return np.asarray(np.clip(rounded + zero, low, high))
 
 
 def activate(activation: str | None, x: Array) -> Array:

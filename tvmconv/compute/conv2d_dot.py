@@ -190,10 +190,9 @@ def direct(
     weights = te.placeholder(shape, "int32", name="filter")
     extra = epilogue_arguments(spec, g.out_shape)
     around = border(spec, extra)
-    if gather:
-        source = _gathered(spec, data, around)
-    else:
-        source = _source(spec, g, by, data, operand, around)
+    source = (
+        _gathered(spec, data, around) if gather else _source(spec, g, by, data, operand, around)
+    )
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")

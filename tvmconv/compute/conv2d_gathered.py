@@ -144,9 +144,7 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
     return [data, weights, *extra, conv, out]
 
 
-def _gathered(
-    spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor, around: Any
-) -> te.Tensor:
+def _gathered(spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor, around: Any) -> te.Tensor:
     """What each output pixel is the sum of, side by side."""
     (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g, around=around)
 

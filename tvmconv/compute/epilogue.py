@@ -10,8 +10,8 @@ from tvm import te, tirx
 from tvmconv.problem import quantized
 from tvmconv.problem.spec import ConvSpec
 
-# Added to a float32 of magnitude below 2**22 it leaves no bit behind the point: the sum is rounded to nearest,
-# halves to even, and its lowest bits are the integer in two's complement. The lowest byte of its own is zero.
+# Added to a float32 of magnitude below 2**22 it leaves no bit behind the point: the sum is rounded to
+# nearest, halves to even, and its lowest bits are the integer in two's complement. Its own lowest byte is 0.
 _ROUNDING = 1.5 * 2.0**23
 
 
@@ -112,8 +112,8 @@ def _scaled(
 def to_byte(value: Any, low: Any, high: Any, zero: Any, dtype: str) -> Any:
     """Return clamp(round(value), low, high) + zero, a byte; all but ``zero``, an int32, are float32.
 
-    It is clamped before it is rounded, which is the same since the limits are whole, and one instruction each;
-    then the byte is the lowest of the number that `_ROUNDING` was added to. NaN becomes ``low``.
+    It is clamped before it is rounded, which is the same since the limits are whole, and one instruction
+    each; then the byte is the lowest of the number that `_ROUNDING` was added to. NaN becomes ``low``.
     """
     value = tirx.min(tirx.max(value, low), high) + tirx.const(_ROUNDING, "float32")
     return (tirx.reinterpret("int32", value) + zero).astype(dtype)

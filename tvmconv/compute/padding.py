@@ -15,8 +15,9 @@ Read = Callable[[Any, Any, Any, Any], Any]
 def padded(data: te.Tensor, g: Geometry, dtype: str, around: Any = None) -> te.Tensor:
     """Return data as (batch, padded_height, padded_width, in_channels), with ``around`` where padding is.
 
-    A stage of its own, named ``padded``: a schedule inlines it, computes it once, or row by row.
-    ``around`` is in the dtype of data, zero by default. When data is NHWC, of that dtype, and no window leaves it, data itself is returned.
+    A stage of its own, named ``padded``: a schedule inlines it, computes it once, or row by row. ``around``
+    is in the dtype of data, zero by default. When data is NHWC, of that dtype, and no window leaves it, data
+    itself is returned.
     """
     if g.channels_last and not g.needs_padding and data.dtype == dtype:
         return data

@@ -142,7 +142,9 @@ def _vector(value: Any, lane: Any, count: int) -> Any:
 
 def _depends(value: Any, variable: Any) -> bool:
     found: list[Any] = []
-    tvm_ffi.structural_walk(value, lambda node: found.append(node) if node.same_as(variable) else None)
+    tvm_ffi.structural_walk(
+        value, lambda node: found.append(node) if node.same_as(variable) else None
+    )
     return bool(found)
 
 

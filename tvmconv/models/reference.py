@@ -117,12 +117,12 @@ def _quantize(node: Node, inputs: Arrays) -> Array:
     scale, limits = np.float32(node.attributes["scale"]), np.iinfo(node.tensor.dtype)
     scaled = _given(inputs[0]).astype(np.float32) * (np.float32(1) / scale)
     rounded = np.rint(np.nan_to_num(scaled, nan=-np.inf)) + node.attributes["zero_point"]
-    return np.clip(rounded, limits.min, limits.max).astype(node.tensor.dtype)
+    return np.asarray(np.clip(rounded, limits.min, limits.max).astype(node.tensor.dtype))
 
 
 def _dequantize(node: Node, inputs: Arrays) -> Array:
     centred = _given(inputs[0]).astype(np.int64) - node.attributes["zero_point"]
-    return centred.astype(np.float32) * np.float32(node.attributes["scale"])
+    return np.asarray(centred.astype(np.float32) * np.float32(node.attributes["scale"]))
 
 
 def _transposed(node: Node, inputs: Arrays) -> Array:

@@ -328,7 +328,7 @@ _WORDS = (
         "depthwise_uint8_to_uint8_stride2",
         "dtype quantized stride",
         (2, 9, 9, 19),
-        (5, 5, 19, 1),
+        (3, 3, 19, 1),
         strides=2,
         dtype="uint8",
         bias=True,

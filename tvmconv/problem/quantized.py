@@ -13,16 +13,16 @@ reference kernels multiply by a fixed-point number of 31 bits and round halves u
 output away; XNNPACK, by which LiteRT computes such models unless it is told otherwise, converts the sum to
 float32 and rounds to nearest, halves to even. We compute what XNNPACK does, bit for bit.
 
-A kernel takes two more arrays for it, and a bias into which z_x is folded already, so that it sums up bytes as
-they are: bias[k] - z_x * (sum of the filter of channel k). `runtime.quantization` makes all three.
+A kernel takes two more arrays for it, and a bias into which z_x is folded already, so that it sums up bytes
+as they are: bias[k] - z_x * (sum of the filter of channel k). `runtime.quantization` makes all three.
 
     scales    float32, one an output channel: of a filter with one scale all are the same
     limits    int32: z_x, z_y, low, high
 
 Only dtypes are part of the problem's key. Scales, zero points and clamp are read when the kernel runs: each
 layer of a network has its own, while many share a shape; so a network needs, and tuning measures, no kernel
-more than for int32 sums. It costs a vector of scales beside each vector of bias, and four numbers that stay in
-registers: the border of the image is written from one of those in place of a constant.
+more than for int32 sums. It costs a vector of scales beside each vector of bias, and four numbers that stay
+in registers: the border of the image is written from one of those in place of a constant.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ def _check_quantized(spec: Fields) -> None:
         )
     if not spec.bias or spec.residual or spec.activation is not None:
         raise ValueError(
-            "A quantised convolution has a bias, which its zero point is folded into, no residual, and clamps "
-            f"in place of an activation, but got bias={spec.bias}, residual={spec.residual} and "
+            "A quantised convolution has a bias, which its zero point is folded into, no residual, and "
+            f"clamps in place of an activation, but got bias={spec.bias}, residual={spec.residual} and "
             f"activation={spec.activation!r}."
         )

@@ -312,7 +312,10 @@ class ConvSpec:
     def bytes(self) -> int:
         """Bytes of input, filter, output and what else there is, each once."""
         results = prod(self.output_shape) * (1 + self.residual)
-        scaling = self.out_channels * ITEM_BYTES[SCALES_DTYPE] + prod(LIMITS_SHAPE) * ITEM_BYTES[LIMITS_DTYPE]
+        scaling = (
+            self.out_channels * ITEM_BYTES[SCALES_DTYPE]
+            + prod(LIMITS_SHAPE) * ITEM_BYTES[LIMITS_DTYPE]
+        )
         return (
             prod(self.input_shape) * ITEM_BYTES[self.dtype]
             + prod(self.filter_shape) * ITEM_BYTES[self.filter_dtype]

@@ -1,4 +1,4 @@
-"""From a model's scales and zero points to what a quantised kernel takes; `problem.quantized` says what for."""
+"""From a model's scales and zero points to what a quantised kernel takes (see `problem.quantized`)."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Quantization:
         every = np.asarray([self.input_scale, self.output_scale, *given], np.float32)
         if given.size not in (1, *channels) or not np.all((every > 0) & np.isfinite(every)):
             raise ValueError(
-                f"filter_scale must be one positive number or {channels[0]}, and input_scale and output_scale "
-                f"positive, but got {given.size} from {given.min()} to {given.max()}, {self.input_scale} and "
-                f"{self.output_scale}."
+                f"filter_scale must be one positive number or {channels[0]}, input_scale and output_scale "
+                f"positive, but got {given.size} from {given.min()} to {given.max()}, {self.input_scale} "
+                f"and {self.output_scale}."
             )
         # In XNNPACK's order, each step rounded to float32.
         products = np.float32(self.input_scale) * given
@@ -97,4 +97,5 @@ def folded_bias(spec: ConvSpec, w: Array, bias: Array, zero_point: int) -> Array
     """Return bias less ``zero_point`` times the sum of each channel's filter, as int32, which wraps."""
     axes = (0, 1) if spec.op == "depthwise_conv2d" else (0, 1, 2)
     sums = w.astype(np.int64).sum(axis=axes).reshape(spec.bias_shape)
-    return (bias.astype(np.int64) - zero_point * sums).astype(np.int32)
+    folded: Array = bias.astype(np.int64) - zero_point * sums
+    return folded.astype(np.int32)

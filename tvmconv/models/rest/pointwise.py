@@ -121,6 +121,7 @@ _BINARY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "greater_equal": lambda x, y: x >= y,
 }
 
+
 def _quantize(node: Node, x: Any) -> Any:
     """As XNNPACK does, by the scale's reciprocal in float32."""
     zero, limits = node.attributes["zero_point"], np.iinfo(node.tensor.dtype)

@@ -227,7 +227,8 @@ class _Parser:
         along = shape[axis] if axis in range(len(shape)) else 1
         if count not in (1, along) or points.size != count or not np.all(np.isfinite(scales)):
             raise ValueError(
-                f"tensor {number} of shape {shape} has {count} scales and {points.size} zero points on axis {axis}"
+                f"tensor {number} of shape {shape} has {count} scales and {points.size} zero points on "
+                f"axis {axis}"
             )
         return FileQuantization(scales, points, axis)
 

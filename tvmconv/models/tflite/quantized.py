@@ -1,13 +1,14 @@
 """Operators of .tflite files on quantised tensors: bytes that stand for scale * (byte - zero point).
 
 Convolutions and matrices stay in bytes (`problem.quantized`); what only moves bytes moves them; the rest is
-computed in float32 between "dequantize" and "quantize", which fuse with it. Constants of models whose data are
-floats (dynamic range quantisation) become floats here.
+computed in float32 between "dequantize" and "quantize", which fuse with it. Constants of models whose data
+are floats (dynamic range quantisation) become floats here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Final
 
@@ -29,11 +30,12 @@ _MOVING: Final = frozenset({
 })  # fmt: skip
 # Operators that are computed in float32.
 _IN_FLOATS: Final = frozenset({
-    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PAD", "PADV2", "AVERAGE_POOL_2D",
-    "RESIZE_BILINEAR", "SPACE_TO_BATCH_ND", "SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "HARD_SWISH", "TANH", "RELU",
-    "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "LEAKY_RELU", "PRELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT",
-    "ABS", "NEG", "SQUARE", "SUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION", "BATCH_MATMUL", "EQUAL",
-    "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "SELECT", "SELECT_V2", "ARG_MAX", "ARG_MIN",
+    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PAD", "PADV2",
+    "AVERAGE_POOL_2D", "RESIZE_BILINEAR", "SPACE_TO_BATCH_ND", "SOFTMAX", "LOG_SOFTMAX", "LOGISTIC",
+    "HARD_SWISH", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "LEAKY_RELU", "PRELU",
+    "GELU", "EXP", "LOG", "SQRT", "RSQRT", "ABS", "NEG", "SQUARE", "SUM", "REDUCE_MAX", "REDUCE_MIN",
+    "L2_NORMALIZATION", "BATCH_MATMUL", "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER",
+    "GREATER_EQUAL", "SELECT", "SELECT_V2", "ARG_MAX", "ARG_MIN",
 })  # fmt: skip
 _ACTIVATIONS: Final = {0: None, 1: "relu", 3: "relu6"}
 
@@ -43,7 +45,7 @@ def is_quantized(operation: Operation) -> bool:
     return any(each is not None for each in (*operation.quantizations, *operation.makes))
 
 
-def read_quantized(operation: Operation, read: Read) -> str | list[str]:
+def read_quantized(operation: Operation, read: Read) -> str | Sequence[str]:
     """Read an operator that `is_quantized`; ``read`` is its function of the tables for floats.
 
     Raises ModelError, which names the operator, for one that is not computed on quantised tensors.
@@ -65,7 +67,8 @@ def read_quantized(operation: Operation, read: Read) -> str | list[str]:
     if kind in _IN_FLOATS or kind in _MOVING:
         return _in_floats(operation, read)
     raise operation.error(
-        "the operator is not supported on quantised tensors", "Convert the model without quantisation."
+        "the operator is not supported on quantised tensors",
+        "Convert the model without quantisation.",
     )
 
 
@@ -154,7 +157,9 @@ def _mean(operation: Operation) -> str:
     shape = operation.shape()
     axes = sorted({operation.axis(axis, len(shape)) for axis in operation.numbers(1)})
     keep = bool(operation.options("ReducerOptions").KeepDims())
-    total = operation.node("sum", operation.input(0), dtype="int32", axes=tuple(axes), keepdims=keep)
+    total = operation.node(
+        "sum", operation.input(0), dtype="int32", axes=tuple(axes), keepdims=keep
+    )
     count = max(prod(shape[axis] for axis in axes), 1)
     scale, zero_point = _of_tensor(operation, by)
     value = operation.node("dequantize", total, scale=scale / count, zero_point=zero_point * count)
@@ -217,7 +222,9 @@ def _convolution(
         )
     if code not in _ACTIVATIONS:
         raise operation.error(f"the fused activation {code} is not supported", "Split it off.")
-    (input_scale, input_point), (scale, point) = (_of_tensor(operation, each) for each in (by, made))
+    (input_scale, input_point), (scale, point) = (
+        _of_tensor(operation, each) for each in (by, made)
+    )
     layer = Quantization(
         input_scale, input_point, weights.scales, scale, point, activation=_ACTIVATIONS[code]
     )

@@ -96,7 +96,10 @@ class _Reader:
             tuple(self.file.tensors[each].name for each in operator.outputs),
             tuple(self.file.tensors[each].dtype for each in operator.outputs),
             place,
-            tuple(self.file.tensors[each].quantization if each >= 0 else None for each in operator.inputs),
+            tuple(
+                self.file.tensors[each].quantization if each >= 0 else None
+                for each in operator.inputs
+            ),
             tuple(self.file.tensors[each].quantization for each in operator.outputs),
         )
         try:

@@ -50,7 +50,8 @@ class GpuKernel(CompiledKernel):
         """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once, on the GPU.
 
         All are copied: changing the tensors afterwards does not change the layer. Waits until that is
-        done. A quantised spec takes ``scales`` and ``limits`` too, as `Kernel.bind`. Raises as `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
+        done. A quantised spec takes ``scales`` and ``limits`` too, as `Kernel.bind`. Raises as
+        `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
         """
         return BoundGpuKernel(self, {"filter": w, "bias": bias, SCALES: scales, LIMITS: limits})
 
