@@ -27,7 +27,7 @@ from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense_dot, dense_space
 from tvmconv.schedules.shared.dense import DenseDecisions
-from tvmconv.schedules.x86 import conv2d_direct, dot_code, machines
+from tvmconv.schedules.x86 import byte_code, conv2d_direct, dot_code, machines
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -96,7 +96,9 @@ def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Functi
     """Schedule `compute.conv2d_dot.direct`; raises nothing for legal decisions."""
     lanes = _lanes(machine, decisions.channels)
     dot = dot_code.dot(spec.dtype, machine, lanes)
-    return dense_dot.apply(spec, decisions, lanes, dot, dot_code.operand(spec.dtype, machine))
+    operand = dot_code.operand(spec.dtype, machine)
+    to_bytes = byte_code.to_bytes(spec, machine, decisions.channels)
+    return dense_dot.apply(spec, decisions, lanes, dot, operand, to_bytes=to_bytes)
 
 
 WORDS = dense_space.schedule(

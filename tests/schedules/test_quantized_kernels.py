@@ -72,6 +72,36 @@ def test_halves_are_rounded_to_even(name):
         np.testing.assert_array_equal(kernel.run(given, 1), expected, kernel.name)
 
 
+@pytest.mark.parametrize("out", ["int8", "uint8"])
+@pytest.mark.parametrize("name", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("channels", [8, 16, 24, 32, 48, 64])
+def test_bytes_of_every_width_are_packed_in_order(channels, name, out):
+    """On x86, where vectors are packed together; each channel has a scale of its own."""
+    machine, pack = hardware.find_machine(name)
+    if contract.lacking(machine) or pack.name != "x86":
+        pytest.skip(f"{name} does not run here, or is no x86")
+    spec = ConvSpec.conv2d(
+        (1, 2, 3, 4), (1, 1, 4, channels), dtype="int8", bias=True, quantized=out
+    )
+    schedule = hardware.find_schedule("x86.conv2d.dot", pack)
+    points = [p for p in hardware.space(schedule, spec, machine) if p["channels"] == channels]
+    if not points:
+        pytest.skip(f"{name} has no tile of {channels} channels")
+    kernel = GuardedKernel("dot", spec, schedule.apply(spec, machine, points[0]), machine)
+    given = oracle.random_arguments(spec, seed=channels)
+    limits = np.iinfo(out)
+    for zero, low, high in (
+        (limits.min, limits.min, limits.max),
+        (limits.max, limits.min, limits.max),
+        (limits.min + 99, limits.min + 5, limits.max - 5),
+    ):
+        given["limits"] = np.array([-128, zero, low, high], np.int32)
+        for scale in (1.0, 1e-3, 3e38):
+            given["scales"] = np.linspace(0.5, 1, channels, dtype=np.float32) * np.float32(scale)
+            expected = oracle.conv(spec, **given)
+            np.testing.assert_array_equal(kernel.run(given, 1), expected)
+
+
 def test_built_and_bound_as_users_do(tmp_path):
     import tvmconv
 
