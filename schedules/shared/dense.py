@@ -16,6 +16,7 @@ from tvm.s_tir import Schedule as Loops
 
 from tvmconv.compute.conv2d import filter_blocks
 from tvmconv.compute.geometry import Geometry, geometry
+from tvmconv.lowering.dot_calls import BYTES
 from tvmconv.lowering.interface import SPLIT_AT
 from tvmconv.lowering.prefetching import PANEL, TILES
 from tvmconv.problem.spec import ConvSpec
@@ -68,12 +69,14 @@ def schedule(
     copied: bool,
     reduce: Callable[[Any], Any],
     arrange: Callable[[], None] = lambda: None,
+    to_bytes: str | None = None,
 ) -> None:
     """Schedule everything around the sums, which block ``tile`` computes.
 
     ``copied`` says whether a stage ``padded`` is computed before them. ``reduce`` is given the loop over
     jobs, decomposes the reduction of one tile and returns its innermost loop that is not unrolled;
-    ``arrange`` is called before the padding finds its place, for what reads it.
+    ``arrange`` is called before the padding finds its place, for what reads it. ``to_bytes`` is what the
+    functions are called, if there are some, that store a pixel's channels of a quantised spec.
     """
     pixels, by_weights, pad = decisions.pixels, decisions.by_weights, decisions.pad
     fused = dense_stages.is_fused(spec, g, decisions.channels)
@@ -106,7 +109,10 @@ def schedule(
         panel = g.kernel_height * g.kernel_width * (g.in_channels // g.groups) * block
         loops.annotate(rows, TILES, [2])
         loops.annotate(reduction, PANEL, [panel, panel, decisions.unroll * block])
-    loops.vectorize(v)
+    if to_bytes is not None and fused:
+        loops.annotate(v, BYTES, to_bytes)
+    else:
+        loops.vectorize(v)
     loops.unroll(m)
 
     row_points, column_points = dense_stages.split_points(g, pixels, pad == "none")

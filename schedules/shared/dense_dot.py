@@ -34,12 +34,14 @@ def apply(
     dot: tuple[str, str] | None,
     operand: str | None,
     load_words: bool = False,
+    to_bytes: tuple[str, str] | None = None,
 ) -> Function:
     """Schedule `compute.conv2d_dot.direct` on vectors of ``lanes`` channels; legal decisions raise nothing.
 
     ``dot`` is the name and the definition of the function for a vector. Without, on a rehearsal's machine,
     products are computed one by one. ``operand`` is the kind of byte that it takes. With ``load_words`` the
-    words of a step are loaded together, for instructions that take one by its lane.
+    words of a step are loaded together, for instructions that take one by its lane. ``to_bytes`` are what the
+    functions that store a pixel's channels of a quantised spec are called, and their definitions.
     """
     block, g = decisions.channels, geometry(spec)
     loops = Loops(tvm.IRModule({"main": prim_func(conv2d_dot.direct(spec, block, operand))}))
@@ -61,10 +63,12 @@ def apply(
         return innermost
 
     copied = conv2d_dot.is_copied(spec, g, operand)
-    tiled.schedule(loops, tile, spec, g, decisions, copied, reduce, arrange)
+    calls = [each for each in (dot, to_bytes) if each is not None]
+    stores = None if to_bytes is None else to_bytes[0]
+    tiled.schedule(loops, tile, spec, g, decisions, copied, reduce, arrange, stores)
     packed = conv2d_dot.packed_filter_shape(spec, block, operand)
     pack = prim_func(conv2d_dot.pack(spec, block, operand))
-    definition = None if dot is None else dot[1]
+    definition = "".join(definition for _, definition in calls) if calls else None
     return function(spec, loops.mod["main"], pack, packed, definition)
 
 

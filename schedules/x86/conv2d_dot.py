@@ -5,14 +5,14 @@ one word of each pixel, four bytes or two bfloat16, in place of one number; a ve
 for each of its lanes' channels:
 
     AVX-512, bytes    12 x 2 vectors: 24 vpdpbusd = 1536 multiply-adds for 14 loads
-    AVX2, bytes        4 x 2 vectors: 16 pmaddwd = 256 for 6 loads, 6 widenings of weights, 8 of data
+    AVX2, bytes        6 x 2 vectors: 12 pmaddwd and 12 additions = 192 for 8 loads, in words of two 16 bits
 
 Measured, Sapphire Rapids (VNNI), one thread, 2026-11-23, default decisions: ResNet-50's layers of bytes run
 at 3.1 to 4.0 times the float32 multiply-adds that L1 can feed; 4 is the most.
 
-What of the data has to be changed, padded or made unsigned, is copied once: bytes are a quarter of
-float32's traffic. A block of channels is a multiple of whole vectors or of halves, 24 being three halves:
-the instruction must cover the tile.
+What of the data has to be changed, padded, made unsigned or widened, is copied once: bytes are a quarter of
+float32's traffic, 16 bits half. A block of channels is a multiple of whole vectors or of halves, 24 being
+three halves: the instruction must cover the tile.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from collections.abc import Sequence
 
 from tvmconv.compute import conv2d_dot
 from tvmconv.compute.conv2d import filter_blocks
+from tvmconv.compute.geometry import geometry
 from tvmconv.hardware import Choice, Function, Machine
 from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import dense_dot, dense_space
 from tvmconv.schedules.shared.dense import DenseDecisions
-from tvmconv.schedules.x86 import conv2d_direct, dot_code, machines
-
-_OPERAND = "uint8"
+from tvmconv.schedules.x86 import byte_code, conv2d_direct, dot_code, machines
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -36,7 +35,7 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
     return (
         dense_space.accepts(spec, machine)
         and bool(dot_code.vector_sizes(spec.dtype, machine))
-        and conv2d_dot.words(spec) is not None
+        and conv2d_dot.words(spec, dot_code.operand(spec.dtype, machine)) is not None
     )
 
 
@@ -55,12 +54,20 @@ def _channel_blocks(spec: ConvSpec, machine: Machine) -> list[int]:
     return exact or [min(size for size in sizes if size >= min(group, sizes[0]))]
 
 
-def _unrolls(spec: ConvSpec, _machine: Machine) -> list[int]:
-    return [u for u in (1, 2, 4) if conv2d_dot.cut(spec).words % u == 0]
+def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
+    """Of sums that are additions of their own LLVM reorders those of unrolled steps, and spills for it.
+
+    MobileNetV2's 1x1 layers take 1.1 to 1.2 times as long for 4 steps as for one (AVX2 code on Zen 5,
+    2026-11). A single pixel's sums wait for each other, and gain.
+    """
+    operand = dot_code.operand(spec.dtype, machine)
+    words = conv2d_dot.cut(spec, operand).words
+    most = 1 if operand == "int16" and geometry(spec).out_width > 1 else 4
+    return [u for u in (1, 2, 4) if words % u == 0 and u <= most]
 
 
-def _pads(spec: ConvSpec, _machine: Machine) -> Sequence[Choice]:
-    return dense_dot.pads(spec, _OPERAND)
+def _pads(spec: ConvSpec, machine: Machine) -> Sequence[Choice]:
+    return dense_dot.pads(spec, dot_code.operand(spec.dtype, machine))
 
 
 def _lanes(machine: Machine, channels: int) -> int:
@@ -74,11 +81,9 @@ def _vectors(machine: Machine, channels: int) -> int:
 
 
 def _fits(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
-    """Accumulators, one vector per weight, one broadcast; where bytes are widened, two and a mask."""
+    """Accumulators, one vector per weight, one broadcast, and a product where it is added by itself."""
     vectors = _vectors(machine, tile.channels)
-    others = vectors + 1
-    if dot_code.is_widening(spec.dtype, machine):
-        others = 2 * others + 1
+    others = vectors + 1 + (dot_code.operand(spec.dtype, machine) == "int16")
     return tile.pixels == 1 or tile.pixels * vectors + others <= machine.cpu.vector_registers
 
 
@@ -91,7 +96,9 @@ def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Functi
     """Schedule `compute.conv2d_dot.direct`; raises nothing for legal decisions."""
     lanes = _lanes(machine, decisions.channels)
     dot = dot_code.dot(spec.dtype, machine, lanes)
-    return dense_dot.apply(spec, decisions, lanes, dot, _OPERAND)
+    operand = dot_code.operand(spec.dtype, machine)
+    to_bytes = byte_code.to_bytes(spec, machine, decisions.channels)
+    return dense_dot.apply(spec, decisions, lanes, dot, operand, to_bytes=to_bytes)
 
 
 WORDS = dense_space.schedule(

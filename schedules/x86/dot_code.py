@@ -5,9 +5,9 @@ lane, by a vector of words of the filter, and adds the products of a lane to its
 
     AVX512_VNNI, AVX_VNNI    vpdpbusd   4 multiply-adds a lane
     AVX512_BF16              vdpbf16ps  2; subnormal numbers count as zero
-    AVX-512, AVX2, SSE4.2    bytes are widened to 16 bits and go through pmaddwd: 2 of those and 2 additions
-                             for 4 multiply-adds, and the filter's words are widened once a step.
-                             pmaddubsw, which needs no widening, saturates: wrong for 255 * 127 + 255 * 127
+    AVX-512, AVX2, SSE4.2    pmaddwd    2, of 16 bits, and an addition: bytes are widened before, the filter
+                             when it is packed, data when it is copied. pmaddubsw, which needs no widening,
+                             saturates: wrong for 255 * 127 + 255 * 127
 
 TVM 0.27's own intrinsic "dot_16x4_vnni" does not compile: LLVM 22 wants vectors of bytes for vpdpbusd.
 """
@@ -29,22 +29,15 @@ define linkonce_odr <{n} x {sum}> @{function}(<{n} x {sum}> %c, <{n} x i32> %a, 
   ret <{n} x {sum}> %s
 }}
 """
-# Even and odd bytes as 16 bits: data without, the filter with sign.
+# Words of two numbers of 16 bits.
 _PMADDWD = """
 declare <{n} x i32> @{llvm}(<{halves} x i16>, <{halves} x i16>)
 define linkonce_odr <{n} x i32> @{function}(<{n} x i32> %c, <{n} x i32> %a, <{n} x i32> %w) {{
   %x = bitcast <{n} x i32> %a to <{halves} x i16>
   %y = bitcast <{n} x i32> %w to <{halves} x i16>
-  %x0 = and <{halves} x i16> %x, splat (i16 255)
-  %x1 = lshr <{halves} x i16> %x, splat (i16 8)
-  %y8 = shl <{halves} x i16> %y, splat (i16 8)
-  %y0 = ashr <{halves} x i16> %y8, splat (i16 8)
-  %y1 = ashr <{halves} x i16> %y, splat (i16 8)
-  %p0 = call <{n} x i32> @{llvm}(<{halves} x i16> %x0, <{halves} x i16> %y0)
-  %p1 = call <{n} x i32> @{llvm}(<{halves} x i16> %x1, <{halves} x i16> %y1)
-  %s0 = add <{n} x i32> %c, %p0
-  %s1 = add <{n} x i32> %s0, %p1
-  ret <{n} x i32> %s1
+  %p = call <{n} x i32> @{llvm}(<{halves} x i16> %x, <{halves} x i16> %y)
+  %s = add <{n} x i32> %c, %p
+  ret <{n} x i32> %s
 }}
 """
 # One product a lane: data is widened to 32 bits, the filter's 16 bits lie in the lower half of a lane.
@@ -104,10 +97,10 @@ def vector_sizes(dtype: str, machine: Machine) -> list[int]:
     ]
 
 
-def is_widening(dtype: str, machine: Machine) -> bool:
-    """Whether bytes are widened first, which takes registers and most of the instructions."""
+def operand(dtype: str, machine: Machine) -> str:
+    """The kind of number that bytes are turned into, before or while they are copied."""
     usable = [row[0] for row in _rows(dtype) if row[1] in machine.features]
-    return usable[:1] == ["pmaddwd"]
+    return "int16" if usable[:1] == ["pmaddwd"] else "uint8"
 
 
 def dot(dtype: str, machine: Machine, lanes: int) -> tuple[str, str] | None:

@@ -18,8 +18,9 @@ from tvm.s_tir import Schedule as Loops
 from tvmconv import hardware
 from tvmconv.building.compile import compile_functions
 from tvmconv.errors import BuildError
-from tvmconv.lowering.cpu import power_of_two_runs, specialise_tiles, split_points
+from tvmconv.lowering.cpu import specialise_tiles, split_points
 from tvmconv.lowering.interface import SPLIT_AT, prim_func, with_interface
+from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import arrays
 

@@ -171,17 +171,3 @@ def test_what_is_not_supported_is_listed_with_its_place():
     assert "CUMSUM, operator " in str(caught.value)
     assert "TOPK_V2, operator " in str(caught.value)
     assert str(caught.value).count("not supported") == 2
-
-
-def test_quantised_models_are_refused_by_their_first_tensors():
-    def images():
-        for seed in range(3):
-            yield [np.random.default_rng(seed).uniform(-1, 1, IMAGE).astype(np.float32)]
-
-    content = converted(
-        FUNCTIONS["conv same stride"],
-        optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=images,
-    )
-    with pytest.raises(ModelError, match=r"quantised models are not supported yet.*\(int8\)"):
-        read(content)

@@ -7,8 +7,9 @@ from tvm import tirx
 
 from tvmconv import hardware
 from tvmconv.checking import contract
-from tvmconv.lowering.cpu import power_of_two_runs, split_points
+from tvmconv.lowering.cpu import split_points
 from tvmconv.lowering.interface import SPLIT_AT
+from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import code_size
 

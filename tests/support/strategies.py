@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from tvmconv.problem.rules import ACTIVATIONS, INTEGER_ACTIVATIONS, OP_DTYPES
+from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, INTEGER_ACTIVATIONS, OP_DTYPES
 from tvmconv.problem.spec import ConvSpec
 
 # Explicit padding as ((top, bottom), (left, right)).
@@ -133,3 +133,11 @@ def legal_specs(
 ) -> st.SearchStrategy[ConvSpec]:
     """Draw legal specs; the arguments are those of `legal_calls`."""
     return legal_calls(max_size=max_size, ops=ops, dtypes=dtypes, empty=empty).map(Call.spec)
+
+
+@st.composite
+def quantized_specs(draw: st.DrawFn, max_size: int = 7, empty: bool = True) -> ConvSpec:
+    """Draw legal specs whose bytes become bytes."""
+    spec = draw(legal_specs(max_size=max_size, dtypes=BYTE_DTYPES, empty=empty))
+    out = draw(st.sampled_from(BYTE_DTYPES))
+    return replace(spec, bias=True, residual=False, activation=None, quantized=out)

@@ -10,6 +10,7 @@ import numpy as np
 from tvmconv.checking import oracle
 from tvmconv.checking.oracle import Difference
 from tvmconv.errors import BuildError
+from tvmconv.problem.calling import Role
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import GpuKernel, tensors
 
@@ -79,7 +80,7 @@ def check(kernel: GpuKernel) -> Difference:
     spec, gpu = kernel.spec, kernel.gpu
     found = problem(spec)
     here = {name: gpu.upload(array) for name, array in found.arguments.items()}
-    layer = kernel.bind(here["filter"], here.get("bias"))
+    layer = kernel.bind(**kernel.signature.keywords(here, Role.CONSTANT))
     returned = gpu.download(layer(here["data"], here.get("residual")))
     first = compare(found, spec, returned)
     if not returned.size:

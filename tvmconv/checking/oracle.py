@@ -13,6 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import BuildError
+from tvmconv.problem.quantized import (
+    INPUT_ZERO_POINT,
+    LIMITS,
+    LIMITS_DTYPE,
+    LIMITS_SHAPE,
+    SCALES,
+    SCALES_DTYPE,
+)
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime.tensors import numpy_dtype
 
@@ -35,6 +43,7 @@ _TF32_SAFETY: Final = 3.0
 # Under an activation of `_SATURATING` the filter is three times as large; hard_swish is steepest, 1.5 at 3.
 _SATURATING_SCALE: Final = 3.0
 _STEEPEST: Final = 1.5
+_BYTE_DEVIATION: Final = 74.0  # of bytes drawn from their whole range
 _SATURATING: Final = ("relu6", "hard_swish", "sigmoid", "hard_sigmoid", "silu")
 
 
@@ -44,31 +53,48 @@ def conv(
     filter: Array,
     bias: Array | None = None,
     residual: Array | None = None,
+    scales: Array | None = None,
+    limits: Array | None = None,
 ) -> Array:
     """Compute ``spec`` on arrays of its shapes.
 
     Returns:
-        An array of ``spec.output_shape``, float64; for integers the exact result, wrapped, as int32.
+        An array of ``spec.output_shape``, float64; for integers the exact result, wrapped, as int32, or as
+        the bytes of a quantised spec.
 
     Raises:
         ValueError: an array of a wrong shape, or a bias or residual too many or missing.
 
     """
-    _check_shapes(spec, {"data": data, "filter": filter, "bias": bias, "residual": residual})
+    given = {"data": data, "filter": filter, "bias": bias, "residual": residual}
+    _check_shapes(spec, {**given, SCALES: scales, LIMITS: limits})
     # int64 wraps too, and modulo 2**64 implies modulo 2**32.
-    wide = np.int64 if spec.out_dtype == "int32" else np.float64
+    whole = spec.accumulator_dtype == "int32"
+    wide = np.int64 if whole else np.float64
     images = _to_nhwc(spec, data).astype(wide)
-    out = _sum_of_taps(spec, images, filter.astype(wide))
+    around = 0 if limits is None else int(limits[INPUT_ZERO_POINT])
+    out = _sum_of_taps(spec, images, filter.astype(wide), around)
     if bias is not None:
         out += bias.astype(wide)
     if residual is not None:
         out += _to_nhwc(spec, residual).astype(wide)
-    if spec.out_dtype == "int32":
+    if whole:
         out = out.astype(np.int32)
+    if scales is not None and limits is not None:
+        out = _scaled(out, scales, limits).astype(spec.out_dtype)
     out = activate(spec.activation, out)
     if spec.data_format == "NCHW":
         out = out.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out.reshape(spec.output_shape))
+
+
+def _scaled(sums: Array, scales: Array, limits: Array) -> Array:
+    """Sums as `problem.quantized` scales them; each step but the product is exact."""
+    _, zero, low, high = limits.tolist()
+    with np.errstate(over="ignore"):  # an infinite one saturates
+        scaled = sums.astype(np.float32) * scales.astype(np.float32)
+    rounded = np.rint(scaled.astype(np.float64))  # halves to even
+    return np.asarray(np.clip(rounded + zero, low, high))
 
 
 def activate(activation: str | None, x: Array) -> Array:
@@ -96,10 +122,10 @@ def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
     sum k has magnitude sqrt(k / n) and is off by up to half an epsilon of that, which adds up to a
     standard deviation of about 0.2 * sqrt(n) * epsilon, in whatever order the kernel sums (Higham,
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2). float16 and bfloat16
-    accumulate in float32 and round once more, relatively, by half of their own epsilon. int32 is
-    exact.
+    accumulate in float32 and round once more, relatively, by half of their own epsilon. Integers
+    are exact.
     """
-    if dtype == "int32":
+    if "int" in dtype:
         return 0.0, 0.0
     accumulated = _EPSILON["float64" if dtype == "float64" else "float32"]
     summed = _SAFETY * accumulated * sqrt(max(reduction_length, 1))
@@ -146,11 +172,12 @@ def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str,
     if spec.residual:
         shapes["residual"] = (spec.output_shape, 1.0)
     dtypes = {"data": spec.dtype, "filter": spec.filter_dtype}
-    if spec.out_dtype == "int32":
-        return {
+    if spec.accumulator_dtype == "int32":
+        integers = {
             name: _integers(rng, shape, dtypes.get(name, "int32"), wrap)
             for name, (shape, _) in shapes.items()
         }
+        return integers | (_scaling(rng, spec) if spec.quantized else {})
     return {
         name: (size * rng.uniform(0.5, 1.5, shape) * rng.choice((-1.0, 1.0), shape)).astype(
             numpy_dtype(spec.dtype)
@@ -165,6 +192,20 @@ def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, wrap
     low, high = (-9, 9) if dtype == "int32" and not wrap else (limits.min, limits.max)
     drawn = rng.integers(low, high, shape)  # without the highest, which stands in for 0
     return np.where(drawn == 0, high, drawn).astype(dtype)
+
+
+def _scaling(rng: np.random.Generator, spec: ConvSpec) -> dict[str, Array]:
+    """Draw scales under which sums of random bytes go a little beyond the limits, and limits."""
+    usual = 128 / (_BYTE_DEVIATION**2 * sqrt(spec.reduction_length))
+    scales = usual * rng.uniform(0.25, 1.5, spec.bias_shape)
+    data, out = np.iinfo(spec.dtype), np.iinfo(spec.out_dtype)
+    limits = [
+        rng.integers(data.min, data.max, endpoint=True),
+        rng.integers(out.min, out.max, endpoint=True),
+        out.min + rng.integers(0, 9),
+        out.max - rng.integers(0, 9),
+    ]
+    return {SCALES: scales.astype(SCALES_DTYPE), LIMITS: np.asarray(limits, LIMITS_DTYPE)}
 
 
 @dataclass(frozen=True)
@@ -221,7 +262,7 @@ def max_error(
         error = np.where(same, 0.0, np.abs(got - wanted))
         error = np.where(np.isfinite(error), error, np.inf)
         allowed = atol + rtol * np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-    # int32 allows nothing, and 0 / 0 would be NaN.
+    # Integers allow nothing, and 0 / 0 would be NaN.
     ratio = error / np.maximum(allowed, np.finfo(np.float64).tiny)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), out.shape))
     return Difference(
@@ -257,7 +298,7 @@ def within(spec: ConvSpec, expected: Array) -> tuple[Array, Array]:
 
     Rounded inward: what lies between is right for `max_error` too, and little else is.
     """
-    if spec.out_dtype == "int32":
+    if "int" in spec.out_dtype:
         return expected, expected
     rtol, atol = tolerance_of(spec)
     allowed = atol + rtol * np.abs(expected)
@@ -271,9 +312,10 @@ def check(spec: ConvSpec, arguments: dict[str, Array], out: Array) -> Difference
     return assert_close(spec, conv(spec, **arguments), out)
 
 
-def _sum_of_taps(spec: ConvSpec, images: Array, window: Array) -> Array:
+def _sum_of_taps(spec: ConvSpec, images: Array, window: Array, around: int) -> Array:
     top, bottom, left, right = spec.pads
-    padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    pads = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded = np.pad(images, pads, constant_values=around)
     out_height, out_width, groups = spec.out_height, spec.out_width, spec.groups
     # Depthwise is the convolution with one input channel per group; for both, group g of the
     # output channels is the g-th contiguous part of them.
@@ -305,6 +347,8 @@ def _check_shapes(spec: ConvSpec, arrays: dict[str, Array | None]) -> None:
         "filter": spec.filter_shape,
         "bias": spec.bias_shape if spec.bias else None,
         "residual": spec.output_shape if spec.residual else None,
+        SCALES: spec.bias_shape if spec.quantized else None,
+        LIMITS: LIMITS_SHAPE if spec.quantized else None,
     }
     for name, array in arrays.items():
         if (None if array is None else array.shape) != shapes[name]:

@@ -245,13 +245,9 @@ def check(kernel: Any) -> Result:
 
 
 def _call(kernel: Any, arguments: dict[str, Any], out: Any = None) -> Any:
-    return kernel(
-        arguments["data"],
-        arguments["filter"],
-        arguments.get("bias"),
-        arguments.get("residual"),
-        out,
-    )
+    from tvmconv.problem.calling import Role
+
+    return kernel(**kernel.signature.keywords(arguments, Role.INPUT, Role.CONSTANT), out=out)
 
 
 def _misaligned(array: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
 from tvmconv.problem.rules import BYTE_DTYPES
@@ -77,7 +77,8 @@ def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     stored = widened(spec) if widen else spec.filter_dtype
     weights = te.placeholder(packed_filter_shape(spec, block), stored, name="filter")
-    source = padded(data, g, widened(spec) if widen else spec.dtype)
+    extra = epilogue_arguments(spec, g.out_shape)
+    source = padded(data, g, widened(spec) if widen else spec.dtype, border(spec, extra))
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")
@@ -91,7 +92,6 @@ def direct(spec: ConvSpec, block: int, widen: bool = False) -> list[te.Tensor]:
         ),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels

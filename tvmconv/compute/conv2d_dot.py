@@ -10,6 +10,9 @@ padding, and
     sum(d * f) = sum((d + 128) * f) - 128 * sum(f) = sum((d - 128) * f) + 128 * sum(f)
 
 where the last term, one number per output channel, is stored behind the filter's words.
+
+Where there is an instruction for words of two 16-bit numbers alone, bytes of both kinds are widened once, the
+filter when it is packed and data when it is copied: the ``operand`` int16.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from typing import Any
 from tvm import te, tirx
 
 from tvmconv.compute.conv2d import filter_blocks, in_layout
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry, is_pointwise
-from tvmconv.compute.padding import padded, reader
+from tvmconv.compute.padding import reader
 from tvmconv.problem.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 
@@ -59,7 +62,7 @@ class Words:
         return self.taps[0] * self.taps[1] * self.words
 
 
-def words(spec: ConvSpec) -> Words | None:
+def words(spec: ConvSpec, operand: str | None = None) -> Words | None:
     """Cut the reduction of ``spec`` into words; None where it has a wrong dtype or does not fit.
 
     A row of the kernel may end in the middle of a word, whose other values then meet zeros in the
@@ -67,7 +70,7 @@ def words(spec: ConvSpec) -> Words | None:
     """
     if spec.op != "conv2d" or spec.dtype not in (*BYTE_DTYPES, "bfloat16"):
         return None
-    values = WORD_BYTES // ITEM_BYTES[spec.dtype]
+    values = WORD_BYTES // (2 if is_widened(operand) else ITEM_BYTES[spec.dtype])
     kernel_height, kernel_width, group_in, _ = spec.filter_shape
     if group_in % values == 0:
         return Words(values, False, (kernel_height, kernel_width), group_in)
@@ -78,21 +81,27 @@ def words(spec: ConvSpec) -> Words | None:
     return None
 
 
-def cut(spec: ConvSpec) -> Words:
+def cut(spec: ConvSpec, operand: str | None = None) -> Words:
     """Return `words` of a spec that has them."""
-    found = words(spec)
+    found = words(spec, operand)
     assert found is not None, spec.key  # noqa: S101 - schedules accept what `words` knows
     return found
 
 
+def is_widened(operand: str | None) -> bool:
+    """Whether bytes are multiplied as 16 bits."""
+    return operand == "int16"
+
+
 def is_offset(spec: ConvSpec, operand: str | None) -> bool:
     """Whether bytes of data are turned into those that the instruction takes; None takes both."""
-    return operand is not None and spec.dtype in BYTE_DTYPES and spec.dtype != operand
+    return operand in BYTE_DTYPES and spec.dtype in BYTE_DTYPES and spec.dtype != operand
 
 
 def is_copied(spec: ConvSpec, g: Geometry, operand: str | None) -> bool:
     """Whether data is copied, padded or turned into another kind of byte, before it is used."""
-    return cut(spec).rows or is_offset(spec, operand) or g.needs_padding or not g.channels_last
+    changed = is_offset(spec, operand) or is_widened(operand)
+    return cut(spec, operand).rows or changed or g.needs_padding or not g.channels_last
 
 
 def can_gather(spec: ConvSpec) -> bool:
@@ -127,14 +136,14 @@ def in_one_row(spec: ConvSpec) -> Geometry:
 
 def packed_filter_shape(spec: ConvSpec, block: int, operand: str | None) -> tuple[int, int, int]:
     """Return (groups * blocks, words of a sum and one for an offset, block)."""
-    by = cut(spec)
+    by = cut(spec, operand)
     _, blocks = filter_blocks(spec, block)
     return (spec.groups * blocks, by.total + is_offset(spec, operand), block)
 
 
 def pack(spec: ConvSpec, block: int, operand: str | None) -> list[te.Tensor]:
     """Rearrange the filter: packed[b, k, v] is word k of the sum of channel v of block b."""
-    by, (group_channels, blocks) = cut(spec), filter_blocks(spec, block)
+    by, (group_channels, blocks) = cut(spec, operand), filter_blocks(spec, block)
     source = te.placeholder(spec.filter_shape, spec.filter_dtype, name="filter")
     _, kernel_width, group_in, _ = spec.filter_shape
 
@@ -151,7 +160,7 @@ def pack(spec: ConvSpec, block: int, operand: str | None) -> list[te.Tensor]:
 
     def word(b: Any, k: Any, v: Any) -> Any:
         run, at = k // by.words, k % by.words * by.values
-        parts = [_bits(value(b, run, at + r, v), r, spec) for r in range(by.values)]
+        parts = [_bits(value(b, run, at + r, v), r, spec, by) for r in range(by.values)]
         return functools.reduce(operator.or_, parts)
 
     if not is_offset(spec, operand):
@@ -182,13 +191,17 @@ def direct(
     ``gather``, for specs that `can_gather`, ``padded`` is (pixels, down, across, channels): all that an
     output pixel needs side by side, and the outputs are one row of pixels, as `in_one_row` says.
     """
-    g, by = in_one_row(spec) if gather else geometry(spec), cut(spec)
+    g, by = in_one_row(spec) if gather else geometry(spec), cut(spec, operand)
     group_channels, blocks = filter_blocks(spec, block)
     lanes = blocks * block
     data = te.placeholder(geometry(spec).data_shape, data_dtype(spec), name="data")
     shape = packed_filter_shape(spec, block, operand)
     weights = te.placeholder(shape, "int32", name="filter")
-    source = _gathered(spec, data) if gather else _source(spec, g, by, data, operand)
+    extra = epilogue_arguments(spec, g.out_shape)
+    around = border(spec, extra)
+    source = (
+        _gathered(spec, data, around) if gather else _source(spec, g, by, data, operand, around)
+    )
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, by.taps[0]), "kh")
     kw = te.reduce_axis((0, by.taps[1]), "kw")
@@ -205,14 +218,13 @@ def direct(
             first = 0 if g.groups == 1 else o // lanes * by.run
             value = source[n, row, w * sw + kw * dw, first + at]
         k = (kh * by.taps[1] + kw) * by.words + ki
-        return _number(value, spec) * _factor(weights[o // block, k, o % block], r, spec)
+        return _number(value, spec) * _factor(weights[o // block, k, o % block], r, spec, by)
 
     conv = te.compute(
         (g.batch, g.out_height, g.out_width, g.groups * lanes),
         lambda n, h, w, o: te.sum(product(n, h, w, o), axis=[kh, kw, ki, r]),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels
@@ -224,10 +236,10 @@ def direct(
     return [data, weights, *extra, in_layout(g, finish)]
 
 
-def _gathered(spec: ConvSpec, data: te.Tensor) -> te.Tensor:
+def _gathered(spec: ConvSpec, data: te.Tensor, around: Any) -> te.Tensor:
     """(Output pixels of all images, kernel rows, kernel columns, input channels)."""
     g = geometry(spec)
-    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
+    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g, around=around)
 
     def at(p: Any, i: Any, j: Any, c: Any) -> Any:
         row, column = p // g.out_width, p % g.out_width
@@ -249,37 +261,39 @@ def _number(value: Any, spec: ConvSpec) -> Any:
     return value.astype("int32")
 
 
-def _factor(word: Any, r: Any, spec: ConvSpec) -> Any:
+def _factor(word: Any, r: Any, spec: ConvSpec, by: Words) -> Any:
     """Value r of a word of the filter in the accumulator's dtype."""
     if spec.dtype == "bfloat16":
         return tirx.reinterpret("float32", (word >> (16 * r)) << 16)
-    return (word >> (8 * r)).astype("int8").astype("int32")
+    bits = 8 * WORD_BYTES // by.values
+    return (word >> (bits * r)).astype(f"int{bits}").astype("int32")
 
 
-def _bits(value: Any, r: int, spec: ConvSpec) -> Any:
+def _bits(value: Any, r: int, spec: ConvSpec, by: Words) -> Any:
     """A value of the filter at its place in a word."""
     if spec.dtype == "bfloat16":
         upper = tirx.reinterpret("uint32", value.astype("float32")) >> tirx.const(16, "uint32")
         return (upper << tirx.const(16 * r, "uint32")).astype("int32")
-    return value.astype("uint8").astype("int32") << (8 * r)
+    bits = 8 * WORD_BYTES // by.values
+    return value.astype(f"int{bits}").astype(f"uint{bits}").astype("int32") << (bits * r)
 
 
 def _source(
-    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None
+    spec: ConvSpec, g: Geometry, by: Words, data: te.Tensor, operand: str | None, around: Any
 ) -> te.Tensor:
     """Data as the sums read it: a stage ``padded`` where `is_copied`, whole rows where runs are rows."""
     if not is_copied(spec, g, operand):
         return data
     shifted = is_offset(spec, operand)
-    dtype = operand if operand is not None and shifted else data.dtype
+    dtype = operand if operand is not None and (shifted or is_widened(operand)) else data.dtype
 
     def turned(value: Any) -> Any:
-        return (value.astype("uint8") ^ tirx.const(OFFSET, "uint8")).astype(dtype)
+        if shifted:
+            value = value.astype("uint8") ^ tirx.const(OFFSET, "uint8")
+        return value.astype(dtype)
 
-    read = reader(data, g, turned) if shifted else reader(data, g)
+    read = reader(data, g, turned, around)
     if not by.rows:
-        if not shifted:
-            return padded(data, g, data.dtype)
         shape = (g.batch, g.padded_height, g.padded_width, g.in_channels)
         return te.compute(shape, read, name="padded")
     # The last word of the last run may reach behind the row.

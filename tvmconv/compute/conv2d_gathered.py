@@ -15,7 +15,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry, round_up
 from tvmconv.compute.padding import reader
 from tvmconv.problem.spec import ConvSpec
@@ -121,7 +121,9 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     shape = _packed_shape(p, columns_first)
     weights = te.placeholder(shape, spec.filter_dtype, name="filter")
-    gathered = _gathered(spec, g, p, data)
+    matrix = (p.rows, p.columns)
+    extra = epilogue_arguments(spec, matrix)
+    gathered = _gathered(spec, g, p, data, border(spec, extra))
     dtype = spec.accumulator_dtype
     k = te.reduce_axis((0, p.depth), "k")
 
@@ -131,8 +133,6 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
         return te.sum(gathered[m, at].astype(dtype) * factor.astype(dtype), axis=k)
 
     conv = te.compute((p.splits, p.padded_rows, p.padded_columns), term, name="conv")
-    matrix = (p.rows, p.columns)
-    extra = epilogue_arguments(spec, matrix)
     if p.splits == 1:
         out = te.compute(
             matrix, lambda m, n: epilogue(spec, conv[0, m, n], n, (m, n), extra), name="out"
@@ -144,9 +144,9 @@ def implicit_gemm(spec: ConvSpec, p: Product, columns_first: bool = True) -> lis
     return [data, weights, *extra, conv, out]
 
 
-def _gathered(spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor) -> te.Tensor:
+def _gathered(spec: ConvSpec, g: Geometry, p: Product, data: te.Tensor, around: Any) -> te.Tensor:
     """What each output pixel is the sum of, side by side."""
-    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g)
+    (sh, sw), (dh, dw), read = g.strides, g.dilations, reader(data, g, around=around)
 
     def at(m: Any, k: Any) -> Any:
         row, column = m // g.out_width, m % g.out_width

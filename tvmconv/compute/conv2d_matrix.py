@@ -13,7 +13,7 @@ from tvm import te, tirx
 
 from tvmconv.compute import conv2d_dot
 from tvmconv.compute.conv2d import filter_blocks, in_layout
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import geometry
 from tvmconv.compute.padding import padded
 from tvmconv.problem.spec import ConvSpec
@@ -63,7 +63,8 @@ def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
     lanes, group_in = blocks * block, g.in_channels // g.groups
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     weights = te.placeholder(packed_filter_shape(spec, block), spec.filter_dtype, name="filter")
-    source = padded(data, g, spec.dtype)
+    extra = epilogue_arguments(spec, g.out_shape)
+    source = padded(data, g, spec.dtype, border(spec, extra))
     (sh, sw), (dh, dw) = g.strides, g.dilations
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")
@@ -88,7 +89,6 @@ def direct(spec: ConvSpec, block: int) -> list[te.Tensor]:
         lambda *at: te.sum(product(*at), axis=[kh, kw, ki, r]),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         lane = o if lanes == group_channels else o // group_channels * lanes + o % group_channels

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te
 
 from tvmconv.compute.conv2d import in_layout
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import geometry
 from tvmconv.compute.padding import padded
 from tvmconv.problem.rules import BYTE_DTYPES
@@ -64,7 +64,8 @@ def direct(spec: ConvSpec, stored: str | None = None) -> list[te.Tensor]:
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     stored = stored or spec.filter_dtype
     weights = te.placeholder(packed_filter_shape(spec), stored, name="filter")
-    source = padded(data, g, spec.dtype)
+    extra = epilogue_arguments(spec, g.out_shape)
+    source = padded(data, g, spec.dtype, border(spec, extra))
     (sh, sw), (dh, dw), dtype = g.strides, g.dilations, spec.accumulator_dtype
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, g.kernel_width), "kw")
@@ -77,7 +78,6 @@ def direct(spec: ConvSpec, stored: str | None = None) -> list[te.Tensor]:
         ),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, o: Any, position: tuple[Any, ...]) -> Any:
         return epilogue(spec, conv[n, h, w, o % m, o // m], o, position, extra)

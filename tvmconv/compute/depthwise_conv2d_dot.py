@@ -21,7 +21,7 @@ from typing import Any
 from tvm import te, tirx
 
 from tvmconv.compute.conv2d_dot import OFFSET, WORD_BYTES, is_offset
-from tvmconv.compute.epilogue import epilogue, epilogue_arguments
+from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
@@ -107,7 +107,8 @@ def direct(spec: ConvSpec, operand: str | None) -> list[te.Tensor]:
     g, by = geometry(spec), cut(spec)
     data = te.placeholder(g.data_shape, spec.dtype, name="data")
     weights = te.placeholder(packed_filter_shape(spec, operand), "int32", name="filter")
-    source = _words(g, by, data)
+    extra = epilogue_arguments(spec, g.out_shape)
+    source = _words(g, by, data, border(spec, extra))
     sh, dh = g.strides[0], g.dilations[0]
     kh = te.reduce_axis((0, g.kernel_height), "kh")
     kw = te.reduce_axis((0, by.words), "kw")
@@ -126,7 +127,6 @@ def direct(spec: ConvSpec, operand: str | None) -> list[te.Tensor]:
         lambda n, h, w, k: te.sum(product(n, h, w, k), axis=[kh, kw, r]),
         name="conv",
     )
-    extra = epilogue_arguments(spec, g.out_shape)
 
     def finish(n: Any, h: Any, w: Any, k: Any) -> Any:
         value = conv[n, h, w, k]
@@ -137,15 +137,16 @@ def direct(spec: ConvSpec, operand: str | None) -> list[te.Tensor]:
     return [data, weights, *extra, te.compute(g.out_shape, finish, name="out")]
 
 
-def _words(g: Geometry, by: Words, data: te.Tensor) -> te.Tensor:
+def _words(g: Geometry, by: Words, data: te.Tensor, around: Any) -> te.Tensor:
     """Bytes of the words that begin at even columns of the padded image."""
     top, left = g.pads
+    around = tirx.const(0, data.dtype) if around is None else around
     halves = -(-g.out_width // by.phases) + 2 * (by.words - 1)
 
     def read(n: Any, y: Any, half: Any, k: Any, byte: Any) -> Any:
         row, column = y - top, 2 * half + byte - left
         inside = tirx.all(row >= 0, row < g.in_height, column >= 0, column < g.in_width)
-        return te.if_then_else(inside, data[n, row, column, k], tirx.const(0, data.dtype))
+        return te.if_then_else(inside, data[n, row, column, k], around)
 
     shape = (g.batch, g.padded_height, halves, g.in_channels, WORD_BYTES)
     return te.compute(shape, read, name="words")

@@ -1,4 +1,4 @@
-"""What happens to a finished sum: bias, residual, activation, one rounding."""
+"""What happens to a finished sum: bias, residual, activation, one rounding; or scaling to bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 
 from tvm import te, tirx
 
+from tvmconv.problem import quantized
 from tvmconv.problem.spec import ConvSpec
+
+# Added to a float32 of magnitude below 2**22 it leaves no bit behind the point: the sum is rounded to
+# nearest, halves to even, and its lowest bits are the integer in two's complement. Its own lowest byte is 0.
+_ROUNDING = 1.5 * 2.0**23
 
 
 def relu(x: Any, dtype: str) -> Any:
@@ -47,8 +52,14 @@ ACTIVATIONS: dict[str | None, Callable[[Any, str], Any]] = {
 
 
 def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.Tensor, ...]:
-    """Return the placeholders (bias, residual) that ``spec`` asks for, in the kernel's order."""
-    bias = [te.placeholder(spec.bias_shape, spec.out_dtype, name="bias")] if spec.bias else []
+    """Return the placeholders that ``spec`` asks for, in the kernel's order."""
+    bias = [te.placeholder(spec.bias_shape, spec.bias_dtype, name="bias")] if spec.bias else []
+    if spec.quantized is not None:
+        scales = te.placeholder(spec.bias_shape, quantized.SCALES_DTYPE, name=quantized.SCALES)
+        limits = te.placeholder(
+            quantized.LIMITS_SHAPE, quantized.LIMITS_DTYPE, name=quantized.LIMITS
+        )
+        return (*bias, scales, limits)
     residual = [te.placeholder(out_shape, spec.out_dtype, name="residual")] if spec.residual else []
     return (*bias, *residual)
 
@@ -64,9 +75,45 @@ def epilogue(
 
     ``value`` is in the accumulator's dtype; everything up to the last rounding stays in it.
     """
+    if spec.quantized is not None:
+        return _scaled(spec, value, channel, *extra)
     tensors = list(extra)
     if spec.bias:
         value = value + tensors.pop(0)[channel].astype(spec.accumulator_dtype)
     if spec.residual:
         value = value + tensors.pop(0)[position].astype(spec.accumulator_dtype)
     return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.out_dtype)
+
+
+def border(spec: ConvSpec, extra: tuple[te.Tensor, ...]) -> Any:
+    """Return what stands for zero around a quantised image, in the data's dtype; None for zero itself."""
+    if spec.quantized is None:
+        return None
+    return extra[-1][quantized.INPUT_ZERO_POINT].astype(spec.dtype)
+
+
+def _scaled(
+    spec: ConvSpec,
+    value: Any,
+    channel: Any,
+    bias: te.Tensor,
+    scales: te.Tensor,
+    limits: te.Tensor,
+) -> Any:
+    """Return a byte of a sum as `problem.quantized` says."""
+    zero = limits[quantized.ZERO_POINT]
+    low, high = (
+        (limits[each] - zero).astype("float32") for each in (quantized.LOW, quantized.HIGH)
+    )
+    value = (value + bias[channel]).astype("float32") * scales[channel]
+    return to_byte(value, low, high, zero, spec.out_dtype)
+
+
+def to_byte(value: Any, low: Any, high: Any, zero: Any, dtype: str) -> Any:
+    """Return clamp(round(value), low, high) + zero, a byte; all but ``zero``, an int32, are float32.
+
+    It is clamped before it is rounded, which is the same since the limits are whole, and one instruction
+    each; then the byte is the lowest of the number that `_ROUNDING` was added to. NaN becomes ``low``.
+    """
+    value = tirx.min(tirx.max(value, low), high) + tirx.const(_ROUNDING, "float32")
+    return (tirx.reinterpret("int32", value) + zero).astype(dtype)

@@ -21,6 +21,7 @@ from tvmconv.lowering.dot_calls import call_dot_products
 from tvmconv.lowering.elementary import expand_elementary
 from tvmconv.lowering.interface import LLVM_IR, SPLIT_AT
 from tvmconv.lowering.prefetching import prefetch_panels
+from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.lowering.unbinding import unbind_threads
 
 PIPELINE = "tvmconv"
@@ -60,16 +61,6 @@ def _in_branches(loop: tirx.For) -> tirx.Stmt:
         inside = tirx.all(t >= begin, t < end)
         body = tirx.IfThenElse(inside, case, body)
     return tirx.For(t, 0, loop.extent, loop.kind, body)
-
-
-def power_of_two_runs(extent: int) -> list[tuple[int, int]]:
-    """Cover [0, extent) with runs [begin, end) whose lengths are falling powers of two: 24 is 16 + 8."""
-    runs, begin = [], 0
-    while begin < extent:
-        length = 1 << ((extent - begin).bit_length() - 1)
-        runs.append((begin, begin + length))
-        begin += length
-    return runs
 
 
 def _in_vectors(loop: tirx.For) -> tirx.Stmt:

@@ -1,6 +1,6 @@
 """A lowering pass: loops over a vector's lanes, and a word's values, become one call of a function.
 
-Two kinds of loops: those that add products to sums, and those that put words together.
+Loops that add products to sums, that put words together, and that turn sums into bytes.
 
 TVM's tensorize would do, were it not that the last tile of a row is ragged: its block has a predicate,
 which tensorize (0.27) takes for a mismatch.
@@ -15,6 +15,8 @@ import tvm_ffi
 from tvm import tirx
 
 from tvmconv.errors import BuildError
+from tvmconv.lowering.runs import power_of_two_runs
+from tvmconv.problem import quantized
 
 # Annotation of the loop over lanes: the function to call, with accumulators, data and filter. Where the
 # loop holds another, over the values of a word, data are words as int32: one in every lane, or one a lane.
@@ -25,6 +27,10 @@ WORDS = "tvmconv.words"
 # Annotation of a loop over rows around one over columns around one over what is summed: the function to call,
 # with the sums, row by row, a vector of each row of data, and all of the filter, column by column.
 MATRIX = "tvmconv.matrix"
+
+# Annotation of a loop over lanes that stores bytes of a quantised epilogue: what the functions to call, one
+# for each run of lanes, are named before their length; with the sums, their scales and the limits.
+BYTES = "tvmconv.bytes"
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
@@ -72,7 +78,8 @@ def _matrix(rows: tirx.For) -> tirx.Stmt:
 
 
 def _in_nest(lanes: tirx.For) -> tirx.Stmt:
-    if DOT not in lanes.annotations and WORDS not in lanes.annotations:
+    kinds = [kind for kind in (DOT, WORDS, BYTES) if kind in lanes.annotations]
+    if not kinds:
         return lanes
     store, conditions, values = lanes.body, [], None
     while not isinstance(store, tirx.BufferStore):
@@ -81,8 +88,10 @@ def _in_nest(lanes: tirx.For) -> tirx.Stmt:
             store = store.then_case
         else:
             values, store = store, store.body
-    name = str(lanes.annotations[DOT if DOT in lanes.annotations else WORDS])
-    if values is None:
+    name = str(lanes.annotations[kinds[0]])
+    if kinds == [BYTES]:
+        call = _bytes(name, lanes, store)
+    elif values is None:
         call = _products(name, lanes, store)
     else:
         call = (_dot if DOT in lanes.annotations else _words)(name, lanes, values, store)
@@ -119,6 +128,40 @@ def _words(function: str, lanes: tirx.For, values: tirx.For, store: Any) -> tirx
     return tirx.BufferStore(store.buffer, call, [run])
 
 
+def _bytes(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
+    """``store`` scales one sum as `compute.epilogue` does; returns the stores of all bytes."""
+    lane = lanes.loop_var
+    products: list[Any] = []
+    limits: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, tirx.Mul) and isinstance(node.a, tirx.Cast):
+            products.append(node)
+        elif isinstance(node, tvm.ir.TensorLoad) and node.source.name == quantized.LIMITS:
+            limits.append(node.source)
+
+    tvm_ffi.structural_walk(store.value, visit)
+    (product,) = products
+    numbers = [limits[0][at] for at in (quantized.ZERO_POINT, quantized.LOW, quantized.HIGH)]
+    stores = []
+    for begin, end in power_of_two_runs(int(lanes.extent)):
+        count = end - begin
+        sums, scales = (_sum(each, lane, begin, count) for each in (product.a.value, product.b))
+        dtype = f"{store.buffer.dtype}x{count}"
+        call = tirx.call_pure_extern(dtype, f"{function}_{count}", sums, scales, *numbers)
+        place = tirx.Ramp(_start(store.indices[0], lane) + begin, 1, count)
+        stores.append(tirx.BufferStore(store.buffer, call, [place]))
+    return tirx.SeqStmt(stores) if len(stores) > 1 else stores[0]
+
+
+def _sum(value: Any, lane: Any, begin: int, count: int) -> Any:
+    """Lanes from ``begin`` on of a sum of loads."""
+    if isinstance(value, tirx.Add):
+        return _sum(value.a, lane, begin, count) + _sum(value.b, lane, begin, count)
+    load = _moving([value], lane, lane)
+    return load.source[tirx.Ramp(_start(load.indices[0], lane) + begin, 1, count)]
+
+
 def _products(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
     """``store`` adds one product to one lane; returns the store of all lanes."""
     count, lane = int(lanes.extent), lanes.loop_var
@@ -130,14 +173,22 @@ def _products(function: str, lanes: tirx.For, store: Any) -> tirx.Stmt:
 
 def _vector(value: Any, lane: Any, count: int) -> Any:
     """All lanes of the data, before it is widened; where it is padding is the same in all of them."""
+    if not _depends(value, lane):
+        return tirx.Broadcast(value, count)
     if isinstance(value, tirx.Cast):
         return _vector(value.value, lane, count)
     if isinstance(value, tvm.ir.TensorLoad):
         return _run([value], lane, lane, count)
-    if isinstance(value, tirx.IntImm):
-        return tirx.Broadcast(value, count)
     inside, there, zero = value.args
     return tirx.if_then_else(inside, _vector(there, lane, count), _vector(zero, lane, count))
+
+
+def _depends(value: Any, variable: Any) -> bool:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(
+        value, lambda node: found.append(node) if node.same_as(variable) else None
+    )
+    return bool(found)
 
 
 def _loads(value: Any, sums: Any) -> list[Any]:

@@ -253,6 +253,7 @@ def _arg_max(shapes: Shapes, attributes: Attributes) -> Shape:
 
 
 _CONV = ("strides", "pads", "dilations", "activation")
+_QUANTIZED = ("data", "filter", "bias", "scales", "limits")
 _POOL = ("window", "strides", "pads")
 # residual has the shape of the result (or fewer channels, the rest being zeros, where folding was told that
 # the compiler takes that) and is added before the activation; slopes, one a channel, are those
@@ -262,6 +263,14 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "depthwise_conv2d": Operator(
         ("data", "filter", "?bias", "?residual", "?slopes"), _CONV, _depthwise
     ),
+    # Of bytes, as `problem.quantized` says; bias, scales and limits are those of its kernels.
+    "quantized_conv2d": Operator(_QUANTIZED, ("strides", "pads", "dilations", "dtype"), _conv2d),
+    "quantized_depthwise_conv2d": Operator(
+        _QUANTIZED, ("strides", "pads", "dilations", "dtype"), _depthwise
+    ),
+    # clamp(round(data / scale) + zero_point), halves to even, and scale * (data - zero_point).
+    "quantize": Operator(("data",), ("scale", "zero_point", "dtype"), _first),
+    "dequantize": Operator(("data",), ("scale", "zero_point"), _first, "float32"),
     # As tf.nn.conv2d_transpose: filter [height, width, out, in]; of the whole result, pads are cut off
     # and the rest is cut or filled up with zeros to ``size``, then bias is added.
     "conv2d_transpose": Operator(

@@ -17,7 +17,8 @@ from tvmconv.models.rest.pointwise import POINTWISE
 from tvmconv.models.rest.rearranging import READ_ONCE
 from tvmconv.problem.spec import ConvSpec
 
-CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+QUANTIZED = ("quantized_conv2d", "quantized_depthwise_conv2d")
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d", *QUANTIZED)
 _LONGEST_SYMBOL = 60
 
 
@@ -29,8 +30,9 @@ def convolutions(graph: Graph) -> dict[str, ConvSpec]:
 def _spec(graph: Graph, node: Node) -> ConvSpec:
     data, window = (graph.tensor(name) for name in node.inputs[:2])
     _, _, bias, residual = [*node.inputs, ABSENT, ABSENT][:4]
+    quantized = node.op in QUANTIZED
     top, bottom, left, right = node.attributes["pads"]
-    make = ConvSpec.conv2d if node.op == "conv2d" else ConvSpec.depthwise_conv2d
+    make = ConvSpec.depthwise_conv2d if "depthwise" in node.op else ConvSpec.conv2d
     try:
         return make(
             data.shape,
@@ -40,8 +42,9 @@ def _spec(graph: Graph, node: Node) -> ConvSpec:
             dilations=node.attributes["dilations"],
             dtype=data.dtype,
             bias=bias != ABSENT,
-            activation=node.attributes["activation"],
-            residual=residual != ABSENT,
+            activation=node.attributes.get("activation"),
+            residual=residual != ABSENT and not quantized,
+            quantized=node.tensor.dtype if quantized else None,
         )
     except (ValueError, TypeError) as error:
         raise ModelError(f"{node.place or node.name}: {error}") from error

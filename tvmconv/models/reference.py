@@ -96,6 +96,35 @@ def _convolution(node: Node, inputs: Arrays) -> Array:
     return oracle.activate(node.attributes["activation"], made)
 
 
+def _quantized(node: Node, inputs: Arrays) -> Array:
+    data, window, bias, scales, limits = map(_given, inputs)
+    make = ConvSpec.conv2d if node.op == "quantized_conv2d" else ConvSpec.depthwise_conv2d
+    top, bottom, left, right = node.attributes["pads"]
+    spec = make(
+        data.shape,
+        window.shape,
+        node.attributes["strides"],
+        [(0, 0), (top, bottom), (left, right), (0, 0)],
+        dilations=node.attributes["dilations"],
+        dtype=data.dtype,
+        bias=True,
+        quantized=node.tensor.dtype,
+    )
+    return oracle.conv(spec, data, window, bias, None, scales, limits)
+
+
+def _quantize(node: Node, inputs: Arrays) -> Array:
+    scale, limits = np.float32(node.attributes["scale"]), np.iinfo(node.tensor.dtype)
+    scaled = _given(inputs[0]).astype(np.float32) * (np.float32(1) / scale)
+    rounded = np.rint(np.nan_to_num(scaled, nan=-np.inf)) + node.attributes["zero_point"]
+    return np.asarray(np.clip(rounded, limits.min, limits.max).astype(node.tensor.dtype))
+
+
+def _dequantize(node: Node, inputs: Arrays) -> Array:
+    centred = _given(inputs[0]).astype(np.int64) - node.attributes["zero_point"]
+    return np.asarray(centred.astype(np.float32) * np.float32(node.attributes["scale"]))
+
+
 def _transposed(node: Node, inputs: Arrays) -> Array:
     data, window, bias = (*inputs, None)[:3]
     data, window = _given(data), _given(window)
@@ -259,6 +288,10 @@ _RULES: Final[Mapping[str, Callable[[Node, Arrays], Any]]] = {
     **dict.fromkeys(("mean", "sum", "max", "min", "prod"), _reduction),
     "conv2d": _convolution,
     "depthwise_conv2d": _convolution,
+    "quantized_conv2d": _quantized,
+    "quantized_depthwise_conv2d": _quantized,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "conv2d_transpose": _transposed,
     "dense": _dense,
     "matmul": _matmul,

@@ -2,7 +2,7 @@
 
 ::
 
-    main(data, filter, bias?, residual?, workspace?, out)
+    main(data, filter, bias?, scales?, limits?, residual?, workspace?, out)
     pack(filter, packed)              where main wants its filter in another order
 
 Schedules make functions of this form, the runtime and the tuner call them: all of them read it here. It
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Protocol, TypeVar
 
+from tvmconv.problem.quantized import LIMITS, LIMITS_DTYPE, LIMITS_SHAPE, SCALES, SCALES_DTYPE
 from tvmconv.problem.rules import ALIGNMENT, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
 
@@ -106,6 +107,13 @@ class Signature:
         """Those of some roles, absent ones too."""
         return tuple(each for each in self.operands if each.role in roles)
 
+    def keywords(self, values: Mapping[str, _T], *roles: Role) -> dict[str, _T]:
+        """Return what belongs to each present operand of some roles, by its keyword in users' calls.
+
+        KeyError where one is missing.
+        """
+        return {each.keyword: values[each.name] for each in self.of(*roles) if each.present}
+
     def ordered(self, values: Mapping[str, _T]) -> list[_T]:
         """Return what belongs to each operand's name, in the order in which the function takes them.
 
@@ -129,7 +137,8 @@ PLAIN: Compiled = _Plain()
 def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
     """Return the operands of a kernel of ``spec``."""
     images, results = (spec.input_shape, spec.dtype), (spec.output_shape, spec.out_dtype)
-    biases = spec.bias_shape, spec.out_dtype
+    biases, scales = (spec.bias_shape, spec.bias_dtype), (spec.bias_shape, SCALES_DTYPE)
+    quantized = spec.quantized is not None
     elements = compiled.workspace_bytes // ITEM_BYTES[_SCRATCH_DTYPE]
     scratch = (elements,), _SCRATCH_DTYPE
     return Signature(
@@ -137,6 +146,8 @@ def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
             _image("data", "x", Role.INPUT, *images, spec.batch),
             _filter(spec, compiled),
             _plain("bias", "bias", Role.CONSTANT, *biases, present=spec.bias),
+            _plain(SCALES, SCALES, Role.CONSTANT, *scales, present=quantized),
+            _plain(LIMITS, LIMITS, Role.CONSTANT, LIMITS_SHAPE, LIMITS_DTYPE, present=quantized),
             _image("residual", "residual", Role.INPUT, *results, spec.batch, spec.residual),
             _plain("workspace", "", Role.SCRATCH, *scratch, present=elements > 0),
             _image("out", "out", Role.OUTPUT, *results, spec.batch),

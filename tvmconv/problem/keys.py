@@ -10,10 +10,11 @@ import re
 from typing import Any, Final
 
 from tvmconv.problem.fields import Fields
-from tvmconv.problem.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES, TF32
+from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, ITEM_BYTES, OP_DTYPES, TF32
 
 KEY_FORM: Final = (
-    "OP_INPUT_FILTER_sHxW_pTOPxBOTTOMxLEFTxRIGHT_dHxW_FORMAT_DTYPE[_bias][_residual][_ACTIVATION], "
+    "OP_INPUT_FILTER_sHxW_pTOPxBOTTOMxLEFTxRIGHT_dHxW_FORMAT_DTYPE[_bias][_residual][_ACTIVATION]"
+    "[_to_BYTE_DTYPE], "
     "for example conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6; "
     f"DTYPE {TF32} is float32 with tf32=True"
 )
@@ -27,6 +28,7 @@ _KEY = re.compile(
     f"_s(?P<strides>{_N}x{_N})_p(?P<pads>{_N}(?:x{_N}){{3}})_d(?P<dilations>{_N}x{_N})"
     f"_(?P<data_format>nhwc|nchw)_(?P<dtype>{'|'.join((*ITEM_BYTES, TF32))})"
     f"(?P<bias>_bias)?(?P<residual>_residual)?(?:_(?P<activation>{'|'.join(ACTIVATIONS)}))?"
+    f"(?:_to_(?P<quantized>{'|'.join(BYTE_DTYPES)}))?"
 )
 _PREFIXES = {"input_shape": "", "filter_shape": "", "strides": "s", "pads": "p", "dilations": "d"}
 
@@ -39,6 +41,8 @@ def spell_key(spec: Fields) -> str:
     epilogue = ["bias"] * spec.bias + ["residual"] * spec.residual
     if spec.activation is not None:
         epilogue.append(spec.activation)
+    if spec.quantized is not None:
+        epilogue.append(f"to_{spec.quantized}")
     return "_".join([spec.op, *parts, spec.data_format.lower(), spec.precision, *epilogue])
 
 

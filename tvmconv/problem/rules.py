@@ -107,6 +107,7 @@ def check_fields(spec: Fields) -> None:
     _check_size(spec)
     _check_epilogue(spec)
     _check_tf32(spec)
+    _check_quantized(spec)
 
 
 def _check_int_tuple(field: str, value: Any, length: int | None) -> None:
@@ -212,4 +213,20 @@ def _check_tf32(spec: Fields) -> None:
         raise ValueError(
             "tf32 must be False for anything but a conv2d of float32, but got tf32=True for a "
             f"{spec.op} of {spec.dtype}."
+        )
+
+
+def _check_quantized(spec: Fields) -> None:
+    if spec.quantized is None:
+        return
+    if spec.quantized not in BYTE_DTYPES or spec.dtype not in BYTE_DTYPES:
+        raise ValueError(
+            f"quantized must be None or, for data of 8 bits, one of {', '.join(BYTE_DTYPES)}, the dtype of "
+            f"the output, but got quantized={spec.quantized!r} for a {spec.op} of {spec.dtype}."
+        )
+    if not spec.bias or spec.residual or spec.activation is not None:
+        raise ValueError(
+            "A quantised convolution has a bias, which its zero point is folded into, no residual, and "
+            f"clamps in place of an activation, but got bias={spec.bias}, residual={spec.residual} and "
+            f"activation={spec.activation!r}."
         )

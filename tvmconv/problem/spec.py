@@ -8,6 +8,7 @@ from math import prod
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.fields import FilterShape, Pads, Pair
 from tvmconv.problem.keys import KEY_FORM, parse_key, spell_key
+from tvmconv.problem.quantized import LIMITS_DTYPE, LIMITS_SHAPE, SCALES_DTYPE
 from tvmconv.problem.rules import (
     BYTE_DTYPES,
     ITEM_BYTES,
@@ -36,7 +37,8 @@ class ConvSpec:
     output channel), then the residual (shape of the output), then the activation: relu, relu6,
     hard_swish (x * relu6(x + 3) / 6), silu (x * sigmoid(x)), sigmoid, or hard_sigmoid
     (relu6(x + 3) / 6). float16 and bfloat16 accumulate and run their epilogue in float32 and round
-    once, at the end. Integers wrap on overflow and have only relu and relu6.
+    once, at the end. Integers wrap on overflow and have only relu and relu6. Sums of bytes that are scaled to
+    bytes again are the subject of `tvmconv.problem.quantized`.
 
     Padding is stored resolved: SAME and the explicit padding equal to it are the same problem, so
     the same spec with the same key.
@@ -62,6 +64,8 @@ class ConvSpec:
             bits behind the point (PyTorch's ``allow_tf32``); sums and epilogue stay in float32. Tensor
             cores need it to take float32. It permits: where a kernel has no use for it, the result is
             that of float32.
+        quantized: the dtype, int8 or uint8, to which the sums of an int8 or uint8 input are scaled, as
+            `tvmconv.problem.quantized` says; None for int32 sums.
 
     Raises:
         ValueError: an illegal value, by the rules of TensorFlow's graph mode.
@@ -81,6 +85,7 @@ class ConvSpec:
     activation: str | None = None
     residual: bool = False
     tf32: bool = False
+    quantized: str | None = None
 
     @classmethod
     def conv2d(
@@ -96,6 +101,7 @@ class ConvSpec:
         activation: str | None = None,
         residual: bool = False,
         tf32: bool = False,
+        quantized: str | None = None,
     ) -> ConvSpec:
         """Describe ``tf.nn.conv2d(input, filters, strides, padding, ...)``.
 
@@ -111,12 +117,13 @@ class ConvSpec:
             activation: one of ``ACTIVATIONS`` or None.
             residual: whether to add a residual.
             tf32: whether operands of dtype float32 may be rounded to TF32.
+            quantized: the output's dtype where bytes become bytes.
 
         """
         fields = canonical_fields(
             "conv2d", input_shape, filter_shape, strides, padding, data_format, dilations, dtype
         )
-        return cls("conv2d", *fields, bias, activation, residual, tf32)
+        return cls("conv2d", *fields, bias, activation, residual, tf32, quantized)
 
     @classmethod
     def depthwise_conv2d(
@@ -131,6 +138,7 @@ class ConvSpec:
         bias: bool = False,
         activation: str | None = None,
         residual: bool = False,
+        quantized: str | None = None,
     ) -> ConvSpec:
         """Describe ``tf.nn.depthwise_conv2d``, with the keywords and forms of `conv2d`.
 
@@ -143,7 +151,7 @@ class ConvSpec:
         fields = canonical_fields(
             op, input_shape, filter_shape, strides, padding, data_format, dilations, dtype
         )
-        return cls(op, *fields, bias, activation, residual)
+        return cls(op, *fields, bias, activation, residual, quantized=quantized)
 
     @classmethod
     def from_key(cls, key: str) -> ConvSpec:
@@ -180,7 +188,7 @@ class ConvSpec:
     @property
     def core_key(self) -> str:
         """The key of the same convolution without an epilogue, with which `key` begins."""
-        return replace(self, bias=False, activation=None, residual=False).key
+        return replace(self, bias=False, activation=None, residual=False, quantized=None).key
 
     @property
     def batch(self) -> int:
@@ -270,13 +278,18 @@ class ConvSpec:
 
     @property
     def out_dtype(self) -> str:
-        """The dtype of bias, residual and output: int32 for an input of 8 bits, else ``dtype``."""
+        """The dtype of residual and output: int32 for an input of 8 bits that is not `quantized`."""
+        return self.quantized or self.bias_dtype
+
+    @property
+    def bias_dtype(self) -> str:
+        """The dtype of the bias: int32 for an input of 8 bits, else ``dtype``."""
         return "int32" if self.dtype in BYTE_DTYPES else self.dtype
 
     @property
     def accumulator_dtype(self) -> str:
-        """The dtype of sums and epilogue: float32 for the half precisions, else ``out_dtype``."""
-        return "float32" if self.dtype in ("float16", "bfloat16") else self.out_dtype
+        """The dtype of sums and epilogue: float32 for the half precisions, else ``bias_dtype``."""
+        return "float32" if self.dtype in ("float16", "bfloat16") else self.bias_dtype
 
     @property
     def reduction_length(self) -> int:
@@ -297,11 +310,16 @@ class ConvSpec:
 
     @property
     def bytes(self) -> int:
-        """Bytes of input, filter, output and, where present, bias and residual, each once."""
-        output = prod(self.output_shape)
-        results = output + self.bias * self.out_channels + self.residual * output
+        """Bytes of input, filter, output and what else there is, each once."""
+        results = prod(self.output_shape) * (1 + self.residual)
+        scaling = (
+            self.out_channels * ITEM_BYTES[SCALES_DTYPE]
+            + prod(LIMITS_SHAPE) * ITEM_BYTES[LIMITS_DTYPE]
+        )
         return (
             prod(self.input_shape) * ITEM_BYTES[self.dtype]
             + prod(self.filter_shape) * ITEM_BYTES[self.filter_dtype]
             + results * ITEM_BYTES[self.out_dtype]
+            + self.bias * self.out_channels * ITEM_BYTES[self.bias_dtype]
+            + (self.quantized is not None) * scaling
         )

@@ -71,13 +71,13 @@ def in_dtype(workload: Workload, dtype: str) -> Workload:
     """Return the same layers in another dtype; layers whose operator does not have it are left out.
 
     ``tf32`` is float32 that allows dense layers to round products so. Integers keep the bias and lose
-    activation and residual: those belong behind the scaling of sums to the next layer's integers, which is
-    not the convolution's.
+    activation and residual: those belong behind the scaling of sums to the next layer's integers, which
+    these are without (see `tvmconv.problem.quantized` for those with).
     """
     wanted = "float32" if dtype == TF32 else dtype
 
     def turned(layer: Layer) -> Layer:
-        spec = layer.spec.strict
+        spec = replace(layer.spec.strict, quantized=None)
         if "int" in dtype:
             spec = replace(spec, activation=None, residual=False)
         tf32 = dtype == TF32 and spec.op == "conv2d"

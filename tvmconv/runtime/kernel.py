@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.problem.calling import Operand, Role
+from tvmconv.problem.quantized import LIMITS, SCALES
 from tvmconv.runtime import abi, arrays, pools, tensors
 from tvmconv.runtime.arrays import Argument
 from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
@@ -42,13 +43,16 @@ class Kernel(CompiledKernel):
     pack: abi.Function | None = dataclasses.field(repr=False)
     threads: int
 
-    def bind(self, w: object, bias: object = None) -> BoundKernel:
+    def bind(
+        self, w: object, bias: object = None, scales: object = None, limits: object = None
+    ) -> BoundKernel:
         """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once.
 
-        Both are copied: changing the arrays afterwards does not change the layer. Raises ValueError
-        and TypeError as `BoundKernel.__call__` does.
+        All are copied: changing the arrays afterwards does not change the layer. A quantised spec takes
+        ``scales`` and ``limits`` too: `tvmconv.runtime.quantization.Quantization` makes all four. Raises
+        ValueError and TypeError as `BoundKernel.__call__` does.
         """
-        return BoundKernel(self, {"filter": w, "bias": bias})
+        return BoundKernel(self, {"filter": w, "bias": bias, SCALES: scales, LIMITS: limits})
 
 
 class BoundKernel(BoundLayer):

@@ -17,7 +17,7 @@ depthwise_space.py).
 from __future__ import annotations
 
 from tvmconv.hardware import Function, Machine
-from tvmconv.lowering.cpu import power_of_two_runs
+from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import depthwise, depthwise_space
 from tvmconv.schedules.shared.depthwise import DepthwiseDecisions

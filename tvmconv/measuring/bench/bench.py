@@ -12,6 +12,7 @@ from tvmconv.measuring.bench.rows import LEAST_MS, Compiled, CpuReport, CpuRow, 
 from tvmconv.measuring.roof import probe as roof
 from tvmconv.measuring.roof import roof_loops, timing
 from tvmconv.measuring.roof.probe import Roof
+from tvmconv.problem.calling import Role
 from tvmconv.problem.workloads import Layer
 from tvmconv.runtime import Library, arrays, pools, tensors
 
@@ -25,7 +26,7 @@ class _Prepared:
         arguments = oracle.random_arguments(spec, seed=0)
         data = arrays.aligned_copy(arguments["data"])
         residual = arrays.aligned_copy(arguments["residual"]) if spec.residual else None
-        bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
+        bound = self.kernel.bind(**self.kernel.signature.keywords(arguments, Role.CONSTANT))
         out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         bound(data, residual, out=out)
         oracle.assert_close(spec, oracle.conv(spec, **arguments), out)

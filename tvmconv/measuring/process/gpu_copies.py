@@ -16,6 +16,7 @@ from typing import Any
 
 from tvmconv.checking.gpu import GUARD
 from tvmconv.measuring.process.cuda_graphs import Launch
+from tvmconv.problem.calling import Role
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import GpuKernel
 from tvmconv.runtime.cuda.device import Gpu, size
@@ -84,8 +85,8 @@ class Tensors:
 
     def launches(self, kernel: GpuKernel) -> list[Launch]:
         """What launches a kernel on each copy, with weights of its own."""
-        weights = self._here["filter"], self._here.get("bias")
-        return [_launch(kernel.bind(*weights), *place) for place in self._places]
+        weights = kernel.signature.keywords(self._here, Role.CONSTANT)
+        return [_launch(kernel.bind(**weights), *place) for place in self._places]
 
     def _copy(self, tensor: Any) -> Any:
         if tensor is None:

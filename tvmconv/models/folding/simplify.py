@@ -25,6 +25,8 @@ def share_equal_nodes(graph: Graph) -> Graph:
     seen: dict[Any, str] = {}
 
     def first(_editor: Editor, node: Node) -> str | None:
+        if node.op == "dequantize":  # fuses with its reader, if that is the only one
+            return None
         key = (node.op, node.inputs, node.tensor, _frozen(node.attributes))
         name = seen.setdefault(key, node.name)
         return None if name == node.name else name

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
 from tvm import te, tirx
 
-from tvmconv.compute.epilogue import ACTIVATIONS
+from tvmconv.compute.epilogue import ACTIVATIONS, to_byte
 from tvmconv.models.graph import Node
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -120,6 +121,21 @@ _BINARY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "greater_equal": lambda x, y: x >= y,
 }
 
+
+def _quantize(node: Node, x: Any) -> Any:
+    """As XNNPACK does, by the scale's reciprocal in float32."""
+    zero, limits = node.attributes["zero_point"], np.iinfo(node.tensor.dtype)
+    low, high = (tirx.const(float(each - zero), "float32") for each in (limits.min, limits.max))
+    reciprocal = float(np.float32(1) / np.float32(node.attributes["scale"]))
+    value = x.astype("float32") * tirx.const(reciprocal, "float32")
+    return to_byte(value, low, high, tirx.const(zero, "int32"), node.tensor.dtype)
+
+
+def _dequantize(node: Node, x: Any) -> Any:
+    centred = x.astype("int32") - tirx.const(node.attributes["zero_point"], "int32")
+    return centred.astype("float32") * tirx.const(node.attributes["scale"], "float32")
+
+
 _WITH_ATTRIBUTES: Final[Mapping[str, Callable[[Node, Any], Any]]] = {
     # In this order NaN stays NaN, as in `compute.epilogue`.
     "clip": lambda node, x: tirx.min(
@@ -131,6 +147,8 @@ _WITH_ATTRIBUTES: Final[Mapping[str, Callable[[Node, Any], Any]]] = {
     "elu": lambda node, x: tirx.Select(
         x > _const(0, x), x, _const(node.attributes["alpha"], x) * (tirx.exp(x) - _const(1, x))
     ),
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "cast": lambda node, x: _cast(x, node.tensor.dtype),
 }
 

@@ -46,6 +46,7 @@ def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     extents, reduced = merged(data.shape, node.attributes["axes"])
     kept = tuple(e for e, gone in zip(extents, reduced, strict=True) if not gone) or (1,)
     dtype = "float32" if data.dtype in ("float16", "bfloat16") else data.dtype
+    dtype = node.tensor.dtype if node.tensor.dtype == "int32" else dtype  # sums of bytes
     x = te.placeholder(extents, data.dtype, name="x")
     over = [te.reduce_axis((0, e)) for e, gone in zip(extents, reduced, strict=True) if gone]
     count = prod(int(axis.dom.extent) for axis in over)

@@ -215,4 +215,5 @@ ARITHMETIC: Final[dict[str, Read]] = {
     "BATCH_MATMUL": batch_matmul,
     "CAST": cast,
     "DEQUANTIZE": cast,
+    "QUANTIZE": cast,
 }

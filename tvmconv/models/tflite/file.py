@@ -48,6 +48,29 @@ _OPTIONS: Final = {
 _NO_OPTIONS: Final = struct.pack("<HHi", 4, 4, 4), 4
 
 
+@dataclass(frozen=True, eq=False)
+class FileQuantization:
+    """What the integers of a tensor stand for: scale * (integer - zero point).
+
+    Attributes:
+        scales: float32, one or one for each index along ``axis``.
+        zero_points: int64, as many.
+        axis: of the tensor.
+    """
+
+    scales: Array
+    zero_points: Array
+    axis: int
+
+    def __eq__(self, other: object) -> bool:
+        """Whether integers stand for the same numbers."""
+        if not isinstance(other, FileQuantization):
+            return NotImplemented
+        return np.array_equal(self.scales, other.scales) and np.array_equal(
+            self.zero_points, other.zero_points
+        )
+
+
 @dataclass(frozen=True)
 class FileTensor:
     """A tensor of the file.
@@ -57,7 +80,7 @@ class FileTensor:
         shape: with 1 where an extent is not known.
         signature: the same with -1 there.
         dtype: NumPy's name, or TensorFlow Lite's where NumPy has none.
-        quantized: whether it has a scale.
+        quantization: what its integers stand for, None where they are what they are.
         variable: whether it keeps its value from one run to the next.
         constant: its value, where the file has it.
     """
@@ -66,7 +89,7 @@ class FileTensor:
     shape: tuple[int, ...]
     signature: tuple[int, ...]
     dtype: str
-    quantized: bool
+    quantization: FileQuantization | None
     variable: bool
     constant: Array | None
 
@@ -179,17 +202,35 @@ class _Parser:
             raise ValueError(f"tensor {number} has the shape {shape}")
         if len(signature) != len(shape):
             signature = shape
-        scale = tensor.Quantization()
         dtype = _DTYPES.get(tensor.Type()) or _TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
         return FileTensor(
             name=self._text(tensor.Name()),
             shape=shape,
             signature=signature,
             dtype=dtype,
-            quantized=scale is not None and scale.ScaleLength() > 0,
+            quantization=self._quantization(number, tensor, shape, dtype),
             variable=bool(tensor.IsVariable()),
             constant=self._constant(number, tensor, shape, dtype),
         )
+
+    def _quantization(
+        self, number: int, tensor: Any, shape: tuple[int, ...], dtype: str
+    ) -> FileQuantization | None:
+        given = tensor.Quantization()
+        if given is None or given.ScaleLength() == 0 or "int" not in dtype:
+            return None  # a float's scale is what it had before
+        count, axis = self._count(given.ScaleLength()), given.QuantizedDimension()
+        scales = np.array(given.ScaleAsNumpy(), np.float32)
+        points = np.zeros(count, np.int64)
+        if self._count(given.ZeroPointLength()):
+            points = np.array(given.ZeroPointAsNumpy(), np.int64)
+        along = shape[axis] if axis in range(len(shape)) else 1
+        if count not in (1, along) or points.size != count or not np.all(np.isfinite(scales)):
+            raise ValueError(
+                f"tensor {number} of shape {shape} has {count} scales and {points.size} zero points on "
+                f"axis {axis}"
+            )
+        return FileQuantization(scales, points, axis)
 
     def _constant(
         self, number: int, tensor: Any, shape: tuple[int, ...], dtype: str

@@ -11,7 +11,7 @@ import numpy as np
 from tvmconv.errors import ModelError
 from tvmconv.models.constants import settled
 from tvmconv.models.graph import ABSENT, Array, Builder
-from tvmconv.models.tflite.file import FileOperator
+from tvmconv.models.tflite.file import FileOperator, FileQuantization
 from tvmconv.problem.arguments import same_pads
 
 # ActivationFunctionType of schema.fbs; 2, RELU_N1_TO_1, is a clip and 5, SIGN_BIT, of bytes only.
@@ -32,6 +32,8 @@ class Operation:
         names: of the tensors that it makes.
         dtypes: of these, as the file says.
         place: for messages.
+        quantizations: of the inputs, None where numbers are themselves.
+        makes: of what it makes, the same.
     """
 
     builder: Builder
@@ -40,6 +42,8 @@ class Operation:
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
     place: str
+    quantizations: tuple[FileQuantization | None, ...] = ()
+    makes: tuple[FileQuantization | None, ...] = ()
 
     def has(self, index: int) -> bool:
         """Whether that input is there."""

@@ -12,6 +12,7 @@ from tvmconv.models.tflite.arithmetic import ARITHMETIC
 from tvmconv.models.tflite.file import File, FileOperator, FileTensor, damage, parse
 from tvmconv.models.tflite.images import CUSTOM, IMAGES
 from tvmconv.models.tflite.operation import Operation
+from tvmconv.models.tflite.quantized import is_quantized, read_quantized
 from tvmconv.models.tflite.shapes import SHAPES
 
 _READS: Final = {**IMAGES, **ARITHMETIC, **SHAPES}
@@ -95,10 +96,17 @@ class _Reader:
             tuple(self.file.tensors[each].name for each in operator.outputs),
             tuple(self.file.tensors[each].dtype for each in operator.outputs),
             place,
+            tuple(
+                self.file.tensors[each].quantization if each >= 0 else None
+                for each in operator.inputs
+            ),
+            tuple(self.file.tensors[each].quantization for each in operator.outputs),
         )
         try:
             with damage(place):
-                made = table[operator.kind](operation)
+                read = table[operator.kind]
+                quantized = is_quantized(operation)
+                made = read_quantized(operation, read) if quantized else read(operation)
         except ModelError as error:
             self.problems.append(str(error))
             self.lost.update(operator.outputs)
@@ -129,15 +137,6 @@ def _check(file: File, name: str) -> None:
         )
     used = {number for each in file.operators for number in (*each.inputs, *each.outputs)}
     tensors = [file.tensors[number] for number in sorted((used | {*file.inputs}) - {-1})]
-    quantized = [
-        tensor for tensor in tensors if tensor.quantized and tensor.dtype not in ("float32",)
-    ]
-    if quantized:
-        few = ", ".join(f"{tensor.name!r} ({tensor.dtype})" for tensor in quantized[:3])
-        raise ModelError(
-            f"{name}: quantised models are not supported yet, and {len(quantized)} tensors are quantised: "
-            f"{few}, .... Convert it without quantisation, or to float16 weights."
-        )
     refuse(
         name,
         [

@@ -14,6 +14,7 @@ from typing import Any
 
 from tvmconv import errors
 from tvmconv.problem.calling import Operand, Role
+from tvmconv.problem.quantized import LIMITS, SCALES
 from tvmconv.runtime import arrays
 from tvmconv.runtime.compiled import BoundLayer, CompiledKernel
 from tvmconv.runtime.cuda import tensors
@@ -43,13 +44,16 @@ class GpuKernel(CompiledKernel):
 
     gpu: Gpu
 
-    def bind(self, w: object, bias: object = None) -> BoundGpuKernel:
+    def bind(
+        self, w: object, bias: object = None, scales: object = None, limits: object = None
+    ) -> BoundGpuKernel:
         """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once, on the GPU.
 
-        Both are copied: changing the tensors afterwards does not change the layer. Waits until that is
-        done. Raises as `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
+        All are copied: changing the tensors afterwards does not change the layer. Waits until that is
+        done. A quantised spec takes ``scales`` and ``limits`` too, as `Kernel.bind`. Raises as
+        `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
         """
-        return BoundGpuKernel(self, {"filter": w, "bias": bias})
+        return BoundGpuKernel(self, {"filter": w, "bias": bias, SCALES: scales, LIMITS: limits})
 
 
 class BoundGpuKernel(BoundLayer):
