@@ -79,7 +79,7 @@ def check(kernel: GpuKernel) -> Difference:
     spec, gpu = kernel.spec, kernel.gpu
     found = problem(spec)
     here = {name: gpu.upload(array) for name, array in found.arguments.items()}
-    layer = kernel.bind(here["filter"], here.get("bias"))
+    layer = kernel.bind(here["filter"], here.get("bias"), here.get("slopes"))
     returned = gpu.download(layer(here["data"], here.get("residual")))
     first = compare(found, spec, returned)
     if not returned.size:

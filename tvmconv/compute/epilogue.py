@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import te, tirx
 
+from tvmconv.problem.rules import PRELU
 from tvmconv.problem.spec import ConvSpec
 
 
@@ -46,11 +47,30 @@ ACTIVATIONS: dict[str | None, Callable[[Any, str], Any]] = {
 }
 
 
+def prelu(x: Any, slope: Any, dtype: str) -> Any:
+    """X where it is above 0, else x times the slope; NaN for NaN."""
+    return tirx.Select(x > tirx.const(0, dtype), x, x * slope)
+
+
+def narrowed(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the residual, where ``out_shape`` is the output's, with channels in their place."""
+    if spec.data_format == "NCHW":
+        return (out_shape[0], spec.residual_shape[-3], *out_shape[2:])
+    return (*out_shape[:-1], spec.residual_shape[-1])
+
+
 def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.Tensor, ...]:
-    """Return the placeholders (bias, residual) that ``spec`` asks for, in the kernel's order."""
-    bias = [te.placeholder(spec.bias_shape, spec.out_dtype, name="bias")] if spec.bias else []
-    residual = [te.placeholder(out_shape, spec.out_dtype, name="residual")] if spec.residual else []
-    return (*bias, *residual)
+    """Return the placeholders (bias, residual, slopes) that ``spec`` asks for, in the kernel's order."""
+    shapes = {
+        "bias": spec.bias_shape if spec.bias else None,
+        "residual": narrowed(spec, out_shape) if spec.residual else None,
+        "slopes": spec.slopes_shape if spec.slopes else None,
+    }
+    return tuple(
+        te.placeholder(shape, spec.out_dtype, name=name)
+        for name, shape in shapes.items()
+        if shape is not None
+    )
 
 
 def epilogue(
@@ -68,5 +88,12 @@ def epilogue(
     if spec.bias:
         value = value + tensors.pop(0)[channel].astype(spec.accumulator_dtype)
     if spec.residual:
-        value = value + tensors.pop(0)[position].astype(spec.accumulator_dtype)
+        addend = tensors.pop(0)[position].astype(spec.accumulator_dtype)
+        if spec.residual_channels is not None:
+            zero = tirx.const(0, spec.accumulator_dtype)
+            addend = te.if_then_else(channel < spec.residual_channels, addend, zero)
+        value = value + addend
+    if spec.activation == PRELU:
+        slope = tensors.pop(0)[channel].astype(spec.accumulator_dtype)
+        return prelu(value, slope, spec.accumulator_dtype).astype(spec.out_dtype)
     return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.out_dtype)

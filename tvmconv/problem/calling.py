@@ -2,7 +2,7 @@
 
 ::
 
-    main(data, filter, bias?, residual?, workspace?, out)
+    main(data, filter, bias?, residual?, slopes?, workspace?, out)
     pack(filter, packed)              where main wants its filter in another order
 
 Schedules make functions of this form, the runtime and the tuner call them: all of them read it here. It
@@ -129,7 +129,8 @@ PLAIN: Compiled = _Plain()
 def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
     """Return the operands of a kernel of ``spec``."""
     images, results = (spec.input_shape, spec.dtype), (spec.output_shape, spec.out_dtype)
-    biases = spec.bias_shape, spec.out_dtype
+    residuals = (spec.residual_shape, spec.out_dtype)
+    biases, slopes = (spec.bias_shape, spec.out_dtype), (spec.slopes_shape, spec.out_dtype)
     elements = compiled.workspace_bytes // ITEM_BYTES[_SCRATCH_DTYPE]
     scratch = (elements,), _SCRATCH_DTYPE
     return Signature(
@@ -137,7 +138,8 @@ def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
             _image("data", "x", Role.INPUT, *images, spec.batch),
             _filter(spec, compiled),
             _plain("bias", "bias", Role.CONSTANT, *biases, present=spec.bias),
-            _image("residual", "residual", Role.INPUT, *results, spec.batch, spec.residual),
+            _image("residual", "residual", Role.INPUT, *residuals, spec.batch, spec.residual),
+            _plain("slopes", "slopes", Role.CONSTANT, *slopes, present=spec.slopes),
             _plain("workspace", "", Role.SCRATCH, *scratch, present=elements > 0),
             _image("out", "out", Role.OUTPUT, *results, spec.batch),
         )

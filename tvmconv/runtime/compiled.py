@@ -54,7 +54,7 @@ class CompiledKernel(InProcess, abc.ABC):
         return calling.signature(self.spec, self.entry)
 
     @abc.abstractmethod
-    def bind(self, w: object, bias: object = None) -> BoundLayer:
+    def bind(self, w: object, bias: object = None, slopes: object = None) -> BoundLayer:
         """Pack the weights once."""
 
     def __call__(
@@ -64,12 +64,13 @@ class CompiledKernel(InProcess, abc.ABC):
         bias: object = None,
         residual: object = None,
         out: object = None,
+        slopes: object = None,
     ) -> Any:
         """Compute one convolution, packing ``w`` first; where weights stay the same, `bind` them.
 
         Arguments, result and errors are those of `bind` and of the layer that it returns.
         """
-        return self.bind(w, bias)(x, residual, out)
+        return self.bind(w, bias, slopes)(x, residual, out)
 
 
 class BoundLayer(InProcess, abc.ABC):

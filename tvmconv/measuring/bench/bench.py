@@ -25,7 +25,8 @@ class _Prepared:
         arguments = oracle.random_arguments(spec, seed=0)
         data = arrays.aligned_copy(arguments["data"])
         residual = arrays.aligned_copy(arguments["residual"]) if spec.residual else None
-        bound = self.kernel.bind(arguments["filter"], arguments.get("bias"))
+        weights = (arguments.get(name) for name in ("filter", "bias", "slopes"))
+        bound = self.kernel.bind(*weights)
         out = arrays.empty_aligned(spec.output_shape, tensors.numpy_dtype(spec.out_dtype))
         bound(data, residual, out=out)
         oracle.assert_close(spec, oracle.conv(spec, **arguments), out)

@@ -84,7 +84,7 @@ class Tensors:
 
     def launches(self, kernel: GpuKernel) -> list[Launch]:
         """What launches a kernel on each copy, with weights of its own."""
-        weights = self._here["filter"], self._here.get("bias")
+        weights = [self._here.get(name) for name in ("filter", "bias", "slopes")]
         return [_launch(kernel.bind(*weights), *place) for place in self._places]
 
     def _copy(self, tensor: Any) -> Any:

@@ -43,13 +43,14 @@ class GpuKernel(CompiledKernel):
 
     gpu: Gpu
 
-    def bind(self, w: object, bias: object = None) -> BoundGpuKernel:
-        """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once, on the GPU.
+    def bind(self, w: object, bias: object = None, slopes: object = None) -> BoundGpuKernel:
+        """Pack a filter of shape ``spec.filter_shape`` once, and a bias and slopes of ``spec.bias_shape``.
 
-        Both are copied: changing the tensors afterwards does not change the layer. Waits until that is
-        done. Raises as `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
+        All are copied to the GPU: changing the tensors afterwards does not change the layer. Waits until
+        that is done. Raises as `BoundGpuKernel.__call__` does, and DeviceError while the stream is
+        capturing.
         """
-        return BoundGpuKernel(self, {"filter": w, "bias": bias})
+        return BoundGpuKernel(self, {"filter": w, "bias": bias, "slopes": slopes})
 
 
 class BoundGpuKernel(BoundLayer):
@@ -66,6 +67,7 @@ class BoundGpuKernel(BoundLayer):
             self._argument(signature[name]) for name in ("data", "residual", "out")
         )
         self._x_bytes, self._y_bytes = signature["data"].bytes, signature["out"].bytes
+        self._residual_bytes = signature["residual"].bytes
         self._frames: list[_Frame] = []
         self._scratch = signature["workspace"]
         self._workspaces: dict[int, Any] = {}
@@ -83,10 +85,11 @@ class BoundGpuKernel(BoundLayer):
             x: tensor on the kernel's GPU of shape ``spec.input_shape`` and ``spec.dtype``, of PyTorch,
                 CuPy, JAX or anything else with DLPack. It must be contiguous in the order of its shape
                 and begin at a multiple of 16 bytes: nothing is ever copied.
-            residual: tensor of shape ``spec.output_shape`` and ``spec.out_dtype``, if and only if the
+            residual: tensor of shape ``spec.residual_shape`` and ``spec.out_dtype``, if and only if the
                 spec has a residual.
-            out: tensor of that shape and dtype to write to, apart from the inputs. With it a call
-                allocates nothing, and can be captured in a CUDA graph once the layer has been called.
+            out: tensor of ``spec.output_shape`` and that dtype to write to, apart from the inputs. With
+                it a call allocates nothing, and can be captured in a CUDA graph once the layer has been
+                called.
 
         Returns:
             ``out`` if given; else a new tensor of the framework of ``x``. Like every operation on a GPU
@@ -130,7 +133,7 @@ class BoundGpuKernel(BoundLayer):
         target = tensors.address(out, self._out, found)
         end = target + self._y_bytes
         if (source < end and target < source + self._x_bytes) or (
-            addend and addend < end and target < addend + self._y_bytes
+            addend and addend < end and target < addend + self._residual_bytes
         ):
             raise ValueError(
                 f"out of {self.kernel.key} overlaps an input, which other threads of the kernel still "
