@@ -15,6 +15,7 @@ from tvmconv.models.rest import matrix_vector, single
 from tvmconv.models.rest.fused import FUSIBLE, fused_function, group_of
 from tvmconv.models.rest.pointwise import POINTWISE
 from tvmconv.models.rest.rearranging import READ_ONCE
+from tvmconv.problem.rules import PRELU
 from tvmconv.problem.spec import ConvSpec
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
@@ -28,7 +29,8 @@ def convolutions(graph: Graph) -> dict[str, ConvSpec]:
 
 def _spec(graph: Graph, node: Node) -> ConvSpec:
     data, window = (graph.tensor(name) for name in node.inputs[:2])
-    _, _, bias, residual = [*node.inputs, ABSENT, ABSENT][:4]
+    _, _, bias, residual, slopes = [*node.inputs, *[ABSENT] * 3][:5]
+    added = node.tensor.shape[3] if residual == ABSENT else graph.tensor(residual).shape[3]
     top, bottom, left, right = node.attributes["pads"]
     make = ConvSpec.conv2d if node.op == "conv2d" else ConvSpec.depthwise_conv2d
     try:
@@ -40,8 +42,9 @@ def _spec(graph: Graph, node: Node) -> ConvSpec:
             dilations=node.attributes["dilations"],
             dtype=data.dtype,
             bias=bias != ABSENT,
-            activation=node.attributes["activation"],
+            activation=node.attributes["activation"] if slopes == ABSENT else PRELU,
             residual=residual != ABSENT,
+            residual_channels=added if added < node.tensor.shape[3] else None,
         )
     except (ValueError, TypeError) as error:
         raise ModelError(f"{node.place or node.name}: {error}") from error

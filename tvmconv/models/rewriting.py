@@ -83,18 +83,13 @@ def _distinct_outputs(graph: Graph) -> Graph:
 
 
 def _convolution(work: _Rewriting, node: Node) -> bool:
-    """Slopes and unusual activations follow the convolution; slopes are a prelu."""
-    data, window, bias, residual, slopes = [*node.inputs, *[ABSENT] * 3][:5]
+    """Unusual activations follow the convolution."""
     activation = node.attributes["activation"]
-    if slopes == ABSENT and (activation is None or activation in ACTIVATIONS):
+    if activation is None or activation in ACTIVATIONS:
         return False
-    inputs = [data, window, bias, residual]
     attributes = {**node.attributes, "activation": None}
-    made = work.node(node, node.op, inputs, "sums", **attributes)
-    if slopes != ABSENT:
-        work.node(node, "prelu", [made, slopes])
-    else:
-        work.node(node, activation, [made])
+    made = work.node(node, node.op, node.inputs, "sums", **attributes)
+    work.node(node, activation, [made])
     return True
 
 
