@@ -278,3 +278,31 @@ def test_a_process_that_calls_a_model_loads_nothing_for_gpus_and_no_pool_of_thre
     run = subprocess.run(command, capture_output=True, text=True)
 
     assert (run.stdout.strip(), run.stderr) == ("", "")
+
+
+def gated(read_again):
+    """Squeeze-and-excite; with ``read_again`` what is multiplied by the gate is needed later."""
+    b = Builder("gated")
+    x = b.input("x", (1, 6, 6, 8), "float32")
+    wide = b.node("conv2d", [x, b.constant("w", values(3, 3, 8, 24))], activation="relu", **CONV)
+    gate = b.node("sigmoid", [b.node("mean", [wide], axes=(1, 2), keepdims=True)])
+    product = b.node("multiply", [wide, gate])
+    window = b.constant("v", values(3, 3, 24, 24) / 9)
+    last = b.node("conv2d", [product, window], activation=None, **CONV)
+    b.output("y", b.node("subtract", [last, wide]) if read_again else last)
+    return b.graph()
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_product_lies_where_its_factor_was_unless_that_is_read_again(tmp_path, read_again):
+    graph = gated(read_again)
+    model = tvmconv.load(tvmconv.compile(graph, output=tmp_path / "m.tvmconv"), threads=1)
+    x = values(1, 6, 6, 8)
+    layers = model.variant.program.layers
+    (product,) = (each for each in layers if each.operators == ("multiply",))
+    data, _, out = (each.begin for each in product.arguments)
+
+    assert (data == out) != read_again
+    np.testing.assert_allclose(
+        model(x), reference.evaluate(graph, {"x": x})["y"], rtol=1e-4, atol=1e-4
+    )
