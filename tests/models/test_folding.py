@@ -354,3 +354,43 @@ def test_equal_nodes_are_shared():
 
     assert_equal(before, after)
     assert ops(after).count("clip") == 2
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+def test_a_convolution_of_one_pixel_goes_in_front_of_an_enlargement(method):
+    model = Model()
+    size = {"size": (10, 18), "method": method, "coordinates": "half_pixel", "rounding": "floor"}
+    data = model.node("pad", model.data, pads=((0, 0),) * 3 + ((0, 4),), value=1.0, mode="constant")
+    large = model.node("resize", data, **size)
+    window, bias = model.random(1, 1, 8, 6), model.random(6)
+    made = model.node(
+        "conv2d",
+        large,
+        window,
+        bias,
+        strides=(1, 1),
+        pads=(0,) * 4,
+        dilations=(1, 1),
+        activation=None,
+    )
+    before = model.graph(model.node("relu", made))
+    after = fold(before)
+
+    assert_equal(before, after)
+    assert ops(after) == ["pad", "conv2d", "resize", "relu"]
+    assert after.nodes[1].tensor.shape == (1, 5, 6, 6)
+
+
+def test_what_reads_other_pixels_or_is_resized_for_others_too_stays_behind_it():
+    size = {"size": (10, 18), "method": "bilinear", "coordinates": "half_pixel", "rounding": ""}
+    one = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "activation": None}
+    for wide, options, twice in ((3, PLAIN, False), (1, one, True)):
+        model = Model()
+        data = model.node(
+            "pad", model.data, pads=((0, 0),) * 3 + ((0, 4),), value=1.0, mode="constant"
+        )
+        large = model.node("resize", data, **size)
+        made = model.node("conv2d", large, model.random(wide, wide, 8, 6), **options)
+        before = model.graph(made, *([large] if twice else []))
+
+        assert ops(fold(before)) == ["pad", "resize", "conv2d"]
