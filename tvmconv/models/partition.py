@@ -15,6 +15,7 @@ from tvmconv.models.rest import matrix_vector, single
 from tvmconv.models.rest.fused import FUSIBLE, fused_function, group_of
 from tvmconv.models.rest.pointwise import POINTWISE
 from tvmconv.models.rest.rearranging import READ_ONCE
+from tvmconv.models.rest.turning import TURNING
 from tvmconv.problem.rules import PRELU
 from tvmconv.problem.spec import ConvSpec
 
@@ -69,6 +70,8 @@ def partition(
             _call_convolution(program, node, specs[node.name], functions)
         elif node.op == "reshape":
             program.views[node.name] = (node.inputs[0], 0)
+        elif len(nodes) == 1 and node.op in TURNING:
+            _call_single(program, node, machine)
         elif node.op in FUSIBLE:
             group = group_of(graph, nodes)
             make = functools.partial(fused_function, group, machine)
