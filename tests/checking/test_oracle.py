@@ -53,6 +53,7 @@ def plain(call: Call) -> ConvSpec:
         dtype="float64",
         bias=False,
         residual=False,
+        residual_channels=None,
         activation=None,
         tf32=False,
     )
@@ -134,7 +135,13 @@ def tensorflow_calls(*dtypes: str) -> st.SearchStrategy[Call]:
         # It reshapes to [-1, height, width, channels]: an empty image leaves the -1 undetermined.
         leading = call.leading if min(call.size) else call.leading[:1]
         return dataclasses.replace(
-            call, leading=leading, data_format="NHWC", bias=False, residual=False, activation=None
+            call,
+            leading=leading,
+            data_format="NHWC",
+            bias=False,
+            residual=False,
+            residual_channels=None,
+            activation=None,
         )
 
     def computes(call: Call) -> bool:

@@ -152,6 +152,7 @@ def test_random_arguments(spec: ConvSpec, wrap: bool):
         "filter",
         *["bias"] * spec.bias,
         *["residual"] * spec.residual,
+        *["slopes"] * spec.slopes,
     ]
     for name, array in arguments.items():
         dtypes = {"data": spec.dtype, "filter": spec.filter_dtype}

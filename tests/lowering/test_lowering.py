@@ -213,3 +213,13 @@ def test_no_multiply_add_is_scalar(op, machine, channels):
     kinds = set(fmas(machine_code.instructions(asm)))
     assert kinds
     assert kinds <= {"ps zmm", "ps ymm"}
+
+
+@pytest.mark.parametrize("channels", [48, 80])
+def test_no_residual_of_fewer_channels_is_added_one_by_one(channels):
+    spec = ConvSpec.conv2d(
+        (1, 8, 8, 16), (1, 1, 16, channels), residual=True, residual_channels=channels - 12
+    )
+    asm, _ = assembly(spec, HERE)
+
+    assert not re.search(r"\bv?(addss|insertps)\b", asm)

@@ -100,6 +100,24 @@ def test_parts_of_a_concatenation_are_computed_in_place(compiled):
     assert not [layer for layer in layers if "concat" in layer.operators]
 
 
+def test_slopes_and_a_residual_of_fewer_channels_are_computed_by_the_convolution(tmp_path):
+    b = Builder("face")
+    x = b.input("x", (1, 6, 6, 8), "float32")
+    wide = b.node("conv2d", [x, b.constant("w", values(3, 3, 8, 20))], activation=None, **CONV)
+    skip = b.node("pad", [x], pads=((0, 0),) * 3 + ((0, 12),), value=0.0, mode="constant")
+    total = b.node("add", [skip, wide])
+    b.output("y", b.node("prelu", [total, b.constant("s", values(1, 1, 20))]))
+    graph = b.graph()
+    model = tvmconv.load(tvmconv.compile(graph, output=tmp_path / "m.tvmconv"), threads=1)
+    x = values(1, 6, 6, 8)
+
+    (layer,) = model.variant.program.layers
+    assert layer.key.endswith("_residual8_prelu")
+    np.testing.assert_allclose(
+        model(x), reference.evaluate(graph, {"x": x})["y"], rtol=1e-4, atol=1e-4
+    )
+
+
 def test_a_result_is_written_where_it_is_wanted(model):
     graph, model = model
     x = values(1, 5, 4, 3)
@@ -260,3 +278,31 @@ def test_a_process_that_calls_a_model_loads_nothing_for_gpus_and_no_pool_of_thre
     run = subprocess.run(command, capture_output=True, text=True)
 
     assert (run.stdout.strip(), run.stderr) == ("", "")
+
+
+def gated(read_again):
+    """Squeeze-and-excite; with ``read_again`` what is multiplied by the gate is needed later."""
+    b = Builder("gated")
+    x = b.input("x", (1, 6, 6, 8), "float32")
+    wide = b.node("conv2d", [x, b.constant("w", values(3, 3, 8, 24))], activation="relu", **CONV)
+    gate = b.node("sigmoid", [b.node("mean", [wide], axes=(1, 2), keepdims=True)])
+    product = b.node("multiply", [wide, gate])
+    window = b.constant("v", values(3, 3, 24, 24) / 9)
+    last = b.node("conv2d", [product, window], activation=None, **CONV)
+    b.output("y", b.node("subtract", [last, wide]) if read_again else last)
+    return b.graph()
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_product_lies_where_its_factor_was_unless_that_is_read_again(tmp_path, read_again):
+    graph = gated(read_again)
+    model = tvmconv.load(tvmconv.compile(graph, output=tmp_path / "m.tvmconv"), threads=1)
+    x = values(1, 6, 6, 8)
+    layers = model.variant.program.layers
+    (product,) = (each for each in layers if each.operators == ("multiply",))
+    data, _, out = (each.begin for each in product.arguments)
+
+    assert (data == out) != read_again
+    np.testing.assert_allclose(
+        model(x), reference.evaluate(graph, {"x": x})["y"], rtol=1e-4, atol=1e-4
+    )

@@ -8,6 +8,7 @@ import tvmconv
 from tvmconv.models import reference
 from tvmconv.models.graph import Builder
 from tvmconv.models.operators import OPERATORS
+from tvmconv.models.rest import reductions
 
 TOLERANCE = 2e-5  # of 1 + the value: float32, and sums of a few hundred products
 
@@ -55,3 +56,10 @@ def test_every_operator_has_a_case():
         case.add(builder, case.name)
 
     assert {node.op for node in builder.nodes} == set(OPERATORS)
+
+
+@pytest.mark.parametrize(
+    ("extent", "width"), [(64, 64), (72, 72), (120, 120), (240, 80), (672, 112), (131, 131)]
+)
+def test_sums_of_channels_are_whole_vectors_or_powers_of_two(extent, width):
+    assert reductions.width_of(extent, lanes=16) == width

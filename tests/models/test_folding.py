@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tvmconv.models.folding.activations import name_activations
 from tvmconv.models.folding.affine import fold_arithmetic
-from tvmconv.models.folding.epilogues import NARROW_RESIDUAL, SLOPES, fold_epilogues
+from tvmconv.models.folding.epilogues import fold_epilogues
 from tvmconv.models.folding.fold import fold
 from tvmconv.models.folding.means import pools_to_means
 from tvmconv.models.folding.padding import fold_padding
@@ -237,11 +237,10 @@ def test_near_activations_keep_their_own():
         min_size=3,
         max_size=9,
     ),
-    features=st.sets(st.sampled_from([SLOPES, NARROW_RESIDUAL])),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=150, deadline=None)
-def test_epilogues_of_random_graphs_keep_their_values(kinds, features, seed):
+def test_epilogues_of_random_graphs_keep_their_values(kinds, seed):
     model = Model(seed)
     values, outputs = [model.data], set()
     for kind in kinds:
@@ -262,7 +261,7 @@ def test_epilogues_of_random_graphs_keep_their_values(kinds, features, seed):
         values.append(value)
     before = model.graph(*sorted((outputs | {values[-1]}) - {model.data}))
 
-    for after in (fold_epilogues(before, features), fold(before, features)):
+    for after in (fold_epilogues(before), fold(before)):
         assert_equal(before, after)
         assert len(after.nodes) <= len(before.nodes)
 
@@ -280,20 +279,18 @@ def test_the_later_of_two_convolutions_takes_the_sum_and_its_activation():
     assert after.nodes[0].attributes["activation"] is None
 
 
-def test_prelu_and_padded_residuals_go_in_only_where_the_compiler_can():
+def test_prelu_and_padded_residuals_go_in():
     model = Model()
     wide = model.conv(model.data, bias=False, out=6)
     skip = model.node(
         "pad", model.data, pads=((0, 0), (0, 0), (0, 0), (0, 2)), value=0.0, mode="constant"
     )
     before = model.graph(model.node("prelu", model.node("add", wide, skip), model.random(6)))
-    plain, full = fold(before), fold(before, {SLOPES, NARROW_RESIDUAL})
+    full = fold(before)
 
-    assert ops(plain) == ["pad", "conv2d", "prelu"]
     assert ops(full) == ["conv2d"]
     assert full.nodes[0].inputs[0] == full.nodes[0].inputs[3] == "x"
     assert full.nodes[0].inputs[2] == ABSENT
-    assert_equal(before, plain)
     assert_equal(before, full)
 
 
@@ -357,3 +354,43 @@ def test_equal_nodes_are_shared():
 
     assert_equal(before, after)
     assert ops(after).count("clip") == 2
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+def test_a_convolution_of_one_pixel_goes_in_front_of_an_enlargement(method):
+    model = Model()
+    size = {"size": (10, 18), "method": method, "coordinates": "half_pixel", "rounding": "floor"}
+    data = model.node("pad", model.data, pads=((0, 0),) * 3 + ((0, 4),), value=1.0, mode="constant")
+    large = model.node("resize", data, **size)
+    window, bias = model.random(1, 1, 8, 6), model.random(6)
+    made = model.node(
+        "conv2d",
+        large,
+        window,
+        bias,
+        strides=(1, 1),
+        pads=(0,) * 4,
+        dilations=(1, 1),
+        activation=None,
+    )
+    before = model.graph(model.node("relu", made))
+    after = fold(before)
+
+    assert_equal(before, after)
+    assert ops(after) == ["pad", "conv2d", "resize", "relu"]
+    assert after.nodes[1].tensor.shape == (1, 5, 6, 6)
+
+
+def test_what_reads_other_pixels_or_is_resized_for_others_too_stays_behind_it():
+    size = {"size": (10, 18), "method": "bilinear", "coordinates": "half_pixel", "rounding": ""}
+    one = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "activation": None}
+    for wide, options, twice in ((3, PLAIN, False), (1, one, True)):
+        model = Model()
+        data = model.node(
+            "pad", model.data, pads=((0, 0),) * 3 + ((0, 4),), value=1.0, mode="constant"
+        )
+        large = model.node("resize", data, **size)
+        made = model.node("conv2d", large, model.random(wide, wide, 8, 6), **options)
+        before = model.graph(made, *([large] if twice else []))
+
+        assert ops(fold(before)) == ["pad", "resize", "conv2d"]

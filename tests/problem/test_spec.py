@@ -318,6 +318,7 @@ def test_positional_order_is_that_of_the_contract(call: Call):
         bias=spec.bias,
         activation=spec.activation,
         residual=spec.residual,
+        residual_channels=spec.residual_channels,
         **permission,
     )
 
@@ -328,3 +329,26 @@ def test_spec_imports_the_standard_library_alone():
         "print([name for name in ('numpy', 'tvm', 'tvm_ffi') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"residual_channels": 4}, "residual_channels=4 with residual=False"),
+        ({"residual": True, "residual_channels": 8}, "at least 1 and below 8"),
+        ({"residual": True, "residual_channels": 0}, "at least 1 and below 8"),
+    ],
+)
+def test_a_narrow_residual_has_fewer_channels(options, error):
+    with pytest.raises(ValueError, match=error):
+        ConvSpec.conv2d((1, 4, 4, 4), (1, 1, 4, 8), **options)
+
+
+def test_keys_spell_narrow_residuals_and_slopes():
+    spec = ConvSpec.conv2d(
+        (1, 4, 4, 4), (1, 1, 4, 8), residual=True, residual_channels=5, activation="prelu"
+    )
+    assert spec.key.endswith("_float32_residual5_prelu")
+    assert ConvSpec.from_key(spec.key) == spec
+    assert spec.core_key == ConvSpec.conv2d((1, 4, 4, 4), (1, 1, 4, 8)).key
+    assert (spec.residual_shape, spec.slopes_shape) == ((1, 4, 4, 5), (8,))

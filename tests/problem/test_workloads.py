@@ -7,7 +7,7 @@ import tensorflow_oracle
 
 from tvmconv.errors import UnknownNameError
 from tvmconv.problem import workloads
-from tvmconv.problem.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES
+from tvmconv.problem.rules import ACTIVATIONS, ITEM_BYTES, OP_DTYPES, PRELU
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer, Workload, distinct, names, resolve
 
@@ -184,7 +184,7 @@ def test_edge_cases_reach_every_legal_kind():
     by_op = {op: [spec for spec in specs if spec.op == op] for op in OP_DTYPES}
     for op, dtypes in OP_DTYPES.items():
         assert {spec.dtype for spec in by_op[op]} == set(dtypes)
-        assert {spec.activation for spec in by_op[op]} == {None, *ACTIVATIONS}
+        assert {spec.activation for spec in by_op[op]} == {None, *ACTIVATIONS, PRELU}
         assert {spec.data_format for spec in by_op[op]} == {"NHWC", "NCHW"}
         assert any(spec.is_empty for spec in by_op[op])
         assert any(spec.strides[0] != spec.strides[1] for spec in by_op[op])

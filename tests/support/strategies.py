@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, INTEGER_ACTIVATIONS, OP_DTYPES
+from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, INTEGER_ACTIVATIONS, OP_DTYPES, PRELU
 from tvmconv.problem.spec import ConvSpec
 
 # Explicit padding as ((top, bottom), (left, right)).
@@ -31,6 +31,7 @@ class Call:
     activation: str | None
     residual: bool
     tf32: bool
+    residual_channels: int | None
 
     def padding_argument(self, data_format: str) -> str | list[tuple[int, int]]:
         if isinstance(self.padding, str):
@@ -58,6 +59,7 @@ class Call:
             self.activation,
             self.residual,
             *permission,
+            residual_channels=self.residual_channels,
         )
 
 
@@ -106,7 +108,10 @@ def legal_calls(
         extents = [(kernel[i] - 1) * dilations[i] + 1 for i in (0, 1)]
         smallest = [max(extents[i] - pads[i], smallest[i]) for i in (0, 1)]
     size = tuple(draw(st.integers(least, least + max_size)) for least in smallest)
-    activations = INTEGER_ACTIVATIONS if "int" in dtype else ACTIVATIONS
+    activations = INTEGER_ACTIVATIONS if "int" in dtype else (*ACTIVATIONS, PRELU)
+    out_channels = filter_shape[3] * (channels if op == "depthwise_conv2d" else 1)
+    residual = draw(st.booleans())
+    narrow = residual and out_channels > 1 and draw(st.booleans())
     return Call(
         op=op,
         leading=leading,
@@ -120,7 +125,8 @@ def legal_calls(
         dtype=dtype,
         bias=draw(st.booleans()),
         activation=draw(st.sampled_from((None, *activations))),
-        residual=draw(st.booleans()),
+        residual=residual,
+        residual_channels=draw(st.integers(1, out_channels - 1)) if narrow else None,
         tf32=op == "conv2d" and dtype == "float32" and draw(st.booleans()),
     )
 
@@ -140,4 +146,4 @@ def quantized_specs(draw: st.DrawFn, max_size: int = 7, empty: bool = True) -> C
     """Draw legal specs whose bytes become bytes."""
     spec = draw(legal_specs(max_size=max_size, dtypes=BYTE_DTYPES, empty=empty))
     out = draw(st.sampled_from(BYTE_DTYPES))
-    return replace(spec, bias=True, residual=False, activation=None, quantized=out)
+    return replace(spec.core, bias=True, quantized=out)

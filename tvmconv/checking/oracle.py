@@ -53,6 +53,7 @@ def conv(
     filter: Array,
     bias: Array | None = None,
     residual: Array | None = None,
+    slopes: Array | None = None,
     scales: Array | None = None,
     limits: Array | None = None,
 ) -> Array:
@@ -63,10 +64,10 @@ def conv(
         the bytes of a quantised spec.
 
     Raises:
-        ValueError: an array of a wrong shape, or a bias or residual too many or missing.
+        ValueError: an array of a wrong shape, or a bias, residual or slopes too many or missing.
 
     """
-    given = {"data": data, "filter": filter, "bias": bias, "residual": residual}
+    given = {"data": data, "filter": filter, "bias": bias, "residual": residual, "slopes": slopes}
     _check_shapes(spec, {**given, SCALES: scales, LIMITS: limits})
     # int64 wraps too, and modulo 2**64 implies modulo 2**32.
     whole = spec.accumulator_dtype == "int32"
@@ -77,12 +78,13 @@ def conv(
     if bias is not None:
         out += bias.astype(wide)
     if residual is not None:
-        out += _to_nhwc(spec, residual).astype(wide)
+        addend = _to_nhwc(spec, residual).astype(wide)
+        out[..., : addend.shape[-1]] += addend
     if whole:
         out = out.astype(np.int32)
     if scales is not None and limits is not None:
         out = _scaled(out, scales, limits).astype(spec.out_dtype)
-    out = activate(spec.activation, out)
+    out = activate(spec.activation, out) if slopes is None else np.where(out > 0, out, out * slopes)
     if spec.data_format == "NCHW":
         out = out.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out.reshape(spec.output_shape))
@@ -153,10 +155,10 @@ def tolerance_of(spec: ConvSpec) -> tuple[float, float]:
 
 
 def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str, Array]:
-    """Draw arrays of the spec's dtypes for `conv`: data, filter and, where present, bias and residual.
+    """Draw arrays of the spec's dtypes for `conv`: data, filter and what else it has.
 
-    No value is zero or near it, so that no product hides a wrong index. Data, bias and residual
-    have magnitudes in [0.5, 1.5] and random signs; the filter is scaled by 1 / sqrt(reduction
+    No value is zero or near it, so that no product hides a wrong index. All but
+    the filter have magnitudes in [0.5, 1.5] and random signs; the filter is scaled by 1 / sqrt(reduction
     length), and by 3 under an activation that saturates, so that outputs are O(1) and reach both
     ends of it. Values of 8 bits are from their whole range; those of int32 from [-9, 9], or with
     ``wrap`` from the whole range too, so that sums overflow.
@@ -170,7 +172,9 @@ def random_arguments(spec: ConvSpec, seed: int, wrap: bool = False) -> dict[str,
     if spec.bias:
         shapes["bias"] = (spec.bias_shape, 1.0)
     if spec.residual:
-        shapes["residual"] = (spec.output_shape, 1.0)
+        shapes["residual"] = (spec.residual_shape, 1.0)
+    if spec.slopes:
+        shapes["slopes"] = (spec.slopes_shape, 1.0)
     dtypes = {"data": spec.dtype, "filter": spec.filter_dtype}
     if spec.accumulator_dtype == "int32":
         integers = {
@@ -346,7 +350,8 @@ def _check_shapes(spec: ConvSpec, arrays: dict[str, Array | None]) -> None:
         "data": spec.input_shape,
         "filter": spec.filter_shape,
         "bias": spec.bias_shape if spec.bias else None,
-        "residual": spec.output_shape if spec.residual else None,
+        "residual": spec.residual_shape if spec.residual else None,
+        "slopes": spec.slopes_shape if spec.slopes else None,
         SCALES: spec.bias_shape if spec.quantized else None,
         LIMITS: LIMITS_SHAPE if spec.quantized else None,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import te, tirx
 
 from tvmconv.problem import quantized
+from tvmconv.problem.rules import PRELU
 from tvmconv.problem.spec import ConvSpec
 
 # Added to a float32 of magnitude below 2**22 it leaves no bit behind the point: the sum is rounded to
@@ -51,17 +52,32 @@ ACTIVATIONS: dict[str | None, Callable[[Any, str], Any]] = {
 }
 
 
+def prelu(x: Any, slope: Any, dtype: str) -> Any:
+    """X where it is above 0, else x times the slope; NaN for NaN."""
+    return tirx.Select(x > tirx.const(0, dtype), x, x * slope)
+
+
+def narrowed(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the residual, where ``out_shape`` is the output's, with channels in their place."""
+    if spec.data_format == "NCHW":
+        return (out_shape[0], spec.residual_shape[-3], *out_shape[2:])
+    return (*out_shape[:-1], spec.residual_shape[-1])
+
+
 def epilogue_arguments(spec: ConvSpec, out_shape: tuple[int, ...]) -> tuple[te.Tensor, ...]:
     """Return the placeholders that ``spec`` asks for, in the kernel's order."""
-    bias = [te.placeholder(spec.bias_shape, spec.bias_dtype, name="bias")] if spec.bias else []
+    out = spec.out_dtype
+    wanted = {
+        "bias": (spec.bias_shape, spec.bias_dtype) if spec.bias else None,
+        "residual": (narrowed(spec, out_shape), out) if spec.residual else None,
+        "slopes": (spec.slopes_shape, out) if spec.slopes else None,
+    }
     if spec.quantized is not None:
-        scales = te.placeholder(spec.bias_shape, quantized.SCALES_DTYPE, name=quantized.SCALES)
-        limits = te.placeholder(
-            quantized.LIMITS_SHAPE, quantized.LIMITS_DTYPE, name=quantized.LIMITS
-        )
-        return (*bias, scales, limits)
-    residual = [te.placeholder(out_shape, spec.out_dtype, name="residual")] if spec.residual else []
-    return (*bias, *residual)
+        wanted[quantized.SCALES] = (spec.bias_shape, quantized.SCALES_DTYPE)
+        wanted[quantized.LIMITS] = (quantized.LIMITS_SHAPE, quantized.LIMITS_DTYPE)
+    return tuple(
+        te.placeholder(*each, name=name) for name, each in wanted.items() if each is not None
+    )
 
 
 def epilogue(
@@ -81,7 +97,14 @@ def epilogue(
     if spec.bias:
         value = value + tensors.pop(0)[channel].astype(spec.accumulator_dtype)
     if spec.residual:
-        value = value + tensors.pop(0)[position].astype(spec.accumulator_dtype)
+        addend = tensors.pop(0)[position].astype(spec.accumulator_dtype)
+        if spec.residual_channels is not None:
+            zero = tirx.const(0, spec.accumulator_dtype)
+            addend = te.if_then_else(channel < spec.residual_channels, addend, zero)
+        value = value + addend
+    if spec.activation == PRELU:
+        slope = tensors.pop(0)[channel].astype(spec.accumulator_dtype)
+        return prelu(value, slope, spec.accumulator_dtype).astype(spec.out_dtype)
     return ACTIVATIONS[spec.activation](value, spec.accumulator_dtype).astype(spec.out_dtype)
 
 

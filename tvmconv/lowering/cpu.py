@@ -16,6 +16,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvmconv.lowering import cutting
 from tvmconv.lowering.amx_calls import call_tiles
 from tvmconv.lowering.dot_calls import call_dot_products
 from tvmconv.lowering.elementary import expand_elementary
@@ -70,16 +71,20 @@ def _in_vectors(loop: tirx.For) -> tirx.Stmt:
     in registers: 1.5 GFLOP/s in place of 190.
     """
     pieces = []
-    for begin, end in power_of_two_runs(int(loop.extent)):
-        lane = tvm.ir.Var(loop.loop_var.name, loop.loop_var.ty)
-        body = tvm_ffi.structural_map(
-            loop.body,
-            (tvm.ir.Var, lambda v, at=lane + begin: at if v.same_as(loop.loop_var) else v),
-        )
-        # TVM fails on a vector of one.
-        kind = loop.kind if end - begin > 1 else tirx.ForKind.SERIAL
-        pieces.append(tirx.For(lane, 0, end - begin, kind, body))
-    return tirx.SeqStmt(pieces) if len(pieces) > 1 else loop
+    for first, length, whole in cutting.pieces(loop):
+        for begin, end in power_of_two_runs(length):
+            lane = tvm.ir.Var(loop.loop_var.name, loop.loop_var.ty)
+            body = tvm_ffi.structural_map(
+                whole,
+                (
+                    tvm.ir.Var,
+                    lambda v, at=lane + first + begin: at if v.same_as(loop.loop_var) else v,
+                ),
+            )
+            # TVM fails on a vector of one.
+            kind = loop.kind if end - begin > 1 else tirx.ForKind.SERIAL
+            pieces.append(tirx.For(lane, 0, end - begin, kind, body))
+    return tirx.SeqStmt(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _specialise(loop: tirx.For) -> tirx.Stmt:

@@ -96,13 +96,22 @@ def _variant(
     staging: Path,
     report: builder.Progress,
 ) -> manifest.Variant:
-    from tvmconv.models import arena, lifetimes, main_function, partition, places, weights
+    from tvmconv.models import (
+        arena,
+        in_place,
+        lifetimes,
+        main_function,
+        partition,
+        places,
+        weights,
+    )
 
     machine = request.machine
     report(f"scheduling {graph.name} for {machine.name}", 0, 2)
     functions = builder.scheduled(distinct, request)
     program = partition.partition(graph, specs, functions, machine)
     file = staging / manifest.weights_name(machine.name)
+    in_place.share_places(program)
     offsets = weights.write(program, functions, file)
     alive = lifetimes.lifetimes(program)
     plan = arena.plan(alive)

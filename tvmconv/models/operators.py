@@ -255,9 +255,8 @@ def _arg_max(shapes: Shapes, attributes: Attributes) -> Shape:
 _CONV = ("strides", "pads", "dilations", "activation")
 _QUANTIZED = ("data", "filter", "bias", "scales", "limits")
 _POOL = ("window", "strides", "pads")
-# residual has the shape of the result (or fewer channels, the rest being zeros, where folding was told that
-# the compiler takes that) and is added before the activation; slopes, one a channel, are those
-# of a prelu in place of the activation.
+# residual has the shape of the result, or fewer channels, the rest being zeros, and is added before the
+# activation; slopes, one a channel, are those of a prelu in place of the activation.
 OPERATORS: Final[Mapping[str, Operator]] = {
     "conv2d": Operator(("data", "filter", "?bias", "?residual", "?slopes"), _CONV, _conv2d),
     "depthwise_conv2d": Operator(

@@ -15,6 +15,8 @@ from tvmconv.models.rest import matrix_vector, single
 from tvmconv.models.rest.fused import FUSIBLE, fused_function, group_of
 from tvmconv.models.rest.pointwise import POINTWISE
 from tvmconv.models.rest.rearranging import READ_ONCE
+from tvmconv.models.rest.turning import TURNING
+from tvmconv.problem.rules import PRELU
 from tvmconv.problem.spec import ConvSpec
 
 QUANTIZED = ("quantized_conv2d", "quantized_depthwise_conv2d")
@@ -29,8 +31,10 @@ def convolutions(graph: Graph) -> dict[str, ConvSpec]:
 
 def _spec(graph: Graph, node: Node) -> ConvSpec:
     data, window = (graph.tensor(name) for name in node.inputs[:2])
-    _, _, bias, residual = [*node.inputs, ABSENT, ABSENT][:4]
     quantized = node.op in QUANTIZED
+    inputs = node.inputs[:3] if quantized else node.inputs
+    _, _, bias, residual, slopes = [*inputs, *[ABSENT] * 3][:5]
+    added = node.tensor.shape[3] if residual == ABSENT else graph.tensor(residual).shape[3]
     top, bottom, left, right = node.attributes["pads"]
     make = ConvSpec.depthwise_conv2d if "depthwise" in node.op else ConvSpec.conv2d
     try:
@@ -42,8 +46,9 @@ def _spec(graph: Graph, node: Node) -> ConvSpec:
             dilations=node.attributes["dilations"],
             dtype=data.dtype,
             bias=bias != ABSENT,
-            activation=node.attributes.get("activation"),
-            residual=residual != ABSENT and not quantized,
+            activation=node.attributes.get("activation") if slopes == ABSENT else PRELU,
+            residual=residual != ABSENT,
+            residual_channels=added if added < node.tensor.shape[3] else None,
             quantized=node.tensor.dtype if quantized else None,
         )
     except (ValueError, TypeError) as error:
@@ -69,6 +74,8 @@ def partition(
             _call_convolution(program, node, specs[node.name], functions)
         elif node.op == "reshape":
             program.views[node.name] = (node.inputs[0], 0)
+        elif len(nodes) == 1 and node.op in TURNING:
+            _call_single(program, node, machine)
         elif node.op in FUSIBLE:
             group = group_of(graph, nodes)
             make = functools.partial(fused_function, group, machine)

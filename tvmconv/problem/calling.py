@@ -2,7 +2,7 @@
 
 ::
 
-    main(data, filter, bias?, scales?, limits?, residual?, workspace?, out)
+    main(data, filter, bias?, scales?, limits?, residual?, slopes?, workspace?, out)
     pack(filter, packed)              where main wants its filter in another order
 
 Schedules make functions of this form, the runtime and the tuner call them: all of them read it here. It
@@ -138,6 +138,7 @@ def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
     """Return the operands of a kernel of ``spec``."""
     images, results = (spec.input_shape, spec.dtype), (spec.output_shape, spec.out_dtype)
     biases, scales = (spec.bias_shape, spec.bias_dtype), (spec.bias_shape, SCALES_DTYPE)
+    residuals, slopes = (spec.residual_shape, spec.out_dtype), (spec.slopes_shape, spec.out_dtype)
     quantized = spec.quantized is not None
     elements = compiled.workspace_bytes // ITEM_BYTES[_SCRATCH_DTYPE]
     scratch = (elements,), _SCRATCH_DTYPE
@@ -148,7 +149,8 @@ def signature(spec: ConvSpec, compiled: Compiled = PLAIN) -> Signature:
             _plain("bias", "bias", Role.CONSTANT, *biases, present=spec.bias),
             _plain(SCALES, SCALES, Role.CONSTANT, *scales, present=quantized),
             _plain(LIMITS, LIMITS, Role.CONSTANT, LIMITS_SHAPE, LIMITS_DTYPE, present=quantized),
-            _image("residual", "residual", Role.INPUT, *results, spec.batch, spec.residual),
+            _image("residual", "residual", Role.INPUT, *residuals, spec.batch, spec.residual),
+            _plain("slopes", "slopes", Role.CONSTANT, *slopes, present=spec.slopes),
             _plain("workspace", "", Role.SCRATCH, *scratch, present=elements > 0),
             _image("out", "out", Role.OUTPUT, *results, spec.batch),
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tvmconv.problem.rules import ACTIVATIONS, FLOAT_DTYPES, INTEGER_ACTIVATIONS
+from tvmconv.problem.rules import ACTIVATIONS, FLOAT_DTYPES, INTEGER_ACTIVATIONS, PRELU
 from tvmconv.problem.spec import ConvSpec
 
 EdgeCase = tuple[str, ConvSpec, tuple[str, ...]]
@@ -385,7 +385,7 @@ _ACTIVATIONS = (
             bias=True,
             activation=activation,
         )
-        for activation in ACTIVATIONS
+        for activation in (*ACTIVATIONS, PRELU)
     ),
     *(
         _depthwise(
@@ -396,7 +396,69 @@ _ACTIVATIONS = (
             bias=True,
             activation=activation,
         )
-        for activation in ACTIVATIONS
+        for activation in (*ACTIVATIONS, PRELU)
+    ),
+)
+
+_NARROW: Final[dict[str, Any]] = {"bias": True, "residual": True}
+_NARROW_RESIDUALS = (
+    _conv("residual9of12", "epilogue", (2, 5, 7, 8), (1, 1, 8, 12), residual_channels=9, **_NARROW),
+    _conv(
+        "residual20of80",
+        "epilogue",
+        (1, 5, 7, 6),
+        (3, 3, 6, 80),
+        strides=2,
+        residual_channels=20,
+        activation=PRELU,
+        **_NARROW,
+    ),
+    _conv(
+        "nchw_residual5of8",
+        "nchw epilogue",
+        (1, 6, 4, 5),
+        (1, 1, 6, 8),
+        data_format="NCHW",
+        residual_channels=5,
+        activation=PRELU,
+        **_NARROW,
+    ),
+    _conv(
+        "3x3_residual16of40",
+        "winograd epilogue",
+        (1, 10, 9, 16),
+        (3, 3, 16, 40),
+        residual_channels=16,
+        activation=PRELU,
+        **_NARROW,
+    ),
+    _depthwise(
+        "depthwise_residual10of20",
+        "epilogue",
+        (1, 5, 6, 10),
+        (3, 3, 10, 2),
+        residual_channels=10,
+        activation="relu",
+        **_NARROW,
+    ),
+    _conv(
+        "bfloat16_residual8of24",
+        "dtype epilogue",
+        (1, 5, 7, 16),
+        (1, 1, 16, 24),
+        dtype="bfloat16",
+        residual_channels=8,
+        activation=PRELU,
+        **_NARROW,
+    ),
+    _conv(
+        "uint8_residual8of16",
+        "dtype epilogue",
+        (1, 6, 9, 32),
+        (1, 1, 32, 16),
+        dtype="uint8",
+        residual_channels=8,
+        **_NARROW,
     ),
 )
 
@@ -424,5 +486,6 @@ EDGE_CASES: Final[tuple[EdgeCase, ...]] = (
     *_WORDS,
     *_TF32,
     *_ACTIVATIONS,
+    *_NARROW_RESIDUALS,
     *_WINOGRAD,
 )

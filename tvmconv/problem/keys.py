@@ -10,10 +10,10 @@ import re
 from typing import Any, Final
 
 from tvmconv.problem.fields import Fields
-from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, ITEM_BYTES, OP_DTYPES, TF32
+from tvmconv.problem.rules import ACTIVATIONS, BYTE_DTYPES, ITEM_BYTES, OP_DTYPES, PRELU, TF32
 
 KEY_FORM: Final = (
-    "OP_INPUT_FILTER_sHxW_pTOPxBOTTOMxLEFTxRIGHT_dHxW_FORMAT_DTYPE[_bias][_residual][_ACTIVATION]"
+    "OP_INPUT_FILTER_sHxW_pTOPxBOTTOMxLEFTxRIGHT_dHxW_FORMAT_DTYPE[_bias][_residual[CHANNELS]][_ACTIVATION]"
     "[_to_BYTE_DTYPE], "
     "for example conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6; "
     f"DTYPE {TF32} is float32 with tf32=True"
@@ -27,7 +27,9 @@ _KEY = re.compile(
     f"_(?P<input_shape>{_N}(?:x{_N}){{3,}})_(?P<filter_shape>{_N}(?:x{_N}){{3}})"
     f"_s(?P<strides>{_N}x{_N})_p(?P<pads>{_N}(?:x{_N}){{3}})_d(?P<dilations>{_N}x{_N})"
     f"_(?P<data_format>nhwc|nchw)_(?P<dtype>{'|'.join((*ITEM_BYTES, TF32))})"
-    f"(?P<bias>_bias)?(?P<residual>_residual)?(?:_(?P<activation>{'|'.join(ACTIVATIONS)}))?"
+    f"(?P<bias>_bias)?"
+    f"(?P<residual>_residual(?P<residual_channels>[1-9][0-9]{{0,17}})?)?"
+    f"(?:_(?P<activation>{'|'.join((*ACTIVATIONS, PRELU))}))?"
     f"(?:_to_(?P<quantized>{'|'.join(BYTE_DTYPES)}))?"
 )
 _PREFIXES = {"input_shape": "", "filter_shape": "", "strides": "s", "pads": "p", "dilations": "d"}
@@ -38,7 +40,7 @@ def spell_key(spec: Fields) -> str:
     parts = [
         prefix + "x".join(map(str, getattr(spec, field))) for field, prefix in _PREFIXES.items()
     ]
-    epilogue = ["bias"] * spec.bias + ["residual"] * spec.residual
+    epilogue = ["bias"] * spec.bias + [f"residual{spec.residual_channels or ''}"] * spec.residual
     if spec.activation is not None:
         epilogue.append(spec.activation)
     if spec.quantized is not None:
@@ -59,6 +61,8 @@ def parse_key(key: str) -> dict[str, Any]:
         fields[field] = tuple(map(int, fields[field].split("x")))
     for field in ("bias", "residual"):
         fields[field] = fields[field] is not None
+    if fields["residual_channels"] is not None:
+        fields["residual_channels"] = int(fields["residual_channels"])
     fields["data_format"] = fields["data_format"].upper()
     if fields["dtype"] == TF32:
         fields |= {"dtype": "float32", "tf32": True}

@@ -43,6 +43,8 @@ ITEM_BYTES: Final = {
 TF32: Final = "tf32"
 ACTIVATIONS: Final = ("relu", "relu6", "hard_swish", "silu", "sigmoid", "hard_sigmoid")
 INTEGER_ACTIVATIONS: Final = ("relu", "relu6")
+# The activation that has an operand of its own, a slope for each output channel.
+PRELU: Final = "prelu"
 # Fits in int64 with room for sums, and in the 18 digits that a key has for it.
 MAX_INTEGER: Final = 10**18 - 1
 
@@ -195,11 +197,26 @@ def _check_epilogue(spec: Fields) -> None:
                 f"{field} must be True or False, whether there is one, but got "
                 f"{getattr(spec, field)!r}. The array itself is passed to the kernel."
             )
-    allowed = INTEGER_ACTIVATIONS if spec.out_dtype == "int32" else ACTIVATIONS
+    _check_residual_channels(spec)
+    allowed = INTEGER_ACTIVATIONS if spec.out_dtype == "int32" else (*ACTIVATIONS, PRELU)
     if spec.activation is not None and spec.activation not in allowed:
         raise ValueError(
             f"activation of a {spec.dtype} {spec.op} must be None or one of {', '.join(allowed)}, "
             f"but got activation={spec.activation!r}."
+        )
+
+
+def _check_residual_channels(spec: Fields) -> None:
+    channels = spec.residual_channels
+    if channels is None:
+        return
+    if type(channels) is not int:
+        raise TypeError(f"residual_channels must be None or an int, but got {channels!r}.")
+    if not spec.residual or not 0 < channels < spec.out_channels:
+        raise ValueError(
+            "residual_channels is for a residual with fewer channels than the output, at least 1 and below "
+            f"{spec.out_channels}, but got residual_channels={channels} with residual={spec.residual}. "
+            "Leave it out for a residual of all channels."
         )
 
 

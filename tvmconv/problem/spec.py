@@ -12,6 +12,7 @@ from tvmconv.problem.quantized import LIMITS_DTYPE, LIMITS_SHAPE, SCALES_DTYPE
 from tvmconv.problem.rules import (
     BYTE_DTYPES,
     ITEM_BYTES,
+    PRELU,
     TF32,
     canonical_fields,
     check_fields,
@@ -34,10 +35,11 @@ class ConvSpec:
             input[sh*i + dh*di - top, sw*j + dw*dj - left, k] * filter[di, dj, k, q]
 
     The epilogue is ``out = activation(conv + bias + residual)``: first the bias (one value per
-    output channel), then the residual (shape of the output), then the activation: relu, relu6,
-    hard_swish (x * relu6(x + 3) / 6), silu (x * sigmoid(x)), sigmoid, or hard_sigmoid
-    (relu6(x + 3) / 6). float16 and bfloat16 accumulate and run their epilogue in float32 and round
-    once, at the end. Integers wrap on overflow and have only relu and relu6. Sums of bytes that are scaled to
+    output channel), then the residual (shape of the output, or its first channels), then the
+    activation: relu, relu6, hard_swish (x * relu6(x + 3) / 6), silu (x * sigmoid(x)), sigmoid,
+    hard_sigmoid (relu6(x + 3) / 6), or prelu (x where x > 0, else x times the slope of its output
+    channel). float16 and bfloat16 accumulate and run their epilogue in float32 and round once, at
+    the end. Integers wrap on overflow and have only relu and relu6. Sums of bytes that are scaled to
     bytes again are the subject of `tvmconv.problem.quantized`.
 
     Padding is stored resolved: SAME and the explicit padding equal to it are the same problem, so
@@ -58,14 +60,17 @@ class ConvSpec:
             for conv2d, int32. An int8 or uint8 input has an int8 filter; bias, residual and output
             are int32.
         bias: whether a bias of `bias_shape` is added.
-        activation: one of ``tvmconv.problem.rules.ACTIVATIONS`` or None.
-        residual: whether a residual of `output_shape` is added.
+        activation: one of ``tvmconv.problem.rules.ACTIVATIONS``, ``"prelu"``, which takes slopes of
+            `slopes_shape`, or None.
+        residual: whether a residual of `residual_shape` is added.
         tf32: whether the products of a float32 conv2d may be those of operands rounded to TF32, to 10
             bits behind the point (PyTorch's ``allow_tf32``); sums and epilogue stay in float32. Tensor
             cores need it to take float32. It permits: where a kernel has no use for it, the result is
             that of float32.
         quantized: the dtype, int8 or uint8, to which the sums of an int8 or uint8 input are scaled, as
             `tvmconv.problem.quantized` says; None for int32 sums.
+        residual_channels: channels of a residual that has fewer than the output, which is then added to the
+            first so many; None: it has all.
 
     Raises:
         ValueError: an illegal value, by the rules of TensorFlow's graph mode.
@@ -86,6 +91,7 @@ class ConvSpec:
     residual: bool = False
     tf32: bool = False
     quantized: str | None = None
+    residual_channels: int | None = None
 
     @classmethod
     def conv2d(
@@ -102,6 +108,7 @@ class ConvSpec:
         residual: bool = False,
         tf32: bool = False,
         quantized: str | None = None,
+        residual_channels: int | None = None,
     ) -> ConvSpec:
         """Describe ``tf.nn.conv2d(input, filters, strides, padding, ...)``.
 
@@ -114,16 +121,19 @@ class ConvSpec:
             dilations: in the forms of ``strides``.
             dtype: a name, ``np.dtype``, ``tf.DType`` or NumPy scalar type.
             bias: whether to add a bias.
-            activation: one of ``ACTIVATIONS`` or None.
+            activation: one of ``ACTIVATIONS``, ``"prelu"`` or None.
             residual: whether to add a residual.
             tf32: whether operands of dtype float32 may be rounded to TF32.
             quantized: the output's dtype where bytes become bytes.
+            residual_channels: of a residual with fewer channels than the output, else None.
 
         """
         fields = canonical_fields(
             "conv2d", input_shape, filter_shape, strides, padding, data_format, dilations, dtype
         )
-        return cls("conv2d", *fields, bias, activation, residual, tf32, quantized)
+        return cls(
+            "conv2d", *fields, bias, activation, residual, tf32, quantized, residual_channels
+        )
 
     @classmethod
     def depthwise_conv2d(
@@ -139,6 +149,7 @@ class ConvSpec:
         activation: str | None = None,
         residual: bool = False,
         quantized: str | None = None,
+        residual_channels: int | None = None,
     ) -> ConvSpec:
         """Describe ``tf.nn.depthwise_conv2d``, with the keywords and forms of `conv2d`.
 
@@ -151,7 +162,15 @@ class ConvSpec:
         fields = canonical_fields(
             op, input_shape, filter_shape, strides, padding, data_format, dilations, dtype
         )
-        return cls(op, *fields, bias, activation, residual, quantized=quantized)
+        return cls(
+            op,
+            *fields,
+            bias,
+            activation,
+            residual,
+            quantized=quantized,
+            residual_channels=residual_channels,
+        )
 
     @classmethod
     def from_key(cls, key: str) -> ConvSpec:
@@ -188,7 +207,19 @@ class ConvSpec:
     @property
     def core_key(self) -> str:
         """The key of the same convolution without an epilogue, with which `key` begins."""
-        return replace(self, bias=False, activation=None, residual=False, quantized=None).key
+        return self.core.key
+
+    @property
+    def core(self) -> ConvSpec:
+        """The same convolution without an epilogue."""
+        return replace(
+            self,
+            bias=False,
+            activation=None,
+            residual=False,
+            quantized=None,
+            residual_channels=None,
+        )
 
     @property
     def batch(self) -> int:
@@ -267,6 +298,26 @@ class ConvSpec:
         return (self.out_channels,)
 
     @property
+    def residual_shape(self) -> tuple[int, ...]:
+        """The residual's shape in ``data_format`` order, whether there is one or not."""
+        *leading, a, b, c = self.output_shape
+        if self.residual_channels is None:
+            return self.output_shape
+        if self.data_format == "NCHW":
+            return (*leading, self.residual_channels, b, c)
+        return (*leading, a, b, self.residual_channels)
+
+    @property
+    def slopes(self) -> bool:
+        """Whether the activation takes slopes."""
+        return self.activation == PRELU
+
+    @property
+    def slopes_shape(self) -> tuple[int]:
+        """(out_channels,), whether there are slopes or not."""
+        return (self.out_channels,)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the output has no elements, so that there is nothing to compute."""
         return prod(self.output_shape) == 0
@@ -311,7 +362,8 @@ class ConvSpec:
     @property
     def bytes(self) -> int:
         """Bytes of input, filter, output and what else there is, each once."""
-        results = prod(self.output_shape) * (1 + self.residual)
+        results = prod(self.output_shape) + self.slopes * self.out_channels
+        results += self.residual * prod(self.residual_shape)
         scaling = (
             self.out_channels * ITEM_BYTES[SCALES_DTYPE]
             + prod(LIMITS_SHAPE) * ITEM_BYTES[LIMITS_DTYPE]

@@ -79,7 +79,7 @@ def in_dtype(workload: Workload, dtype: str) -> Workload:
     def turned(layer: Layer) -> Layer:
         spec = replace(layer.spec.strict, quantized=None)
         if "int" in dtype:
-            spec = replace(spec, activation=None, residual=False)
+            spec = replace(spec.core, bias=spec.bias)
         tf32 = dtype == TF32 and spec.op == "conv2d"
         return replace(layer, spec=replace(spec, dtype=wanted, tf32=tf32))
 

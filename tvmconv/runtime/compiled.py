@@ -55,7 +55,12 @@ class CompiledKernel(InProcess, abc.ABC):
 
     @abc.abstractmethod
     def bind(
-        self, w: object, bias: object = None, scales: object = None, limits: object = None
+        self,
+        w: object,
+        bias: object = None,
+        slopes: object = None,
+        scales: object = None,
+        limits: object = None,
     ) -> BoundLayer:
         """Pack the weights once."""
 
@@ -66,6 +71,7 @@ class CompiledKernel(InProcess, abc.ABC):
         bias: object = None,
         residual: object = None,
         out: object = None,
+        slopes: object = None,
         scales: object = None,
         limits: object = None,
     ) -> Any:
@@ -73,7 +79,7 @@ class CompiledKernel(InProcess, abc.ABC):
 
         Arguments, result and errors are those of `bind` and of the layer that it returns.
         """
-        return self.bind(w, bias, scales, limits)(x, residual, out)
+        return self.bind(w, bias, slopes, scales, limits)(x, residual, out)
 
 
 class BoundLayer(InProcess, abc.ABC):

@@ -44,15 +44,22 @@ class Kernel(CompiledKernel):
     threads: int
 
     def bind(
-        self, w: object, bias: object = None, scales: object = None, limits: object = None
+        self,
+        w: object,
+        bias: object = None,
+        slopes: object = None,
+        scales: object = None,
+        limits: object = None,
     ) -> BoundKernel:
-        """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once.
+        """Pack a filter of shape ``spec.filter_shape``, a bias and slopes of ``spec.bias_shape`` once.
 
         All are copied: changing the arrays afterwards does not change the layer. A quantised spec takes
-        ``scales`` and ``limits`` too: `tvmconv.runtime.quantization.Quantization` makes all four. Raises
+        ``scales`` and ``limits`` too: `tvmconv.runtime.quantization.Quantization` makes them. Raises
         ValueError and TypeError as `BoundKernel.__call__` does.
         """
-        return BoundKernel(self, {"filter": w, "bias": bias, SCALES: scales, LIMITS: limits})
+        return BoundKernel(
+            self, {"filter": w, "bias": bias, "slopes": slopes, SCALES: scales, LIMITS: limits}
+        )
 
 
 class BoundKernel(BoundLayer):
@@ -60,7 +67,7 @@ class BoundKernel(BoundLayer):
 
     __slots__ = (
         "_constants", "_direct", "_dtype", "_frames", "_has_residual", "_out", "_out_dtype",
-        "_residual", "_threads", "_x", "_x_bytes", "_y_bytes",
+        "_residual", "_residual_bytes", "_threads", "_x", "_x_bytes", "_y_bytes",
     )  # fmt: skip
     kernel: Kernel
 
@@ -77,6 +84,7 @@ class BoundKernel(BoundLayer):
         self._residual = Argument.of(residual, key)
         self._out = Argument.of(out, key)
         self._x_bytes, self._y_bytes = data.bytes, out.bytes
+        self._residual_bytes = residual.bytes
         # None never equals a shape: a kernel with a residual takes the other way.
         in_shape = None if residual.present else data.shape
         self._direct = (
@@ -97,10 +105,10 @@ class BoundKernel(BoundLayer):
             x: array of shape ``spec.input_shape`` and ``spec.dtype``: a NumPy array, or a CPU
                 tensor of a framework with DLPack (torch, JAX, TensorFlow), taken without a copy. An
                 array that is not C-contiguous, aligned and in native byte order is copied first.
-            residual: array of shape ``spec.output_shape`` and ``spec.out_dtype``, if and only if the
+            residual: array of shape ``spec.residual_shape`` and ``spec.out_dtype``, if and only if the
                 spec has a residual.
-            out: NumPy array or torch tensor of that shape and dtype to write to, of any strides; it
-                may overlap the inputs. Passing a C-contiguous one saves an allocation.
+            out: NumPy array or torch tensor of ``spec.output_shape`` and that dtype to write to, of any
+                strides; it may overlap the inputs. Passing a C-contiguous one saves an allocation.
 
         Returns:
             ``out`` if given; else a new array of the same kind as ``x``, 64-byte aligned.
@@ -137,7 +145,7 @@ class BoundKernel(BoundLayer):
         source = arrays.address(x, self._x.shape, self._dtype, arrays.READABLE)
         addend = 0
         if self._has_residual:
-            addend = arrays.address(residual, shape, dtype, arrays.READABLE)
+            addend = arrays.address(residual, self._residual.shape, dtype, arrays.READABLE)
             if not addend:
                 return self._call_any(x, residual, out)
         elif residual is not None:
@@ -153,7 +161,7 @@ class BoundKernel(BoundLayer):
             if (
                 not target
                 or (source < end and target < source + self._x_bytes)
-                or (addend and addend < end and target < addend + self._y_bytes)
+                or (addend and addend < end and target < addend + self._residual_bytes)
             ):
                 return self._call_any(x, residual, out)
         self._run(source, addend, target)

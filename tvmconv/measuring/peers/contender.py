@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def summed(spec: ConvSpec, out: Array, step: float, zero: int) -> Array:
 
 def plain(spec: ConvSpec) -> ConvSpec:
     """The convolution alone: not every library fuses every epilogue."""
-    return replace(spec, bias=False, activation=None, residual=False)
+    return spec.core
 
 
 def padding_of(spec: ConvSpec) -> str | None:

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import replace
 
 from tvmconv.models.folding.editor import Editor, rewrite
 from tvmconv.models.folding.padding import is_zeros
 from tvmconv.models.graph import ABSENT, Graph, Node
-from tvmconv.problem.rules import ACTIVATIONS
+from tvmconv.problem.rules import ACTIVATIONS, FLOAT_DTYPES
 
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _ACTIVATED = (*_CONVOLUTIONS, "dense", "conv2d_transpose")
-SLOPES = "slopes"
-NARROW_RESIDUAL = "narrow residual"
 
 
-def fold_epilogues(graph: Graph, features: Set[str] = frozenset()) -> Graph:
+def fold_epilogues(graph: Graph) -> Graph:
     """Fold sums, then activations, into convolutions.
 
-    Of two convolutions that feed a sum the later takes the other's output as its residual. ``features`` says
-    what the convolutions can beyond that: `SLOPES`, a prelu; `NARROW_RESIDUAL`, a residual of fewer channels
-    than the output, in place of one that a pad fills up with zeros.
+    Of two convolutions that feed a sum the later takes the other's output as its residual. Of one that a pad
+    fills up with channels of zeros it takes what is padded.
     """
+    return rewrite(graph, _folded)
 
-    def rule(editor: Editor, node: Node) -> Node | None:
-        if node.op == "add":
-            return _residual(editor, node)
-        if node.op in ACTIVATIONS:
-            return _activation(editor, node)
-        if node.op == "prelu" and SLOPES in features:
-            return _slopes(editor, node)
-        if node.op in _CONVOLUTIONS and NARROW_RESIDUAL in features:
-            return _narrow(editor, node)
-        return None
 
-    return rewrite(graph, rule)
+def _folded(editor: Editor, node: Node) -> Node | None:
+    if node.op == "add":
+        return _residual(editor, node)
+    if node.op in ACTIVATIONS:
+        return _activation(editor, node)
+    if node.op == "prelu":
+        return _slopes(editor, node)
+    return _narrow(editor, node) if node.op in _CONVOLUTIONS else None
 
 
 def _residual(editor: Editor, node: Node) -> Node | None:
@@ -77,6 +71,8 @@ def _slopes(editor: Editor, node: Node) -> Node | None:
     data, slopes = node.inputs
     conv = editor.sole(data, node)
     if conv is None or conv.op not in _CONVOLUTIONS or any(conv.inputs[4:]):
+        return None
+    if node.tensor.dtype not in FLOAT_DTYPES:
         return None
     array, channels = editor.constants.get(slopes), node.tensor.shape[-1]
     if array is None or conv.attributes["activation"] is not None:

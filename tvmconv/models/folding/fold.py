@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from tvmconv.models.constants import fold_constants
 from tvmconv.models.folding.activations import name_activations
 from tvmconv.models.folding.affine import fold_arithmetic
 from tvmconv.models.folding.epilogues import fold_epilogues
 from tvmconv.models.folding.means import pools_to_means
 from tvmconv.models.folding.padding import fold_padding
+from tvmconv.models.folding.resizing import enlarge_last
 from tvmconv.models.folding.simplify import drop_identities, share_equal_nodes
 from tvmconv.models.graph import Graph
 
@@ -21,14 +20,16 @@ PASSES = (
     name_activations,  # before the summand of x + 3 goes into a bias
     fold_arithmetic,  # before padding, which a summand in front of a convolution cannot pass
     fold_padding,
+    enlarge_last,  # behind what goes into filters, before activations and sums go into convolutions
+    fold_epilogues,
 )
 
 
-def fold(graph: Graph, features: Set[str] = frozenset()) -> Graph:
+def fold(graph: Graph) -> Graph:
     """Return an equal graph of fewer nodes, which ends in convolutions with all that they can do.
 
-    ``features`` are those of `fold_epilogues`. Names of inputs and outputs stay.
+    Names of inputs and outputs stay.
     """
     for each in PASSES:
         graph = each(graph)
-    return fold_epilogues(graph, features)
+    return graph

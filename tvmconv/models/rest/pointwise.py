@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from tvm import te, tirx
 
-from tvmconv.compute.epilogue import ACTIVATIONS, to_byte
+from tvmconv.compute.epilogue import ACTIVATIONS, prelu, to_byte
 from tvmconv.models.graph import Node
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -110,7 +110,7 @@ _BINARY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "squared_difference": lambda x, y: (x - y) * (x - y),
     "floor_divide": _floor_divide,
     "floor_mod": _floor_mod,
-    "prelu": lambda x, y: tirx.Select(x > _const(0, x), x, x * y),
+    "prelu": lambda x, y: prelu(x, y, dtype_of(x)),
     "and": lambda x, y: tirx.And(x, y),
     "or": lambda x, y: tirx.Or(x, y),
     "equal": lambda x, y: tirx.EQ(x, y),

@@ -10,6 +10,7 @@ import tvm
 from tvm import te, tirx
 
 from tvmconv.hardware import Machine
+from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.rest import loops
 
@@ -22,6 +23,7 @@ _REDUCERS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 # Vectors of sums at a time, where the last axis stays: their additions do not wait for each other.
 _VECTORS = 4
+_MOST = 8  # of a block: they stay in registers
 Shape = tuple[int, ...]
 
 
@@ -77,17 +79,32 @@ def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     return loops.finished(schedule)
 
 
+def width_of(extent: int, lanes: int) -> int:
+    """Return how many elements of the last axis are summed up at a time: the fewest vectors for all of them.
+
+    A divisor of the extent, so that no vector has a condition. What fills no vector is cut into powers of
+    two: 120 is 4 vectors of 16, 2 more, one and a half.
+    """
+
+    def cost(width: int) -> tuple[float, int]:
+        runs = power_of_two_runs(width)
+        vectors = sum(-(-(end - begin) // lanes) for begin, end in runs)
+        in_memory = 3 if vectors > _MOST else 1  # loads and stores for each addition
+        # Too few of them wait for each other's additions.
+        return in_memory * max(vectors, _VECTORS) / width, -width
+
+    divisors = [width for width in range(1, _MOST * lanes + 1) if extent % width == 0]
+    return min([*divisors, extent], key=cost)
+
+
 def _schedule(schedule: Any, machine: Machine, data: Tensor, last_reduced: bool) -> None:
     main, out = schedule.get_sblock("sums"), schedule.get_sblock("out")
     lanes = machine.cpu.vector_bytes // tvm.DataType(data.dtype).itemsize
     *outer, inner = schedule.get_loops(out)
     extent = loops.extent(schedule, inner)
-    width = max((w for w in (lanes * _VECTORS, lanes * 2, lanes) if extent % w == 0), default=0)
-    if not last_reduced and width:
-        blocks, inner = schedule.split(inner, [None, width])
+    if not last_reduced:
+        blocks, inner = schedule.split(inner, [None, width_of(extent, lanes)])
         outer.append(blocks)
-    elif not last_reduced:
-        width = extent
     target = schedule.fuse(*outer) if len(outer) > 1 else outer[0] if outer else None
     if target is not None and loops.is_large(data.shape, data.dtype):
         schedule.parallel(target)

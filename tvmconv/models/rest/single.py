@@ -11,7 +11,7 @@ from tvm import te
 from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.operators import REDUCTIONS
-from tvmconv.models.rest import joining, loops, pools, products, reductions, resizing
+from tvmconv.models.rest import joining, loops, pools, products, reductions, resizing, turning
 
 # From a node, shape and dtype of each of its inputs, and the machine: the scheduled function.
 Maker = Callable[[Node, Sequence[Tensor], Machine], Any]
@@ -34,4 +34,5 @@ MAKERS: Final[Mapping[str, Maker]] = {
     "resize": resizing.resize,
     "matmul": products.matmul,
     "concat": joining.concat,
+    **dict.fromkeys(turning.TURNING, turning.turn),
 }

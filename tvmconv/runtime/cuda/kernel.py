@@ -45,15 +45,22 @@ class GpuKernel(CompiledKernel):
     gpu: Gpu
 
     def bind(
-        self, w: object, bias: object = None, scales: object = None, limits: object = None
+        self,
+        w: object,
+        bias: object = None,
+        slopes: object = None,
+        scales: object = None,
+        limits: object = None,
     ) -> BoundGpuKernel:
-        """Pack a filter of shape ``spec.filter_shape`` and a bias of ``spec.bias_shape`` once, on the GPU.
+        """Pack a filter of shape ``spec.filter_shape``, bias and slopes of ``spec.bias_shape``, on the GPU.
 
         All are copied: changing the tensors afterwards does not change the layer. Waits until that is
         done. A quantised spec takes ``scales`` and ``limits`` too, as `Kernel.bind`. Raises as
         `BoundGpuKernel.__call__` does, and DeviceError while the stream is capturing.
         """
-        return BoundGpuKernel(self, {"filter": w, "bias": bias, SCALES: scales, LIMITS: limits})
+        return BoundGpuKernel(
+            self, {"filter": w, "bias": bias, "slopes": slopes, SCALES: scales, LIMITS: limits}
+        )
 
 
 class BoundGpuKernel(BoundLayer):
@@ -70,6 +77,7 @@ class BoundGpuKernel(BoundLayer):
             self._argument(signature[name]) for name in ("data", "residual", "out")
         )
         self._x_bytes, self._y_bytes = signature["data"].bytes, signature["out"].bytes
+        self._residual_bytes = signature["residual"].bytes
         self._frames: list[_Frame] = []
         self._scratch = signature["workspace"]
         self._workspaces: dict[int, Any] = {}
@@ -87,10 +95,11 @@ class BoundGpuKernel(BoundLayer):
             x: tensor on the kernel's GPU of shape ``spec.input_shape`` and ``spec.dtype``, of PyTorch,
                 CuPy, JAX or anything else with DLPack. It must be contiguous in the order of its shape
                 and begin at a multiple of 16 bytes: nothing is ever copied.
-            residual: tensor of shape ``spec.output_shape`` and ``spec.out_dtype``, if and only if the
+            residual: tensor of shape ``spec.residual_shape`` and ``spec.out_dtype``, if and only if the
                 spec has a residual.
-            out: tensor of that shape and dtype to write to, apart from the inputs. With it a call
-                allocates nothing, and can be captured in a CUDA graph once the layer has been called.
+            out: tensor of ``spec.output_shape`` and that dtype to write to, apart from the inputs. With
+                it a call allocates nothing, and can be captured in a CUDA graph once the layer has been
+                called.
 
         Returns:
             ``out`` if given; else a new tensor of the framework of ``x``. Like every operation on a GPU
@@ -134,7 +143,7 @@ class BoundGpuKernel(BoundLayer):
         target = tensors.address(out, self._out, found)
         end = target + self._y_bytes
         if (source < end and target < source + self._x_bytes) or (
-            addend and addend < end and target < addend + self._y_bytes
+            addend and addend < end and target < addend + self._residual_bytes
         ):
             raise ValueError(
                 f"out of {self.kernel.key} overlaps an input, which other threads of the kernel still "
