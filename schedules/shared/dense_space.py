@@ -12,7 +12,7 @@ from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import code_size, dense, dense_stages, tile_costs
+from tvmconv.schedules.shared import code_size, dense, dense_stages, depthwise_space, tile_costs
 from tvmconv.schedules.shared.dense import PIXELS_OUTER, WEIGHTS_OUTER, DenseDecisions
 from tvmconv.schedules.shared.typed import read
 
@@ -68,7 +68,10 @@ def schedule(
     accepts: Callable[[ConvSpec, Machine], bool] = accepts,
     preferred: Callable[[ConvSpec, Machine], bool] = _always,
 ) -> Schedule:
-    """Return the schedule of these instructions under a pack's name."""
+    """Return the schedule of these instructions under a pack's name.
+
+    What a depthwise convolution computes better is left to that.
+    """
     return Schedule(
         name,
         accepts,
@@ -76,7 +79,9 @@ def schedule(
         partial(legal, by),
         partial(default, by),
         partial(apply, by),
-        preferred,
+        lambda spec, machine: (
+            not depthwise_space.preferred(spec, machine) and preferred(spec, machine)
+        ),
     )
 
 
