@@ -6,6 +6,7 @@ from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.arm import (
     conv2d_direct,
     conv2d_dot,
+    conv2d_inputs,
     conv2d_matrix,
     conv2d_winograd,
     depthwise_conv2d_dot,
@@ -17,6 +18,7 @@ PACK = HardwarePack(
     name="arm",
     machines=machines.MACHINES,
     schedules=(
+        *conv2d_inputs.SCHEDULES,
         *conv2d_winograd.SCHEDULES,
         *conv2d_matrix.SCHEDULES,
         *conv2d_dot.SCHEDULES,

@@ -150,18 +150,16 @@ def _waits_for_weights(spec: ConvSpec, tile: DenseDecisions) -> bool:
     return tile.by_weights and step_bytes >= 0.75 * LINE_BYTES * uses
 
 
-DIRECT = dense_space.schedule(
-    "x86.conv2d.direct",
-    dense_space.Instructions(
-        blocks=_channel_blocks,
-        lengths=lengths,
-        unrolls=_unrolls,
-        fits=_fits,
-        roomy=_roomy,
-        cycles=dense_space.cycles_per_fma,
-        better=_better,
-        prefetches=_waits_for_weights,
-        apply=dense_broadcast.apply,
-    ),
+INSTRUCTIONS = dense_space.Instructions(
+    blocks=_channel_blocks,
+    lengths=lengths,
+    unrolls=_unrolls,
+    fits=_fits,
+    roomy=_roomy,
+    cycles=dense_space.cycles_per_fma,
+    better=_better,
+    prefetches=_waits_for_weights,
+    apply=dense_broadcast.apply,
 )
+DIRECT = dense_space.schedule("x86.conv2d.direct", INSTRUCTIONS)
 SCHEDULES = (DIRECT,)

@@ -35,6 +35,15 @@ _CONV2D = (
     _conv("channels33to17", "channels", (1, 4, 5, 33), (3, 3, 33, 17)),
     _conv("channels64to3", "channels", (1, 5, 9, 64), (3, 3, 64, 3)),
     _conv("channels21to35", "channels", (1, 5, 6, 21), (3, 3, 21, 35)),
+    # Fewer output channels than a vector has lanes, of whole and half vectors of input channels.
+    _conv("channels16to1", "channels", (1, 6, 7, 16), (3, 3, 16, 1)),
+    _conv("channels48to3", "channels", (1, 5, 13, 48), (3, 3, 48, 3), bias=True, activation="relu"),
+    _conv("channels24to2", "channels stride", (2, 7, 9, 24), (3, 4, 24, 2), strides=2),
+    _conv("channels32to6", "channels dilation", (1, 9, 8, 32), (3, 3, 32, 6), dilations=(2, 3)),
+    _conv("channels20to5", "channels", (1, 5, 6, 20), (5, 5, 20, 5), padding="VALID"),
+    _conv("channels64to1_1x1", "channels", (2, 5, 9, 64), (1, 1, 64, 1), residual=True),
+    _conv("channels16to3_9x9", "channels", (1, 11, 12, 16), (9, 9, 16, 3)),
+    _conv("channels16to2_1x19", "channels", (1, 3, 25, 16), (1, 19, 16, 2)),
     # Filters of odd shapes.
     _conv("kernel1x1", "kernel", (1, 5, 6, 4), (1, 1, 4, 8)),
     _conv("kernel2x3", "kernel", (1, 5, 6, 4), (2, 3, 4, 3)),
