@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.arm import (
+    conv2d_columns,
     conv2d_direct,
     conv2d_dot,
     conv2d_inputs,
@@ -19,6 +20,7 @@ PACK = HardwarePack(
     machines=machines.MACHINES,
     schedules=(
         *conv2d_inputs.SCHEDULES,
+        *conv2d_columns.SCHEDULES,
         *conv2d_winograd.SCHEDULES,
         *conv2d_matrix.SCHEDULES,
         *conv2d_dot.SCHEDULES,

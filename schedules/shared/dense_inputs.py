@@ -30,8 +30,6 @@ from tvmconv.schedules.shared.dense import DenseDecisions
 _MOST_CHANNELS = 8  # of a tile
 _MOST_COLUMNS = 16  # of a kernel, to be unrolled
 _MOST_STEPS = 8  # columns x steps of the reduction, likewise
-# A space of its own must gain this much by the estimates of both, which are no better.
-_WORTHWHILE = 0.9
 
 
 def schedule(name: str, direct: dense_space.Instructions, each: float) -> Schedule:
@@ -41,7 +39,7 @@ def schedule(name: str, direct: dense_space.Instructions, each: float) -> Schedu
     an instruction costs which is no multiply-add, where ports suffice.
     """
     by = dense_space.Instructions(
-        blocks=_channel_blocks,
+        blocks=lambda spec, _machine: dense_space.divisors(spec.out_channels, _MOST_CHANNELS),
         lengths=_lengths,
         unrolls=_unrolls,
         pads=lambda spec, _machine: dense_stages.pads(spec),
@@ -52,7 +50,7 @@ def schedule(name: str, direct: dense_space.Instructions, each: float) -> Schedu
         better=_better,
         apply=apply,
     )
-    return dense_space.schedule(name, by, accepts, partial(_preferred, by, direct))
+    return dense_space.schedule(name, by, accepts, partial(dense_space.is_cheaper, by, direct))
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
@@ -66,26 +64,10 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
     )
 
 
-def _preferred(
-    by: dense_space.Instructions,
-    direct: dense_space.Instructions,
-    spec: ConvSpec,
-    machine: Machine,
-) -> bool:
-    costs = [
-        each.cycles(spec, machine, dense_space.best(each, spec, machine)) for each in (by, direct)
-    ]
-    return costs[0] < _WORTHWHILE * costs[1]
-
-
 def _lanes(spec: ConvSpec, machine: Machine) -> int:
     """The most, a power of two, that divide the input channels."""
     even = spec.in_channels & -spec.in_channels
     return int(min(machine.lanes("float32"), even))
-
-
-def _channel_blocks(spec: ConvSpec, _machine: Machine) -> list[int]:
-    return [count for count in range(_MOST_CHANNELS, 0, -1) if spec.out_channels % count == 0]
 
 
 def _lengths(spec: ConvSpec, machine: Machine) -> list[int]:

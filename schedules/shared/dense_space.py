@@ -170,6 +170,17 @@ def best(by: Instructions, spec: ConvSpec, machine: Machine) -> DenseDecisions:
     return min(usable, key=lambda tile: by.cycles(spec, machine, tile))
 
 
+def is_cheaper(by: Instructions, other: Instructions, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the best tile is estimated to take a tenth less than the other's; they are no more exact."""
+    costs = [each.cycles(spec, machine, best(each, spec, machine)) for each in (by, other)]
+    return costs[0] < 0.9 * costs[1]
+
+
+def divisors(count: int, most: int) -> list[int]:
+    """Those up to ``most``, the largest first."""
+    return [each for each in range(most, 0, -1) if count % each == 0]
+
+
 def _usable(by: Instructions, spec: ConvSpec, machine: Machine, order: str) -> list[DenseDecisions]:
     """Tiles to begin with, with as much unrolled as may be; `cycles` says nothing of bands and borders."""
     pads = [str(pad) for pad in by.pads(spec, machine) if pad not in ("rows", "none")]

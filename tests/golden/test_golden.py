@@ -42,7 +42,14 @@ def to_few(channels: int = 3) -> ConvSpec:
     return ConvSpec.conv2d((1, 64, 64, 64), (3, 3, 64, channels), bias=True, activation="relu")
 
 
+def few_to_few() -> ConvSpec:
+    return ConvSpec.conv2d((1, 64, 64, 3), (9, 9, 3, 3), bias=True, activation="relu")
+
+
 CASES = [
+    ("sapphirerapids", "x86.conv2d.columns", few_to_few()),
+    ("x86-64-v3", "x86.conv2d.columns", few_to_few()),
+    ("cortex-a72", "arm.conv2d.columns", few_to_few()),
     ("sapphirerapids", "x86.conv2d.inputs", to_few()),
     ("sapphirerapids", "x86.conv2d.direct", dense(3)),
     ("sapphirerapids", "x86.conv2d.direct", dense(1)),

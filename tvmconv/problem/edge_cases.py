@@ -44,6 +44,17 @@ _CONV2D = (
     _conv("channels64to1_1x1", "channels", (2, 5, 9, 64), (1, 1, 64, 1), residual=True),
     _conv("channels16to3_9x9", "channels", (1, 11, 12, 16), (9, 9, 16, 3)),
     _conv("channels16to2_1x19", "channels", (1, 3, 25, 16), (1, 19, 16, 2)),
+    # Few channels to few, in wide windows and in rows of no whole vector.
+    _conv(
+        "channels3to3_9x9", "channels", (1, 7, 21, 3), (9, 9, 3, 3), bias=True, activation="relu"
+    ),
+    _conv("channels1to1_5x5", "channels", (1, 9, 37, 1), (5, 5, 1, 1), residual=True),
+    _conv("channels3to1_stride3", "channels stride", (2, 13, 40, 3), (5, 7, 3, 1), strides=(2, 3)),
+    _conv("channels2to3_rates", "dilation", (1, 12, 35, 2), (4, 5, 2, 3), strides=2, dilations=3),
+    _conv("channels3to2_dilation", "dilation", (1, 9, 20, 3), (3, 5, 3, 2), dilations=(1, 3)),
+    _conv("channels3to3_valid", "padding", (1, 8, 33, 3), (3, 6, 3, 3), padding="VALID"),
+    _conv("channels3to3_pads", "padding", (1, 5, 6, 3), (5, 5, 3, 3), padding=_pads(5, 0, 1, 7)),
+    _conv("channels3to3_15x35", "kernel", (1, 6, 18, 3), (15, 35, 3, 3)),
     # Filters of odd shapes.
     _conv("kernel1x1", "kernel", (1, 5, 6, 4), (1, 1, 4, 8)),
     _conv("kernel2x3", "kernel", (1, 5, 6, 4), (2, 3, 4, 3)),
