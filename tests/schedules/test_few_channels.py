@@ -1,4 +1,4 @@
-"""Few output channels: vectors run over input channels where that is faster by arithmetic, and only there."""
+"""Few output channels: vectors run over input channels or columns where that is faster by arithmetic."""
 
 from __future__ import annotations
 
@@ -30,6 +30,20 @@ def test_up_to_three_channels_of_64_use_the_inputs_as_lanes(name, kernel, out):
 @pytest.mark.parametrize(("channels", "out"), [(64, 64), (64, 32), (3, 3), (7, 2), (64, 40)])
 def test_whole_vectors_of_outputs_and_ragged_inputs_do_not(name, channels, out):
     assert chosen(name, channels, out) != "inputs"
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize(("channels", "out", "kernel"), [(1, 1, 5), (3, 1, 5), (3, 3, 9)])
+def test_few_channels_to_few_in_a_wide_window_use_columns_as_lanes(name, channels, out, kernel):
+    assert chosen(name, channels, out, kernel) == "columns"
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize(
+    ("channels", "out", "kernel"), [(3, 32, 3), (16, 16, 3), (64, 3, 3), (3, 64, 7), (1, 1, 1)]
+)
+def test_columns_are_not_the_lanes_of_stems_and_many_inputs(name, channels, out, kernel):
+    assert chosen(name, channels, out, kernel) != "columns"
 
 
 @pytest.mark.parametrize("name", MACHINES)
