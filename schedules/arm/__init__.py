@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tvmconv.hardware import HardwarePack
 from tvmconv.schedules.arm import (
+    conv2d_columns,
     conv2d_direct,
     conv2d_dot,
+    conv2d_inputs,
     conv2d_matrix,
     conv2d_winograd,
     depthwise_conv2d_dot,
@@ -17,6 +19,8 @@ PACK = HardwarePack(
     name="arm",
     machines=machines.MACHINES,
     schedules=(
+        *conv2d_inputs.SCHEDULES,
+        *conv2d_columns.SCHEDULES,
         *conv2d_winograd.SCHEDULES,
         *conv2d_matrix.SCHEDULES,
         *conv2d_dot.SCHEDULES,

@@ -202,17 +202,15 @@ def _zero_outside(loops: Loops, tile: Any, reduction: Any) -> None:
     loops.vectorize(lanes)
 
 
-DIRECT = dense_space.schedule(
-    "arm.conv2d.direct",
-    dense_space.Instructions(
-        blocks=_channel_blocks,
-        lengths=lengths,
-        unrolls=_unrolls,
-        fits=_fits,
-        roomy=_roomy,
-        cycles=_cycles,
-        prefetches=_fetches,
-        apply=apply,
-    ),
+INSTRUCTIONS = dense_space.Instructions(
+    blocks=_channel_blocks,
+    lengths=lengths,
+    unrolls=_unrolls,
+    fits=_fits,
+    roomy=_roomy,
+    cycles=_cycles,
+    prefetches=_fetches,
+    apply=apply,
 )
+DIRECT = dense_space.schedule("arm.conv2d.direct", INSTRUCTIONS)
 SCHEDULES = (DIRECT,)

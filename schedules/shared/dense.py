@@ -8,7 +8,7 @@ for job (image, band of rows)            parallel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,15 @@ def schedule(
     reduce: Callable[[Any], Any],
     arrange: Callable[[], None] = lambda: None,
     to_bytes: str | None = None,
+    between: Sequence[Any] = (),
 ) -> None:
     """Schedule everything around the sums, which block ``tile`` computes.
 
     ``copied`` says whether a stage ``padded`` is computed before them. ``reduce`` is given the loop over
     jobs, decomposes the reduction of one tile and returns its innermost loop that is not unrolled;
     ``arrange`` is called before the padding finds its place, for what reads it. ``to_bytes`` is what the
-    functions are called, if there are some, that store a pixel's channels of a quantised spec.
+    functions are called, if there are some, that store a pixel's channels of a quantised spec. ``between`` are
+    blocks from the output's back to the sums, which a tile computes too.
     """
     pixels, by_weights, pad = decisions.pixels, decisions.by_weights, decisions.pad
     fused = dense_stages.is_fused(spec, g, decisions.channels)
@@ -92,7 +94,8 @@ def schedule(
     inner = [channel_tiles, rows, pixel_tiles] if by_weights else [rows, pixel_tiles, channel_tiles]
     nest = [n, bands, *inner]
     loops.reorder(*nest, m, v)
-    loops.compute_at(tile, nest[-1], preserve_unit_loops=True)
+    for block in (*between, tile):
+        loops.compute_at(block, nest[-1], preserve_unit_loops=True)
     if fused:
         loops.set_scope(tile, 0, "local")
 

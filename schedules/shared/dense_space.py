@@ -12,13 +12,24 @@ from tvmconv.compute.geometry import geometry, round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
 from tvmconv.problem.rules import ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import code_size, dense, dense_stages, tile_costs
+from tvmconv.schedules.shared import code_size, dense, dense_stages, depthwise_space, tile_costs
 from tvmconv.schedules.shared.dense import PIXELS_OUTER, WEIGHTS_OUTER, DenseDecisions
 from tvmconv.schedules.shared.typed import read
 
 
 def _always(*_: object) -> bool:
     return True
+
+
+def _unrolled(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
+    """Multiply-adds of a tile's code: of all taps without padding, of a row of taps for a stem."""
+    steps = tile.unroll
+    if tile.pad == "none":
+        steps *= spec.kernel_height * spec.kernel_width
+    elif tile.unroll == spec.filter_shape[2]:
+        steps *= spec.kernel_width
+    vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
+    return int(code_size.unrolled(tile.pixels, steps, vectors))
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Instructions:
             read from behind the second-level cache; None where there is no such knob.
         roomy: whether to begin with a tile, of those that are legal.
         better: tiles to begin with in place of the one with the least cycles, the first that is legal.
+        unrolled: multiply-adds of a tile's code.
     """
 
     blocks: Callable[[ConvSpec, Machine], Sequence[int]]
@@ -55,6 +67,7 @@ class Instructions:
     better: Callable[[ConvSpec, Machine, DenseDecisions], Sequence[DenseDecisions]] = (
         lambda _spec, _machine, _tile: ()
     )
+    unrolled: Callable[[ConvSpec, Machine, DenseDecisions], int] = _unrolled
 
 
 def accepts(spec: ConvSpec, _machine: Machine) -> bool:
@@ -68,7 +81,10 @@ def schedule(
     accepts: Callable[[ConvSpec, Machine], bool] = accepts,
     preferred: Callable[[ConvSpec, Machine], bool] = _always,
 ) -> Schedule:
-    """Return the schedule of these instructions under a pack's name."""
+    """Return the schedule of these instructions under a pack's name.
+
+    What a depthwise convolution computes better is left to that.
+    """
     return Schedule(
         name,
         accepts,
@@ -76,7 +92,9 @@ def schedule(
         partial(legal, by),
         partial(default, by),
         partial(apply, by),
-        preferred,
+        lambda spec, machine: (
+            not depthwise_space.preferred(spec, machine) and preferred(spec, machine)
+        ),
     )
 
 
@@ -122,7 +140,7 @@ def legal(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisio
 
 def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     smallest = tile.pixels == 1 and tile.pad != "none"
-    if not smallest and _unrolled(spec, machine, tile) > code_size.MOST_DENSE:
+    if not smallest and by.unrolled(spec, machine, tile) > code_size.MOST_DENSE:
         return False
     shared_out = tile.by_weights or tile.pad == "rows"
     if shared_out and by.jobs(spec, tile) < tile_costs.LEAST_JOBS:
@@ -132,30 +150,35 @@ def _is_legal(by: Instructions, spec: ConvSpec, machine: Machine, tile: DenseDec
     return by.fits(spec, machine, tile)
 
 
-def _unrolled(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> int:
-    """Multiply-adds of a tile's code: of all taps without padding, of a row of taps for a stem."""
-    steps = tile.unroll
-    if tile.pad == "none":
-        steps *= spec.kernel_height * spec.kernel_width
-    elif tile.unroll == spec.filter_shape[2]:
-        steps *= spec.kernel_width
-    vectors = tile_costs.vectors(tile.channels, machine, spec.accumulator_dtype)
-    return int(code_size.unrolled(tile.pixels, steps, vectors))
-
-
 def default(by: Instructions, spec: ConvSpec, machine: Machine) -> dict[str, Choice]:
     """The tile with the least estimated time per multiply-add, and an order that spares the caches."""
+    found = best(by, spec, machine)
+    names = [knob.name for knob in knobs(by, spec, machine)]
+    if by.prefetches and "prefetch" in names:
+        found = replace(found, prefetch=int(by.prefetches(spec, found)))
+    better = by.better(spec, machine, found)
+    chosen = next((tile for tile in better if _is_legal(by, spec, machine, tile)), found)
+    return {name: getattr(chosen, name) for name in names}
+
+
+def best(by: Instructions, spec: ConvSpec, machine: Machine) -> DenseDecisions:
+    """The legal tile with the least estimated time per multiply-add."""
     order = WEIGHTS_OUTER if streams_weights(spec, machine) else PIXELS_OUTER
     usable = _usable(by, spec, machine, order)
     if not usable:  # too few blocks of channels to share out
         usable = _usable(by, spec, machine, PIXELS_OUTER)
-    best = min(usable, key=lambda tile: by.cycles(spec, machine, tile))
-    names = [knob.name for knob in knobs(by, spec, machine)]
-    if by.prefetches and "prefetch" in names:
-        best = replace(best, prefetch=int(by.prefetches(spec, best)))
-    better = by.better(spec, machine, best)
-    chosen = next((tile for tile in better if _is_legal(by, spec, machine, tile)), best)
-    return {name: getattr(chosen, name) for name in names}
+    return min(usable, key=lambda tile: by.cycles(spec, machine, tile))
+
+
+def is_cheaper(by: Instructions, other: Instructions, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the best tile is estimated to take a tenth less than the other's; they are no more exact."""
+    costs = [each.cycles(spec, machine, best(each, spec, machine)) for each in (by, other)]
+    return costs[0] < 0.9 * costs[1]
+
+
+def divisors(count: int, most: int) -> list[int]:
+    """Those up to ``most``, the largest first."""
+    return [each for each in range(most, 0, -1) if count % each == 0]
 
 
 def _usable(by: Instructions, spec: ConvSpec, machine: Machine, order: str) -> list[DenseDecisions]:

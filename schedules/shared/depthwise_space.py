@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from tvmconv.compute.depthwise_conv2d import as_depthwise
 from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Choice, Decisions, Function, Knob, Machine, Schedule
+from tvmconv.lowering.interface import with_interface
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared.depthwise import (
@@ -76,18 +78,40 @@ def accepts(spec: ConvSpec, _machine: Machine) -> bool:
     return spec.op == "depthwise_conv2d" and not spec.is_empty
 
 
+def preferred(spec: ConvSpec, _machine: Machine) -> bool:
+    """Whether more channels lie side by side than a group has outputs, the lanes of a dense tile."""
+    depthwise = as_depthwise(spec)
+    return depthwise is not None and depthwise.multiplier <= depthwise.in_channels
+
+
 def schedule(
     name: str, by: Instructions, accepts: Callable[[ConvSpec, Machine], bool] = accepts
 ) -> Schedule:
-    """Return the schedule of these instructions under a pack's name."""
+    """Return the schedule of these instructions under a pack's name.
+
+    It takes a conv2d of one channel a group for the depthwise convolution that it is, all functions of
+    ``by`` see that one.
+    """
+
+    def accepts_either(spec: ConvSpec, machine: Machine) -> bool:
+        depthwise = as_depthwise(spec)
+        return depthwise is not None and accepts(depthwise, machine)
+
     return Schedule(
         name,
-        accepts,
-        partial(knobs, by),
-        partial(legal, by),
-        partial(default, by),
+        accepts_either,
+        lambda spec, machine: knobs(by, _depthwise(spec), machine),
+        lambda spec, machine, decisions: legal(by, _depthwise(spec), machine, decisions),
+        lambda spec, machine: default(by, _depthwise(spec), machine),
         partial(apply, by),
+        preferred,
     )
+
+
+def _depthwise(spec: ConvSpec) -> ConvSpec:
+    depthwise = as_depthwise(spec)
+    assert depthwise is not None, spec.key  # noqa: S101 - only what is accepted comes here
+    return depthwise
 
 
 def knobs(by: Instructions, spec: ConvSpec, machine: Machine) -> tuple[Knob, ...]:
@@ -160,7 +184,11 @@ def useful(spec: ConvSpec, tile: DepthwiseDecisions) -> float:
 
 def apply(by: Instructions, spec: ConvSpec, machine: Machine, decisions: Decisions) -> Function:
     """The scheduled function; raises nothing for legal decisions."""
-    return by.apply(spec, machine, read(DepthwiseDecisions, decisions))
+    made = by.apply(_depthwise(spec), machine, read(DepthwiseDecisions, decisions))
+    if made.pack is None or spec.op == "depthwise_conv2d":
+        return made
+    pack = with_interface(made.pack, {"filter": spec.filter_shape}, frozenset({"packed"}))
+    return replace(made, pack=pack)
 
 
 def cycles_per_fma(

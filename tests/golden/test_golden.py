@@ -38,7 +38,19 @@ def depthwise(**options: object) -> ConvSpec:
     )
 
 
+def to_few(channels: int = 3) -> ConvSpec:
+    return ConvSpec.conv2d((1, 64, 64, 64), (3, 3, 64, channels), bias=True, activation="relu")
+
+
+def few_to_few() -> ConvSpec:
+    return ConvSpec.conv2d((1, 64, 64, 3), (9, 9, 3, 3), bias=True, activation="relu")
+
+
 CASES = [
+    ("sapphirerapids", "x86.conv2d.columns", few_to_few()),
+    ("x86-64-v3", "x86.conv2d.columns", few_to_few()),
+    ("cortex-a72", "arm.conv2d.columns", few_to_few()),
+    ("sapphirerapids", "x86.conv2d.inputs", to_few()),
     ("sapphirerapids", "x86.conv2d.direct", dense(3)),
     ("sapphirerapids", "x86.conv2d.direct", dense(1)),
     ("sapphirerapids", "x86.conv2d.dot", dense(3, dtype="int8")),
@@ -53,6 +65,8 @@ CASES = [
     ("x86-64-v3", "x86.conv2d.winograd", dense(3)),
     ("x86-64-v3", "x86.depthwise_conv2d.tiled", depthwise()),
     ("x86-64-v3", "x86.depthwise_conv2d.tiled", depthwise(dtype="int8")),
+    ("x86-64-v3", "x86.conv2d.inputs", to_few()),
+    ("cortex-a72", "arm.conv2d.inputs", to_few()),
     ("cortex-a72", "arm.conv2d.direct", dense(3)),
     ("cortex-a72", "arm.conv2d.direct", dense(1)),
     ("cortex-a72", "arm.conv2d.direct", dense(3, dtype="int8")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import te
@@ -10,8 +11,30 @@ from tvmconv.compute.conv2d import in_layout
 from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import geometry
 from tvmconv.compute.padding import padded
-from tvmconv.problem.rules import BYTE_DTYPES
+from tvmconv.problem.rules import BYTE_DTYPES, OP_DTYPES
 from tvmconv.problem.spec import ConvSpec
+
+
+def as_depthwise(spec: ConvSpec) -> ConvSpec | None:
+    """Return the depthwise convolution that ``spec`` is: itself, or a conv2d of one channel a group.
+
+    The bytes of all arrays are the same, only the filter's shape is another: (height, width, 1, channels *
+    multiplier). None for any other conv2d, and for what depthwise_conv2d has not: int32, or strides and
+    dilations together.
+    """
+    if spec.op == "depthwise_conv2d":
+        return spec
+    kernel_height, kernel_width, group_in, out_channels = spec.filter_shape
+    channels, is_both = spec.in_channels, max(spec.strides) > 1 and max(spec.dilations) > 1
+    if group_in > 1 or channels == 1 or is_both or spec.dtype not in OP_DTYPES["depthwise_conv2d"]:
+        return None
+    return replace(
+        spec,
+        op="depthwise_conv2d",
+        input_shape=(spec.batch, *spec.input_shape[-3:]),
+        filter_shape=(kernel_height, kernel_width, channels, out_channels // channels),
+        tf32=False,
+    )
 
 
 def packed_filter_shape(spec: ConvSpec) -> tuple[int, int, int, int]:

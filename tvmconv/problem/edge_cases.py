@@ -35,6 +35,26 @@ _CONV2D = (
     _conv("channels33to17", "channels", (1, 4, 5, 33), (3, 3, 33, 17)),
     _conv("channels64to3", "channels", (1, 5, 9, 64), (3, 3, 64, 3)),
     _conv("channels21to35", "channels", (1, 5, 6, 21), (3, 3, 21, 35)),
+    # Fewer output channels than a vector has lanes, of whole and half vectors of input channels.
+    _conv("channels16to1", "channels", (1, 6, 7, 16), (3, 3, 16, 1)),
+    _conv("channels48to3", "channels", (1, 5, 13, 48), (3, 3, 48, 3), bias=True, activation="relu"),
+    _conv("channels24to2", "channels stride", (2, 7, 9, 24), (3, 4, 24, 2), strides=2),
+    _conv("channels32to6", "channels dilation", (1, 9, 8, 32), (3, 3, 32, 6), dilations=(2, 3)),
+    _conv("channels20to5", "channels", (1, 5, 6, 20), (5, 5, 20, 5), padding="VALID"),
+    _conv("channels64to1_1x1", "channels", (2, 5, 9, 64), (1, 1, 64, 1), residual=True),
+    _conv("channels16to3_9x9", "channels", (1, 11, 12, 16), (9, 9, 16, 3)),
+    _conv("channels16to2_1x19", "channels", (1, 3, 25, 16), (1, 19, 16, 2)),
+    # Few channels to few, in wide windows and in rows of no whole vector.
+    _conv(
+        "channels3to3_9x9", "channels", (1, 7, 21, 3), (9, 9, 3, 3), bias=True, activation="relu"
+    ),
+    _conv("channels1to1_5x5", "channels", (1, 9, 37, 1), (5, 5, 1, 1), residual=True),
+    _conv("channels3to1_stride3", "channels stride", (2, 13, 40, 3), (5, 7, 3, 1), strides=(2, 3)),
+    _conv("channels2to3_rates", "dilation", (1, 12, 35, 2), (4, 5, 2, 3), strides=2, dilations=3),
+    _conv("channels3to2_dilation", "dilation", (1, 9, 20, 3), (3, 5, 3, 2), dilations=(1, 3)),
+    _conv("channels3to3_valid", "padding", (1, 8, 33, 3), (3, 6, 3, 3), padding="VALID"),
+    _conv("channels3to3_pads", "padding", (1, 5, 6, 3), (5, 5, 3, 3), padding=_pads(5, 0, 1, 7)),
+    _conv("channels3to3_15x35", "kernel", (1, 6, 18, 3), (15, 35, 3, 3)),
     # Filters of odd shapes.
     _conv("kernel1x1", "kernel", (1, 5, 6, 4), (1, 1, 4, 8)),
     _conv("kernel2x3", "kernel", (1, 5, 6, 4), (2, 3, 4, 3)),
@@ -77,6 +97,15 @@ _CONV2D = (
     _conv("groups_of_4", "groups", (1, 5, 6, 24), (3, 3, 4, 24)),
     _conv("groups_of_7", "groups", (1, 5, 6, 21), (3, 3, 7, 21)),
     _conv("groups_of_16", "groups", (2, 5, 5, 32), (1, 1, 16, 32)),
+    _conv("groups_of_7", "groups", (1, 6, 7, 21), (3, 3, 7, 21)),
+    _conv("groups_of_15", "groups", (1, 5, 6, 30), (3, 3, 15, 30), bias=True),
+    _conv("groups_of_4", "groups", (1, 6, 7, 32), (3, 3, 4, 32)),
+    # Depthwise convolutions by another name.
+    _conv("groups_of_1", "groups", (1, 9, 10, 24), (3, 3, 1, 24), bias=True, activation="relu"),
+    _conv("groups_of_1_rank5", "groups rank", (2, 2, 6, 5, 20), (2, 3, 1, 40), strides=2),
+    _conv("groups_of_1_nchw", "groups nchw", (1, 17, 6, 5), (3, 3, 1, 17), data_format="NCHW"),
+    _conv("groups_of_1_int8", "groups dtype", (1, 6, 9, 16), (3, 3, 1, 16), dtype="int8"),
+    _conv("groups_of_1_rates", "groups", (1, 9, 9, 6), (3, 3, 1, 6), strides=2, dilations=2),
     # Batches and ranks.
     _conv("batch0", "batch empty", (0, 6, 6, 4), (3, 3, 4, 4)),
     _conv("batch2", "batch", (2, 6, 5, 4), (3, 3, 4, 8)),
