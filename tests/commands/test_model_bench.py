@@ -76,10 +76,15 @@ def test_a_profile_has_every_call_on_its_own_arrays(invoke, tmp_path):
     assert [row["symbol"] for row in found["rows"]] == [layer.symbol for layer in layers]
     assert sum(row["share"] for row in found["rows"]) == pytest.approx(100)
     assert found["kinds"]["conv2d 3x3"]["calls"] == 3
+    whole = found["sum_microseconds"] * (1 + found["difference_percent"] / 100)
+    assert whole == pytest.approx(found["whole_microseconds"])
+    largest = max(row["bytes"] for row in found["rows"])
+    assert found["roof"]["bandwidths"][-1]["working_set"] >= largest
     flops = {row["key"]: row["flops"] for row in found["rows"] if row["key"]}
     assert flops == {key: ConvSpec.from_key(key).flops for key in flops}
     code, out, _ = invoke("bench", path, "--profile", "--rounds", 1)
     assert "us of the calls, each repeated alone" in out
+    assert "% of the sum" in out
 
 
 def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):

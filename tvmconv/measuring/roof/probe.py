@@ -100,12 +100,16 @@ class Probe:
         (seconds,) = timing.seconds(self._module, "fma", self._fma, 1, least_ms)
         return self._fma_flops / seconds
 
+    def highest_flops_per_second(self, total_ms: float) -> float:
+        """Measure the arithmetic roof by the fastest of the short looks in ``total_ms`` milliseconds."""
+        return self._fma_flops / timing.fastest(self._module, "fma", self._fma, total_ms)
+
     def fed_flops_per_second(self, least_ms: float = 3.0) -> float:
         """Measure the arithmetic roof with operands from the first-level cache, as above."""
         (seconds,) = timing.seconds(self._module, "fed", self._fed, 1, least_ms)
         return self._fed_flops / seconds
 
-    def bandwidth(self, working_set: int, repeats: int = 5) -> float:
+    def bandwidth(self, working_set: int, total_ms: float = 15.0) -> float:
         """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
         rows = max(
             1, working_set // 2 // 4 // (ROW * self._threads)
@@ -114,8 +118,7 @@ class Probe:
         target = arrays.empty_aligned(source.shape, np.float32)
         source[...] = target[...] = 1.0
         pointers = _pointers([source, target])
-        fastest = min(timing.seconds(self._module, "copy", pointers, repeats, 3.0))
-        return 2 * source.nbytes / fastest
+        return 2 * source.nbytes / timing.fastest(self._module, "copy", pointers, total_ms)
 
     def peak(self) -> float:
         """Measure the arithmetic roof: of two loops the faster, by medians of eleven probes.
