@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> Timed:
     file = None if compiled == args.workload else models.check_file(args.workload)
     if args.profile and args.peers:
         raise ValueError("--profile times our own calls, --peers whole models: give one of them")
-    names = peers(args.peers, file) if args.peers else []
+    names, absent = peers(args.peers, file) if args.peers else ([], {})
     with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
         if compiled is None:
             from tvmconv.models.compile import compile
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> Timed:
             made = profile.profile(path, args.threads, args.rounds, show)
             return Timed(profile.as_json(made), lambda: profile.show(made))
         raced = race(path, file, names, args.threads, args.rounds, show)
+    raced.absent.update(absent)
     return Timed({"model": args.workload, **as_json(raced)}, lambda: show_race(raced))
 
 
@@ -59,6 +61,8 @@ def as_json(raced: ModelRace) -> dict[str, Any]:
     """All times as plain data, with medians and ratios."""
     return {
         "cpu": host.cpu_name(),
+        "date": datetime.date.today().isoformat(),
+        "versions": {n: runtimes.named(n).versions for n in raced.errors},
         **dataclasses.asdict(raced),
         "median_seconds": {name: raced.median(name) for name in raced.seconds},
         "ratios": {name: raced.ratio(name) for name in raced.seconds if name != OURS},
@@ -72,32 +76,32 @@ def _require_model(path: Path) -> None:
         )
 
 
-def peers(text: str, file: Path | None) -> list[str]:
-    """Split and check ``--peers``; ``all`` stands for every runtime here that opens the file.
+def peers(text: str, file: Path | None) -> tuple[list[str], dict[str, str]]:
+    """Split and check ``--peers``: names of runtimes that open the file here; of others, why they do not.
 
-    Raises ValueError for a runtime that does not open it, MissingToolError when none is installed.
+    ``all`` stands for every runtime. Raises ValueError for an unknown name, MissingToolError when none of
+    those that are named can run here.
     """
     if file is None:
         raise ValueError(
             "--peers opens the model's own file: name that, and what is compiled with --bundle PATH"
         )
-    known = runtimes.runtimes(file)
-    wanted = known if text == "all" else [name.strip() for name in text.split(",")]
-    for name in wanted:
-        if name not in known:
-            raise ValueError(
-                f"--peers names {name!r}. {file.suffix} files are opened by {', '.join(known)}, or all"
-            )
-    found = []
+    wanted = runtimes.NAMES if text == "all" else [name.strip() for name in text.split(",")]
+    found, absent = [], {}
     for name in dict.fromkeys(wanted):
-        if runtimes.is_installed(name):
+        if name not in runtimes.NAMES:
+            raise ValueError(
+                f"--peers names {name!r}. Whole models are raced with {', '.join(runtimes.NAMES)}, or all"
+            )
+        reason = runtimes.named(name).why_not(file)
+        if reason is None:
             found.append(name)
         else:
-            tables.show_note(f"{name} is left out: pip install {runtimes.PACKAGES[name][0]}")
+            absent[name] = reason
     if not found:
-        needed: Sequence[str] = [runtimes.PACKAGES[name][0] for name in known]
-        raise MissingToolError(f"no runtime for {file.suffix} files: pip install {needed[0]}")
-    return found
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        raise MissingToolError(f"nothing to race {file.name} with. {reasons}")
+    return found, absent
 
 
 def show_race(raced: ModelRace) -> None:
