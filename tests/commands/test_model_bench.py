@@ -104,7 +104,7 @@ def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):
 MISTAKES = {
     "missing": (["nowhere.tflite"], "nowhere.tflite does not exist"),
     "folder": (["folder.onnx", "--peers", "all"], "--peers opens the model's own file"),
-    "peer": (["m.tflite", "--peers", "ncnn"], ".tflite files are opened by litert, or all"),
+    "peer": (["m.tflite", "--peers", "xnnpack"], "raced with litert, onnxruntime, openvino, mnn,"),
     "workload": (["mobilenet_v2", "--profile"], "--profile is for a whole model"),
     "both": (["m.tflite", "--profile", "--peers", "all"], "give one of them"),
     "cold": (["m.tflite", "--cache", "cold"], "are for layers, not for a whole model"),
@@ -121,6 +121,15 @@ def test_mistakes_say_what_is_allowed(invoke, tmp_path, monkeypatch, case):
     code, _, err = invoke("bench", *arguments)
 
     assert (code, message in err) == (2, True), err
+
+
+def test_a_peer_that_cannot_run_the_file_says_why(invoke, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"")
+
+    code, _, err = invoke("bench", tmp_path / "m.tflite", "--peers", "onnxruntime")
+
+    assert code == 1
+    assert "nothing to race m.tflite with. onnxruntime: it opens .onnx files" in err
 
 
 def test_kernels_are_no_model(invoke, built):
@@ -142,7 +151,9 @@ def test_a_real_model_is_raced_with_its_runtime(invoke, file):
 
     found = json.loads(out)
     assert code == 0
-    assert set(found["seconds"]) == {"tvmconv", "litert"}
+    assert {"tvmconv", "litert"} <= set(found["seconds"])
+    assert found["absent"]["torch"] == "pnnx, which converts for it, opens .onnx files"
+    assert found["versions"]["litert"].keys() == {"ai-edge-litert"}
     assert found["errors"]["litert"] < 1e-5
     theirs, mine = (found["seconds"][name] for name in ("litert", "tvmconv"))
     assert found["ratios"]["litert"] == pytest.approx(np.median(np.divide(theirs, mine)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from tvmconv.runtime import arrays
 _SLICE_MS = 100.0
 _TIMEOUT_SECONDS = 300.0
 _WARMING_CALLS = 5
+_LONGEST_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -187,4 +189,4 @@ def _time(worker: Worker, name: str, raced: ModelRace) -> None:
 def _lost(name: str, why: str, raced: ModelRace) -> None:
     if name == OURS:
         raise TvmconvError(f"the compiled model failed in its own process: {why}")
-    raced.absent[name] = why
+    raced.absent[name] = textwrap.shorten(why, _LONGEST_REASON, placeholder=" ...")

@@ -20,7 +20,6 @@ import numpy as np
 from tvmconv import writing
 from tvmconv.errors import ModelError
 from tvmconv.models.foreign.opened import Opened, Request
-from tvmconv.models.graph import Array
 
 _CONVERTING_SECONDS = 200.0
 _MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
