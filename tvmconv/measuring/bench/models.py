@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from tvmconv.building.builder import Progress
 from tvmconv.bundle.model_entries import ArgumentEntry, LayerEntry, ProgramEntry
 from tvmconv.errors import BundleError
 from tvmconv.hardware import Machine, host
+from tvmconv.measuring.bench import memory
 from tvmconv.measuring.roof import probe as roof
 from tvmconv.measuring.roof import roof_loops, timing
 from tvmconv.measuring.roof.probe import Bandwidth, Roof
@@ -137,11 +137,11 @@ class _Memory:
 
     def _view(self, entry: ArgumentEntry) -> Any:
         dtype = tensors.numpy_dtype(entry.dtype)
-        size = prod(entry.shape) * dtype.itemsize
-        memory = self._parts[entry.memory].reshape(-1).view(np.uint8)
-        if not 0 <= entry.begin <= memory.size - size:
+        size = memory.size(entry)
+        part = self._parts[entry.memory].reshape(-1).view(np.uint8)
+        if not 0 <= entry.begin <= part.size - size:
             raise BundleError(f"an argument lies outside of {entry.memory}")
-        return memory[entry.begin : entry.begin + size].view(dtype).reshape(entry.shape)
+        return part[entry.begin : entry.begin + size].view(dtype).reshape(entry.shape)
 
 
 def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> Profile:
@@ -159,8 +159,8 @@ def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> 
     pools.use_threads(model.threads)
     loops = roof_loops.compiled(machine, model.threads)
     probe = roof.Probe(machine, model.threads, loops)
-    memory = _Memory(model, program)
-    pointers = [memory.pointers(layer) for layer in program.layers]
+    work = _Memory(model, program)
+    pointers = [work.pointers(layer) for layer in program.layers]
     seconds: list[list[float]] = [[] for _ in program.layers]
     peaks: list[list[float]] = [[] for _ in program.layers]
     whole: list[float] = []
@@ -171,8 +171,8 @@ def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> 
             if layer.key:  # a look at the roof beside it: a shared machine's clock moves
                 peaks[at].append(probe.highest_flops_per_second(_CALL_MS))
         if number == 0:
-            _require_same(model, memory)
-        whole.append(timing.fastest(model.module, program.symbol, memory.whole, _WHOLE_MS))
+            _require_same(model, work)
+        whole.append(timing.fastest(model.module, program.symbol, work.whole, _WHOLE_MS))
     measured = _roof(probe, [look for each in peaks for look in each], program)
     total = sum(map(statistics.median, seconds))
     rows = tuple(
@@ -193,15 +193,13 @@ def _roof(probe: roof.Probe, looks: Sequence[float], program: ProgramEntry) -> R
 
 def _bytes(layer: LayerEntry) -> int:
     """Of all arrays of a call."""
-    return sum(
-        prod(each.shape) * tensors.numpy_dtype(each.dtype).itemsize for each in layer.arguments
-    )
+    return sum(memory.size(each) for each in layer.arguments)
 
 
-def _require_same(model: Model, memory: _Memory) -> None:
-    made: Any = model(*memory.inputs)
+def _require_same(model: Model, work: _Memory) -> None:
+    made: Any = model(*work.inputs)
     for number, right in enumerate(made if isinstance(made, tuple) else (made,)):
-        if not np.array_equal(memory.output(number), right, equal_nan=right.dtype.kind == "f"):
+        if not np.array_equal(work.output(number), right, equal_nan=right.dtype.kind == "f"):
             name = model.outputs[number].name
             raise BundleError(f"the calls of {model.path}, one by one, make another {name}")
 
@@ -215,7 +213,7 @@ def _row(
     size = _bytes(layer)
     flops = ConvSpec.from_key(layer.key).flops if layer.key else 0
     arithmetic = flops / flops_at_peak
-    memory = size / measured.bandwidth(size) / seconds
+    by_memory = size / measured.bandwidth(size) / seconds
     return Row(
         layer.symbol,
         layer.operators,
@@ -227,6 +225,6 @@ def _row(
         100 * seconds / total,
         flops,
         size,
-        "arithmetic" if arithmetic >= memory else "memory",
-        100 * max(arithmetic, memory),
+        "arithmetic" if arithmetic >= by_memory else "memory",
+        100 * max(arithmetic, by_memory),
     )
