@@ -13,12 +13,14 @@ from tvmconv import writing
 from tvmconv.bundle import manifest as bundle
 from tvmconv.commands.models import profile
 from tvmconv.commands.options import arguments, models
-from tvmconv.commands.show import tables
+from tvmconv.commands.show import model_page, tables
 from tvmconv.errors import MissingToolError
 from tvmconv.hardware import host
+from tvmconv.measuring.bench.models import Profile
 from tvmconv.measuring.peers.models import ModelRace, race
 from tvmconv.measuring.peers.race import OURS
 from tvmconv.models import runtimes
+from tvmconv.runtime import load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,31 +32,54 @@ class Timed:
 
 
 def run(args: argparse.Namespace) -> Timed:
-    """Time the model, or with ``--profile`` its calls: compiled now, unless it or ``--bundle`` is already."""
+    """Time the model, or with ``--profile`` its calls, or with ``--report`` both: compiled now, or already."""
     arguments.check_threads(args.threads)
     compiled = args.workload if Path(args.workload).is_dir() else args.bundle
     file = None if compiled == args.workload else models.check_file(args.workload)
-    if args.profile and args.peers:
-        raise ValueError("--profile times our own calls, --peers whole models: give one of them")
+    if args.report:
+        model_page.check(args.report)
+    elif args.profile and args.peers:
+        raise ValueError(
+            "--profile times our own calls, --peers whole models: give one of them, or --report PAGE.html"
+        )
     names, absent = peers(args.peers, file) if args.peers else ([], {})
     with writing.scratch("tvmconv-bench-") as scratch, tables.progress() as show:
-        if compiled is None:
-            from tvmconv.models.compile import compile
-
-            output, shapes = scratch / "m.tvmconv", models.input_shapes(args)
-            logs = arguments.logs(args)
-            path = compile(args.workload, args.machine, output, shapes, logs, show, args.winograd)
-        else:
-            if args.input_shape:
-                raise ValueError(f"--input-shape: {compiled} is compiled already; leave it out")
-            path = Path(compiled)
-            _require_model(path)
-        if args.profile:
+        path = _compiled(args, compiled, scratch / "m.tvmconv", show)
+        if args.profile and not args.report:
             made = profile.profile(path, args.threads, args.rounds, show)
             return Timed(profile.as_json(made), lambda: profile.show(made))
         raced = race(path, file, names, args.threads, args.rounds, show)
-    raced.absent.update(absent)
-    return Timed({"model": args.workload, **as_json(raced)}, lambda: show_race(raced))
+        raced.absent.update(absent)
+        figures = {"model": args.workload, **as_json(raced)}
+        if args.report:
+            made = profile.profile(path, args.threads, args.rounds, show)
+            figures["profile"] = profile.as_json(made)
+            _write_page(args.report, path, raced, made)
+    return Timed(figures, lambda: show_race(raced))
+
+
+def _compiled(
+    args: argparse.Namespace, compiled: str | None, output: Path, show: tables.Progress
+) -> Path:
+    """The model as it is to be timed."""
+    if compiled is None:
+        from tvmconv.models.compile import compile
+
+        shapes, logs = models.input_shapes(args), arguments.logs(args)
+        return compile(args.workload, args.machine, output, shapes, logs, show, args.winograd)
+    if args.input_shape:
+        raise ValueError(f"--input-shape: {compiled} is compiled already; leave it out")
+    _require_model(Path(compiled))
+    return Path(compiled)
+
+
+def _write_page(report: str, path: Path, raced: ModelRace, made: Profile) -> None:
+    model = load(path, threads=made.threads)
+    described, program = model.manifest.model, model.variant.program
+    if described is None or program is None:  # which has been timed, so they are there
+        raise ValueError(f"{path} holds kernels, no model")
+    model_page.write(report, model_page.Contents(described, program, raced, made))
+    tables.show_note(f"report: {report}")
 
 
 def as_json(raced: ModelRace) -> dict[str, Any]:
