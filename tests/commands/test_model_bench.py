@@ -1,6 +1,7 @@
 """``tvmconv bench`` of a whole model."""
 
 import dataclasses
+import html.parser
 import json
 
 import numpy as np
@@ -101,7 +102,57 @@ def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):
         profile(model, hardware.detect(), 1, lambda *_: None)
 
 
+class Tags(html.parser.HTMLParser):
+    """What a page is made of; raises where an element is not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.links, self.text, self._open = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.names.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("graph", [small, branches])
+def test_a_report_is_one_page_that_needs_nothing_else(invoke, tmp_path, graph):
+    path = tvmconv.compile(
+        dataclasses.replace(graph(), name="<b>&.tflite"), output=tmp_path / "m.tvmconv"
+    )
+    layers = manifest.read_manifest(path).variants[0].program.layers
+    file = tmp_path / "page.html"
+
+    code, out, err = invoke("bench", path, "--report", file, "--rounds", 1, "--json", "-")
+
+    page, found = file.read_text(), Tags()
+    found.feed(page)
+    assert code == 0, err
+    assert len(json.loads(out)["profile"]["rows"]) == len(layers)
+    assert found.links == []
+    assert not {"script", "link", "img", "b&"} & set(found.names)
+    assert "url(" not in page
+    assert "http" not in page
+    assert page.count("<tr>") == 1 + len(layers)
+    assert "<b>&.tflite" in found.text  # as text, not as an element
+    assert found.names.count("svg") == (2 if graph is small else 4)
+    assert "tvmconv" in found.text
+
+
 MISTAKES = {
+    "page": (["m.tflite", "--report", "page.pdf"], "--report page.pdf: the name must end in .html"),
+    "nowhere": (["m.tflite", "--report", "no/page.html"], "there is no directory no"),
+    "layers": (["mobilenet_v2", "--report", "page.html"], "--report is for a whole model"),
     "missing": (["nowhere.tflite"], "nowhere.tflite does not exist"),
     "folder": (["folder.onnx", "--peers", "all"], "--peers opens the model's own file"),
     "peer": (["m.tflite", "--peers", "xnnpack"], "raced with litert, onnxruntime, openvino, mnn,"),

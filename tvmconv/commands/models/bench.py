@@ -32,7 +32,7 @@ class Timed:
 
 
 def run(args: argparse.Namespace) -> Timed:
-    """Time the model, or with ``--profile`` its calls, or with ``--report`` both: compiled now, or already."""
+    """Time the model, with ``--profile`` its calls, with ``--report`` both; compiled now, or already."""
     arguments.check_threads(args.threads)
     compiled = args.workload if Path(args.workload).is_dir() else args.bundle
     file = None if compiled == args.workload else models.check_file(args.workload)

@@ -1,6 +1,6 @@
 """The drawings of a model's page, each an inline SVG that takes its colours from the page.
 
-They are drawn for a card of 420 units, at which a pixel of a narrow screen is about one: letters stay legible.
+They are drawn for a card of 420 units, each about a pixel of a narrow screen: letters stay legible there.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def race(raced: ModelRace) -> str:
         parts += [
             _text(left - 6, y + 13, name, "end", "strong" if name == OURS else ""),
             _rect(left, y, median * scale, 18, style, f"{name}: {median * 1e3:.3f} ms{ratio}"),
-            f'<path class="spread" d="M{low:.1f} {y + 9}H{high:.1f}M{low:.1f} {y + 5}v8M{high:.1f} {y + 5}v8"/>',
-            _text(WIDTH - right + 8, y + 13, f"{median * 1e3:.3g} ms{ratio}", "start"),
+            f'<path class="spread" d="M{low:.1f} {y + 9}H{high:.1f}'
+            f'M{low:.1f} {y + 5}v8M{high:.1f} {y + 5}v8"/>',
+            _text(WIDTH - right + 8, y + 13, f"{median * 1e3:#.3g} ms{ratio}", "start"),
         ]
     return _svg(len(order) * step + 8, parts, "time of one call by runtime")
 

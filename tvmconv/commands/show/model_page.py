@@ -28,6 +28,7 @@ h1{font-size:1.45rem;margin:.2rem 0;overflow-wrap:anywhere}
 h2{font-size:1.05rem;margin:0 0 .5rem}
 p{margin:.3rem 0}
 .note,.facts,figcaption{color:var(--dim);font-size:.88rem}
+figure{margin:0}figcaption{margin-top:.6rem}
 .figures{display:flex;flex-wrap:wrap;gap:.6rem 2rem;margin:1rem 0}
 .figures b{display:block;font-size:1.5rem;line-height:1.2}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
@@ -40,9 +41,11 @@ text{fill:var(--ink)}text.small{font-size:10.5px;fill:var(--dim)}text.strong{fon
 .roof.dim{stroke:var(--dim);stroke-dasharray:4 3}.least{stroke-dasharray:3 3}
 .grid{stroke:var(--line);stroke-width:.7;fill:none}
 .call,.value{stroke:var(--card);stroke-width:.5}.dot{fill-opacity:.75;stroke:var(--card);stroke-width:.6}
-.legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.5rem 0 0;padding:0;list-style:none;font-size:.88rem}
+.legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.5rem 0 0;padding:0;list-style:none;
+font-size:.88rem}
 .legend i{display:inline-block;width:.75em;height:.75em;border-radius:2px;margin-right:.4em}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto}.whole{white-space:nowrap}
+@media(max-width:34rem){svg{font-size:14px}text.small{font-size:13px}}
 table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.18rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:500}
@@ -101,7 +104,7 @@ def page(contents: Contents) -> str:
         ),
     )
     body = "".join(
-        f"<section><h2>{head}</h2><figure style='margin:0'>{drawn}<figcaption>{note}</figcaption>"
+        f"<section><h2>{head}</h2><figure>{drawn}<figcaption>{note}</figcaption>"
         "</figure></section>\n"
         for head, drawn, note in cards
     )
@@ -126,11 +129,11 @@ def _facts(contents: Contents) -> str:
 
 def _figures(contents: Contents) -> str:
     raced, program = contents.raced, contents.program
-    figures = [(f"{raced.median(OURS) * 1e3:.3g} ms", "one call")]
+    figures = [(f"{raced.median(OURS) * 1e3:#.3g} ms", "one call")]
     peers = [name for name in raced.seconds if name != OURS]
     if peers:
         best = min(peers, key=raced.median)
-        figures.append((f"{raced.ratio(best):.2f} x", f"as long takes {best}, the best other"))
+        figures.append((f"{raced.ratio(best):.2f} x", f"that is {best}'s time, the best other"))
     figures += [
         (f"{program.weights_bytes / 1e6:.2f} MB", "weights, mapped"),
         (f"{program.arena_bytes / 1e6:.2f} MB", "arena of a call"),
@@ -151,8 +154,9 @@ def _race_notes(raced: ModelRace) -> str:
 
 def _time_note(made: Profile) -> str:
     return html.escape(
-        f"Each call as wide as its time and as high as it is near its limit, the larger of its operations over "
-        f"the peak and its bytes over the bandwidth. The calls alone take {made.sum_microseconds:.1f} us "
+        "Each call as wide as its time and as high as it is near its limit: the larger of its operations "
+        "over the peak and its bytes over the bandwidth. "
+        f"The calls alone take {made.sum_microseconds:.1f} us "
         f"together, the whole {made.whole_microseconds:.1f} us ({made.difference_percent:+.1f} %)."
     )
 
@@ -198,12 +202,12 @@ def _table(made: Profile) -> str:
         for name, style in (
             ("call", ""),
             ("what", "left"),
-            ("result", "left"),
             ("us", ""),
             ("share %", ""),
             ("", "left"),
             ("limit", "left"),
             ("% of limit", ""),
+            ("result", "left"),
         )
     )
     return (
@@ -217,7 +221,7 @@ def _table_row(number: int, row: Row, colour: int, longest: float) -> str:
     shape = "x".join(map(str, row.shape))
     return (
         f'<tr><td>{number}</td><td class="left" title="{html.escape(row.symbol)}">'
-        f'{html.escape(row.kind)}</td><td class="left">{shape}</td><td>{row.microseconds:.2f}</td>'
-        f'<td>{row.share:.1f}</td><td class="left">{bar}</td><td class="left">{row.limit}</td>'
-        f"<td>{row.percent_limit:.0f}</td></tr>\n"
+        f"{html.escape(row.kind)}</td><td>{row.microseconds:.2f}</td><td>{row.share:.1f}</td>"
+        f'<td class="left">{bar}</td><td class="left">{row.limit}</td><td>{row.percent_limit:.0f}</td>'
+        f'<td class="left">{shape}</td></tr>\n'
     )

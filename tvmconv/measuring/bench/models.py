@@ -87,7 +87,7 @@ class Profile:
     @property
     def difference_percent(self) -> float:
         """How much longer the whole takes than the sum: what a call finds in the caches when it is alone."""
-        return 100 * (self.whole_microseconds / self.sum_microseconds - 1)
+        return 100 * (self.whole_microseconds / self.sum_microseconds - 1) if self.rows else 0.0
 
     def kinds(self) -> dict[str, tuple[int, float]]:
         """Kind -> how many calls, and their microseconds together; the largest first."""
