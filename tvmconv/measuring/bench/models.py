@@ -188,7 +188,7 @@ def _roof(probe: roof.Probe, looks: Sequence[float], program: ProgramEntry) -> R
     sizes = {1 << max(_bytes(layer) - 1, _LEAST_COPY - 1).bit_length() for layer in program.layers}
     levels = tuple(Bandwidth(size, probe.bandwidth(size, _COPY_MS)) for size in sorted(sizes))
     peak = statistics.median(looks) if looks else probe.peak()
-    return Roof(peak, probe.fed_flops_per_second(), levels)
+    return Roof(peak, probe.highest_fed_flops_per_second(_COPY_MS), levels)
 
 
 def _bytes(layer: LayerEntry) -> int:
