@@ -252,7 +252,7 @@ def _summary(work: Plan, result: Session) -> None:
 def _say_what_is_saved(result: Session) -> None:
     """Sum up the network's layers, by default and with what was found, where all defaults are measured."""
     times = [(state, state.search.default_seconds) for state in result.states]
-    if not all(seconds for _, seconds in times) or len(result.outcomes) < len(times):
+    if not times or not all(seconds for _, seconds in times) or result.interrupted:
         return
     before = sum(state.layer.count * (seconds or 0.0) for state, seconds in times)
     after = sum(

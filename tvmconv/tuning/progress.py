@@ -38,11 +38,13 @@ class LayerState:
         best = self.search.best
         if not self.search.trials:
             return (1, self.layer.count * self.floor)
-        if self.search.promise() == 0.0 or best is None or not best.seconds:
+        promise = self.search.promise()
+        if promise == 0.0 or best is None or not best.seconds:
             return (2, 0.0)
-        gain = (
-            self.layer.count * best.seconds * min(self.search.promise(), self._room(best.seconds))
-        )
+        # A roof that was measured beside a busy neighbour is too low: what seems to be at it comes late,
+        # and not never.
+        promise = min(promise, max(self._room(best.seconds), promise / 10))
+        gain = self.layer.count * best.seconds * promise
         batch = self.seconds / self.batches if self.batches else self.first_batch_seconds
         return (0, gain / max(batch, 1e-3))
 
