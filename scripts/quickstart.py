@@ -1,23 +1,23 @@
-"""Real face detectors on this machine: compile, check, tune a little, find a face, and race LiteRT."""
+"""Real face detectors on this machine: compile, tune a little, find a face, compare and race other runtimes.
+
+Each step is a command that is shown as a user would give it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-import time
 from pathlib import Path
-
-import race_models
 
 import tvmconv
 from tvmconv import hardware
-from tvmconv.bundle import manifest as bundles
+from tvmconv.commands import cli
 from tvmconv.commands.show import tables
 from tvmconv.errors import TvmconvError
 from tvmconv.hardware import host
-from tvmconv.problem import workloads
+from tvmconv.models import runtimes
 from tvmconv.records import log
-from tvmconv.tuning import plan, session
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -25,9 +25,6 @@ import face_detector  # noqa: E402 - the folder has just been named
 
 # The two that compile fastest: BlazeFace for 256x256 pixels, and one with sparse weights for 192x192.
 MODELS = ("face_detection_back", "face_detection_full_range_sparse")
-# Those of a model's convolutions that have the most to compute: what a minute is enough for.
-TUNED = 6
-ROUNDS = 7
 
 
 def main() -> int:
@@ -43,8 +40,9 @@ def main() -> int:
     args = parser.parse_args()
     files = [args.models / f"{name}.tflite" for name in MODELS]
     require(files)
-    args.output.mkdir(parents=True, exist_ok=True)
-    logs = [args.output / "tuning_logs", *log.default_directories()]
+    records = args.output / "tuning_logs"
+    records.mkdir(parents=True, exist_ok=True)
+    compiled = [args.output / f"{file.stem}.tvmconv" for file in files]
     heading("1. This machine")
     machine = hardware.detect()
     tables.show_facts(
@@ -55,16 +53,19 @@ def main() -> int:
         ]
     )
     heading("2. Compile two face detectors, .tflite files as mediapipe has them")
-    compiled = [compile_model(file, args.output, logs) for file in files]
+    for file, path in zip(files, compiled, strict=True):
+        compile_model(file, path, records)
     if args.minutes > 0:
-        heading(f"3. Tune where {MODELS[0]} computes most, {args.minutes:g} min")
-        if tune(compiled[0], args.minutes, args.output):
-            compile_model(files[0], args.output, logs)
+        heading(f"3. Tune {MODELS[0]} where its time goes, {args.minutes:g} min")
+        run("tune", files[0], "--minutes", args.minutes, "--output", records)
+        compile_model(files[0], compiled[0], records)
     heading("4. Find the face on a photograph")
     for path in compiled:
         find_faces(path, args.output / f"{path.stem}.png")
     heading("5. Compare values with LiteRT, then race it: one thread, in turn")
-    race(files, compiled)
+    for file, path in zip(files, compiled, strict=True):
+        run("verify", path, "--model", file)
+        run("bench", file, "--bundle", path, "--peers", "all")
     print(f"\nIn Python: model = tvmconv.load({str(compiled[0])!r}); y = model(x)")
     return 0
 
@@ -76,8 +77,9 @@ def require(files: list[Path]) -> None:
         raise TvmconvError(
             f"no {absent[0]}: scripts/quickstart, the script without .py, gets the models"
         )
-    for file in files:
-        race_models.require(file)
+    missing = runtimes.named("litert").missing
+    if missing:
+        raise TvmconvError(f"LiteRT is not installed: pip install {' '.join(missing)}")
 
 
 def heading(text: str) -> None:
@@ -85,44 +87,20 @@ def heading(text: str) -> None:
     print(f"\n{text}\n{'-' * len(text)}", flush=True)
 
 
-def compile_model(file: Path, output: Path, logs: list[Path]) -> Path:
-    """Compile a model and say where its decisions come from."""
-    started = time.monotonic()
-    with tables.progress() as show:
-        path = tvmconv.compile(file, "host", output / f"{file.stem}.tvmconv", None, logs, show)
-    (variant,) = bundles.read_manifest(path).variants
-    tuned = sum(kernel.record is not None for kernel in variant.kernels.values())
-    print(
-        f"{file.stem}: {len(variant.kernels)} distinct convolutions in "
-        f"{time.monotonic() - started:.0f} s, {tuned} of them from tuning records"
-    )
-    return path
+def run(*arguments: object) -> None:
+    """Show a command and run it; SystemExit where it fails."""
+    words = [str(each) for each in arguments]
+    print(f"\n$ tvmconv {shlex.join(words)}", flush=True)
+    code = cli.main(words)
+    if code:
+        raise SystemExit(code)
 
 
-def heaviest(path: Path, count: int) -> list[str]:
-    """The keys of a compiled model's convolutions, as often as they occur: those of most operations."""
-    (variant,) = bundles.read_manifest(path).variants
-    program = variant.program
-    keys = [layer.key for layer in program.layers if layer.key] if program else []
-    operations = {key: keys.count(key) * tvmconv.ConvSpec.from_key(key).flops for key in keys}
-    wanted = sorted(operations, key=lambda key: -operations[key])[:count]
-    return [key for key in keys if key in wanted]
-
-
-def tune(path: Path, minutes: float, output: Path) -> bool:
-    """Tune the heaviest convolutions; tell which gained, and whether one did."""
-    keys = output / f"{path.stem}.keys"
-    keys.write_text("\n".join(heaviest(path, TUNED)) + "\n")
-    layers = workloads.resolve(str(keys)).entries
-    result = session.run(plan.plan(layers, "host", None, minutes, output / "tuning_logs"))
-    if result.interrupted:
-        raise KeyboardInterrupt
-    gained = [outcome for outcome in result.outcomes if outcome.record]
-    for outcome in gained:
-        print(f"{outcome.gain:.2f} times as fast: {outcome.spec.key}")
-    trials = sum(len(outcome.trials) for outcome in result.outcomes)
-    print(f"{len(gained)} of {len(layers)} convolutions gained, {trials} candidates were tried")
-    return bool(gained)
+def compile_model(file: Path, path: Path, records: Path) -> None:
+    """Compile with the records made here before those that are there anyway."""
+    folders = [records, *(folder for folder in log.default_directories() if folder.is_dir())]
+    logs = [word for folder in folders for word in ("--logs", folder)]
+    run("compile", file, "--output", path, *logs)
 
 
 def find_faces(path: Path, picture: Path) -> None:
@@ -140,15 +118,6 @@ def find_faces(path: Path, picture: Path) -> None:
         f"{path.stem}: sure to {faces[0].score:.0%}, x {left:.0f} to {right:.0f}, "
         f"y {top:.0f} to {bottom:.0f}; drawn in {picture}"
     )
-
-
-def race(files: list[Path], compiled: list[Path]) -> None:
-    """Time both on all models, and print a table."""
-    results = [
-        race_models.race(file, path, threads=1, rounds=ROUNDS)
-        for file, path in zip(files, compiled, strict=True)
-    ]
-    tables.show_table(race_models.COLUMNS, [race_models.cells(result) for result in results])
 
 
 if __name__ == "__main__":

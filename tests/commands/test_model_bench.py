@@ -1,6 +1,7 @@
 """``tvmconv bench`` of a whole model."""
 
 import dataclasses
+import html.parser
 import json
 
 import numpy as np
@@ -76,10 +77,15 @@ def test_a_profile_has_every_call_on_its_own_arrays(invoke, tmp_path):
     assert [row["symbol"] for row in found["rows"]] == [layer.symbol for layer in layers]
     assert sum(row["share"] for row in found["rows"]) == pytest.approx(100)
     assert found["kinds"]["conv2d 3x3"]["calls"] == 3
+    whole = found["sum_microseconds"] * (1 + found["difference_percent"] / 100)
+    assert whole == pytest.approx(found["whole_microseconds"])
+    largest = max(row["bytes"] for row in found["rows"])
+    assert found["roof"]["bandwidths"][-1]["working_set"] >= largest
     flops = {row["key"]: row["flops"] for row in found["rows"] if row["key"]}
     assert flops == {key: ConvSpec.from_key(key).flops for key in flops}
     code, out, _ = invoke("bench", path, "--profile", "--rounds", 1)
     assert "us of the calls, each repeated alone" in out
+    assert "% of the sum" in out
 
 
 def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):
@@ -96,10 +102,60 @@ def test_a_profile_of_calls_on_other_arrays_is_refused(tmp_path):
         profile(model, hardware.detect(), 1, lambda *_: None)
 
 
+class Tags(html.parser.HTMLParser):
+    """What a page is made of; raises where an element is not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.links, self.text, self._open = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.names.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("graph", [small, branches])
+def test_a_report_is_one_page_that_needs_nothing_else(invoke, tmp_path, graph):
+    path = tvmconv.compile(
+        dataclasses.replace(graph(), name="<b>&.tflite"), output=tmp_path / "m.tvmconv"
+    )
+    layers = manifest.read_manifest(path).variants[0].program.layers
+    file = tmp_path / "page.html"
+
+    code, out, err = invoke("bench", path, "--report", file, "--rounds", 1, "--json", "-")
+
+    page, found = file.read_text(), Tags()
+    found.feed(page)
+    assert code == 0, err
+    assert len(json.loads(out)["profile"]["rows"]) == len(layers)
+    assert found.links == []
+    assert not {"script", "link", "img", "b&"} & set(found.names)
+    assert "url(" not in page
+    assert "http" not in page
+    assert page.count("<tr>") == 1 + len(layers)
+    assert "<b>&.tflite" in found.text  # as text, not as an element
+    assert found.names.count("svg") == (2 if graph is small else 4)
+    assert "tvmconv" in found.text
+
+
 MISTAKES = {
+    "page": (["m.tflite", "--report", "page.pdf"], "--report page.pdf: the name must end in .html"),
+    "nowhere": (["m.tflite", "--report", "no/page.html"], "there is no directory no"),
+    "layers": (["mobilenet_v2", "--report", "page.html"], "--report is for a whole model"),
     "missing": (["nowhere.tflite"], "nowhere.tflite does not exist"),
     "folder": (["folder.onnx", "--peers", "all"], "--peers opens the model's own file"),
-    "peer": (["m.tflite", "--peers", "ncnn"], ".tflite files are opened by litert, or all"),
+    "peer": (["m.tflite", "--peers", "xnnpack"], "raced with litert, onnxruntime, openvino, mnn,"),
     "workload": (["mobilenet_v2", "--profile"], "--profile is for a whole model"),
     "both": (["m.tflite", "--profile", "--peers", "all"], "give one of them"),
     "cold": (["m.tflite", "--cache", "cold"], "are for layers, not for a whole model"),
@@ -116,6 +172,15 @@ def test_mistakes_say_what_is_allowed(invoke, tmp_path, monkeypatch, case):
     code, _, err = invoke("bench", *arguments)
 
     assert (code, message in err) == (2, True), err
+
+
+def test_a_peer_that_cannot_run_the_file_says_why(invoke, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"")
+
+    code, _, err = invoke("bench", tmp_path / "m.tflite", "--peers", "onnxruntime")
+
+    assert code == 1
+    assert "nothing to race m.tflite with. onnxruntime: it opens .onnx files" in err
 
 
 def test_kernels_are_no_model(invoke, built):
@@ -137,7 +202,9 @@ def test_a_real_model_is_raced_with_its_runtime(invoke, file):
 
     found = json.loads(out)
     assert code == 0
-    assert set(found["seconds"]) == {"tvmconv", "litert"}
+    assert {"tvmconv", "litert"} <= set(found["seconds"])
+    assert found["absent"]["torch"] == "pnnx, which converts for it, opens .onnx files"
+    assert found["versions"]["litert"].keys() == {"ai-edge-litert"}
     assert found["errors"]["litert"] < 1e-5
     theirs, mine = (found["seconds"][name] for name in ("litert", "tvmconv"))
     assert found["ratios"]["litert"] == pytest.approx(np.median(np.divide(theirs, mine)))

@@ -65,7 +65,7 @@ def test_the_probe_reaches_the_ports_it_is_told_of():
 def test_caches_copy_faster_than_memory():
     probe = probe_of(HERE)
     rates = [
-        max(probe.bandwidth(size, repeats=3) for _ in range(3))
+        max(probe.bandwidth(size, 5.0) for _ in range(3))
         for size in (HERE.cpu.l2_bytes // 2, 128 * MIB)
     ]
 
@@ -168,6 +168,17 @@ def test_a_repeat_lasts_as_long_as_it_is_told(millisecond_kernel):
     timing.seconds(module, "main", pointers, repeats=3, least_ms=60)
 
     assert time.perf_counter() - start > 0.18
+
+
+@pytest.mark.parametrize("total_ms", [0, 30])
+def test_the_fastest_look_is_no_faster_than_the_work(millisecond_kernel, total_ms):
+    """A million additions, each after the other: 3 or 4 cycles of latency, at no more than 8 GHz."""
+    module, pointers = millisecond_kernel
+
+    times = [timing.fastest(module, "main", pointers, total_ms) for _ in range(5)]
+
+    assert min(times) > MIB / 8e9
+    assert min(times) < 1.5 * min(timing.seconds(module, "main", pointers, 5, least_ms=5))
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,36 @@ def test_time_goes_to_the_layer_with_a_bad_default_and_a_large_count():
     assert falling.batches >= 2 * flat.batches
 
 
+def looked_at(spec: ConvSpec, count: int, seconds: float, floor: float = 1e-9) -> LayerState:
+    """A layer of which the default alone is measured."""
+    search = LayerSearch(spec, MACHINE, PACK, CostModel())
+    search.note(Measurement(search.default, seconds))
+    (layer,) = layers(spec, count=count)
+    return LayerState(layer, search, Memory(), None, floor)
+
+
+def test_the_first_batches_go_where_the_network_s_time_is():
+    heavy, often, light = (
+        looked_at(POINTWISE, *each) for each in ((1, 9e-5), (4, 2e-5), (1, 1e-6))
+    )
+
+    order = [heavy, often, light]
+    assert sorted(order, key=lambda state: state.priority, reverse=True) == order
+    unseen = state_of(POINTWISE, 1, [])
+    assert unseen.priority > heavy.priority  # nobody knows what it takes
+    gaining = state_of(CONV3X3, 1, [4e-5, 2e-5, 1.5e-5])
+    assert heavy.priority > gaining.priority > light.priority
+
+
+def test_a_layer_at_the_roof_waits_for_those_that_can_gain():
+    at_the_roof = looked_at(POINTWISE, 3, 3e-5, floor=3e-5)
+    far_from_it = looked_at(POINTWISE, 1, 3e-5, floor=1e-5)
+    by_winograd = looked_at(CONV3X3, 1, 3e-5, floor=3e-5)  # which may be above that roof
+
+    assert far_from_it.priority > at_the_roof.priority > (0, 0.0)
+    assert by_winograd.priority == pytest.approx(far_from_it.priority)
+
+
 # What is left
 
 
@@ -163,6 +193,18 @@ def test_a_layer_that_got_no_time_has_a_line_without_figures(capsys):
     state.outcome = Outcome(POINTWISE, None, reason="no time was left for it")
 
     assert watch.line(Session(None, [state]), state) == "stem: no time was left for it"
+
+
+def test_a_layer_that_kept_its_default_unseen_has_no_line(capsys):
+    watcher, state = watch.Plain(), looked_at(POINTWISE, 1, 1e-6)
+    session = Session(None, [state])
+    state.outcome = Outcome(POINTWISE, None, state.search.trials, reason="no time was left")
+
+    assert state.outcome.untried
+    watcher.finished(session, state)
+    assert capsys.readouterr().err == ""
+    failed = [trial(1, None, "crashed")]
+    assert not Outcome(POINTWISE, None, failed, reason="the default itself fails").untried
 
 
 @pytest.mark.parametrize(

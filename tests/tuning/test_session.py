@@ -265,7 +265,9 @@ def test_a_budget_of_time_is_kept_and_goes_where_there_is_something_to_gain(pack
     assert best.default_is_best
     assert len(slow.trials) > BATCH  # it was looked at again
     assert len(broken.trials) <= BATCH  # one that always fails does not use up the others' time
-    # All are looked at once before any is looked at again.
+    # The default of each is measured before anything else, and all are searched before one is again.
+    assert notes.measured_keys[:3].count(POINTWISE.key) == 1
+    assert set(notes.measured_keys[:3]) == {spec.key for spec in specs}
     firsts = [notes.measured_keys.index(spec.key) for spec in specs]
     again = [at for at, key in enumerate(notes.measured_keys) if key == POINTWISE.key][BATCH]
     assert again > max(firsts)

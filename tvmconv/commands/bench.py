@@ -11,8 +11,9 @@ With --peers the layers, without their epilogues, are timed in turn with other l
 process of its own and through its Python interface.
 
 Of a whole model (a .tflite or .onnx file, or a directory made by tvmconv compile) calls are timed; with
---peers in turn with LiteRT, ONNX Runtime or OpenVINO, whose values are compared with ours first.
-With --profile each call of the model's program is timed alone, in the program's order and on its own arrays.
+--peers in turn with LiteRT, ONNX Runtime, OpenVINO, MNN, ncnn or PyTorch, whose values are compared with
+ours first. With --profile each call of the model's program is timed alone, in the program's order and on its
+own arrays. With --report both are put on one page, with the roofline and the arena over time.
 
 With --rpc-tracker a board of the key (`tvmconv board`) does the timing. Every kernel's values are checked
 there; a CPU's roof is the higher of two looks, before all layers and behind them.
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         metavar="LIBRARY[,..]",
         help="time these libraries too: xnnpack, onednn, onnxruntime, openvino, tensorflow, ncnn, or all; "
-        "beside a model litert, onnxruntime, openvino, or all",
+        "beside a model litert, onnxruntime, openvino, mnn, ncnn, torch, or all",
     )
     parser.add_argument(
         "--picture", metavar="FILE", help="with --peers: draw it too (PNG or SVG; needs matplotlib)"
@@ -71,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         action="store_true",
         help="of a model: time each call of its program alone, on its own arrays, and what limits it",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="of a model: race and profile on one page, with the roofline and the arena over time",
     )
     rpc.add_arguments(parser)
 
@@ -87,9 +93,10 @@ def run(args: argparse.Namespace) -> int:
         return _run_model(args)
     if args.input_shape:
         raise ValueError(f"--input-shape is for a model, and {args.workload} is none")
-    if args.profile:
+    if args.profile or args.report:
         raise ValueError(
-            "--profile is for a whole model: name a .tflite or .onnx file, or one compiled"
+            f"--{'profile' if args.profile else 'report'} is for a whole model: name a .tflite or .onnx "
+            "file, or one compiled"
         )
     if args.peers:
         if args.cache != "warm":

@@ -68,6 +68,13 @@ class Outcome:
         return self.record is None and self.gain is not None
 
     @property
+    def untried(self) -> bool:
+        """Whether nothing but the default was measured: the time was better spent on other layers."""
+        return (
+            self.record is None and len(self.trials) < 2 and not self.failures and not self.earlier
+        )
+
+    @property
     def failures(self) -> int:
         """Candidates that could not be compiled, crashed, hung or computed wrong values."""
         return sum(trial.seconds is None for trial in self.trials)

@@ -60,7 +60,7 @@ def suggested(work: Plan, session: Session, spec: ConvSpec) -> list[Candidate]:
     found = [
         (state.layer.spec, state.search.best.candidate)
         for state in session.states
-        if state.search.best is not None
+        if state.search.best is not None and len(state.search.trials) > 1  # else its default
     ]
     directories = list(dict.fromkeys([work.directory, *log.default_directories()]))
     return suggestions(spec, work.machine, work.pack, directories, found)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tvmconv.tuning.model import CostModel
 
 
+_MOST_OF_LOOKING = 0.3  # of the budget
+
+
 def run(work: Plan, watcher: Watcher | None = None) -> Session:
     """Tune all layers of a plan; Ctrl-C ends the session early, and `Session.interrupted` says so.
 
@@ -102,10 +105,12 @@ class _Run:
             spec = state.layer.spec
             memory = spec.bytes / roof.bandwidth(spec.bytes)
             state.floor = max(spec.flops / self.session.peak, memory)
+            state.first_batch_seconds = BATCH * self.work.seconds_per_trial
         if self.watcher:
             self.watcher.started(self.session)
         for state in self.session.states:
             self._skip_if_done(state)
+        self._look_at_defaults()
         while (chosen := self._next()) is not None:
             if self._goes_on(chosen):
                 self._batch(chosen, model)
@@ -113,6 +118,18 @@ class _Run:
                 self._conclude(chosen)
                 model.save(self.journal.model_file())
         self._spend(finished=True)
+
+    def _look_at_defaults(self) -> None:
+        """With a budget, time every layer's default first: what it takes says what its search can save."""
+        if self.work.seconds is None:
+            return
+        now = time.monotonic()
+        latest = now + _MOST_OF_LOOKING * (self.session.deadline - now)
+        open_ = [s for s in self.session.states if s.outcome is None and not s.search.trials]
+        for state in sorted(open_, key=lambda each: each.priority, reverse=True):
+            if time.monotonic() > latest:
+                return
+            self._measure(state, [state.search.default])
 
     def _skip_if_done(self, state: LayerState) -> None:
         """Leave alone what an earlier session has finished, unless more is asked for now."""
@@ -145,7 +162,7 @@ class _Run:
         if state.search.promise() == 0.0:
             return False
         open_ = [s for s in self.session.states if s.outcome is None]
-        begun = [s for s in open_ if s.search.trials or s is state]
+        begun = [s for s in open_ if len(s.search.trials) > 1 or s is state]
         batch = (
             state.seconds / state.batches if state.batches else BATCH * self.work.seconds_per_trial
         )
@@ -154,12 +171,27 @@ class _Run:
 
     def _batch(self, state: LayerState, model: CostModel) -> None:
         start = time.monotonic()
-        search, key = state.search, state.layer.spec.key
+        search = state.search
         if state.batches == 0:
             search.suggest(opening.suggested(self.work, self.session, state.layer.spec))
         count = BATCH
         if self.work.trials is not None:
             count = min(count, self.work.trials - len(search.trials))
+
+        candidates = search.propose(count)
+        if search.default_trial is None:  # the yardstick of all others
+            self._measure(state, candidates[:1])
+            candidates = candidates[1:]
+        self._measure(state, candidates)
+        search.end_batch()
+        model.train()
+        state.batches += 1
+        state.seconds += time.monotonic() - start
+        self._spend(finished=False)
+
+    def _measure(self, state: LayerState, candidates: list[Candidate]) -> None:
+        """Measure candidates of a layer, each written down at once."""
+        search, key = state.search, state.layer.spec.key
 
         def done(measurement: Measurement) -> None:
             self.journal.add(key, [measurement])
@@ -167,22 +199,10 @@ class _Run:
             if self.watcher:
                 self.watcher.measured(self.session, state)
 
-        def measure(candidates: list[Candidate]) -> None:
-            best = search.best.seconds if search.best else None
-            self.measurer.measure(
-                search.spec, candidates, best or float("inf"), done, search.default_trial
-            )
-
-        candidates = search.propose(count)
-        if search.default_trial is None:  # the yardstick of all others
-            measure(candidates[:1])
-            candidates = candidates[1:]
-        measure(candidates)
-        search.end_batch()
-        model.train()
-        state.batches += 1
-        state.seconds += time.monotonic() - start
-        self._spend(finished=False)
+        best = search.best.seconds if search.best else None
+        self.measurer.measure(
+            search.spec, candidates, best or float("inf"), done, search.default_trial
+        )
 
     def _conclude(self, state: LayerState) -> None:
         start = time.monotonic()

@@ -24,6 +24,7 @@ def as_json(made: Profile) -> dict[str, object]:
     return {
         **dataclasses.asdict(made),
         "sum_microseconds": made.sum_microseconds,
+        "difference_percent": made.difference_percent,
         "kinds": {
             kind: {"calls": calls, "microseconds": time}
             for kind, (calls, time) in made.kinds().items()
@@ -61,6 +62,9 @@ def show(made: Profile) -> None:
             ("machine", f"{made.machine}, {made.cpu}, threads: {made.threads}"),
             ("FMA peak", f"{made.roof.flops_per_second / 1e9:.1f} GFLOP/s (float32, registers)"),
             ("sum", f"{made.sum_microseconds:.1f} us of the calls, each repeated alone"),
-            ("whole", f"{made.whole_microseconds:.1f} us"),
+            (
+                "whole",
+                f"{made.whole_microseconds:.1f} us, {made.difference_percent:+.1f} % of the sum",
+            ),
         ]
     )

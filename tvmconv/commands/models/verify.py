@@ -15,6 +15,7 @@ from tvmconv.commands.options import models
 from tvmconv.commands.show import tables
 from tvmconv.models import comparing, runtimes
 from tvmconv.models.comparing import Difference
+from tvmconv.models.foreign.opened import Request
 
 if TYPE_CHECKING:
     from tvmconv.models.graph import Array, Graph
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace, model: Model) -> int:
     if beside == _REFERENCE:
         expected = list(_evaluated(_graph(path, model), inputs).values())
     else:
-        opened = runtimes.opened(beside, path, inputs, model.threads)
+        names = [each.name for each in model.outputs]
+        opened = runtimes.opened(beside, Request(path, inputs, names, model.threads))
         opened.call()
         expected = opened.results()
     if len(made) != len(expected):
@@ -66,8 +68,8 @@ def run(args: argparse.Namespace, model: Model) -> int:
 
 def _runtime(path: Path) -> str:
     """The model's own runtime, where it is installed; else our reference."""
-    names = [name for name in runtimes.runtimes(path)[:1] if runtimes.is_installed(name)]
-    return names[0] if names else _REFERENCE
+    own = runtimes.own(path)
+    return own.name if own and not own.missing else _REFERENCE
 
 
 def _outputs(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:

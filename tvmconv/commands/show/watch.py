@@ -40,8 +40,10 @@ class Plain:
             self.show(f"{state.layer.name}: a candidate failed: {error}")
 
     def finished(self, session: Session, state: LayerState) -> None:
-        """Show the layer's line."""
+        """Show the layer's line, unless there is nothing to say."""
         self._number += 1
+        if state.outcome is not None and state.outcome.untried:
+            return
         self.show(f"[{self._number}/{len(session.states)}] {line(session, state)}")
 
     def show(self, text: str) -> None:

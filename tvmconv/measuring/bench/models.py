@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,19 @@ from tvmconv.building.builder import Progress
 from tvmconv.bundle.model_entries import ArgumentEntry, LayerEntry, ProgramEntry
 from tvmconv.errors import BundleError
 from tvmconv.hardware import Machine, host
+from tvmconv.measuring.bench import memory
 from tvmconv.measuring.roof import probe as roof
 from tvmconv.measuring.roof import roof_loops, timing
-from tvmconv.measuring.roof.probe import Roof
+from tvmconv.measuring.roof.probe import Bandwidth, Roof
 from tvmconv.models import comparing
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import Model, arrays, pools, tensors
 
-# One look at a call: long beside the clock's grain, short beside a model of a hundred calls.
-_LEAST_MS = 1.0
+# Of a call in one round, and of the whole program: `timing.fastest` takes the fastest look in them.
+_CALL_MS = 1.0
 _WHOLE_MS = 20.0
+_COPY_MS = 3.0
+_LEAST_COPY = 8192  # bytes: what the probe copies at least
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Row:
         symbol, operators: the function, and what it computes of the model.
         key: of the convolution, None for other functions.
         shape: of the result.
-        microseconds: median over the rounds of one call, its arrays in the caches.
+        microseconds: of one call, its arrays in the caches: the fastest look of a round, median over rounds.
         fastest, slowest: the spread over the rounds.
         share: of the sum of all calls, in percent.
         flops: of a convolution; 0 for other functions, of which bytes alone are counted.
@@ -80,6 +83,11 @@ class Profile:
     def sum_microseconds(self) -> float:
         """Of all calls, each measured alone."""
         return sum(row.microseconds for row in self.rows)
+
+    @property
+    def difference_percent(self) -> float:
+        """How much longer the whole takes than the sum: what a call finds in the caches when it is alone."""
+        return 100 * (self.whole_microseconds / self.sum_microseconds - 1) if self.rows else 0.0
 
     def kinds(self) -> dict[str, tuple[int, float]]:
         """Kind -> how many calls, and their microseconds together; the largest first."""
@@ -129,11 +137,11 @@ class _Memory:
 
     def _view(self, entry: ArgumentEntry) -> Any:
         dtype = tensors.numpy_dtype(entry.dtype)
-        size = prod(entry.shape) * dtype.itemsize
-        memory = self._parts[entry.memory].reshape(-1).view(np.uint8)
-        if not 0 <= entry.begin <= memory.size - size:
+        size = memory.size(entry)
+        part = self._parts[entry.memory].reshape(-1).view(np.uint8)
+        if not 0 <= entry.begin <= part.size - size:
             raise BundleError(f"an argument lies outside of {entry.memory}")
-        return memory[entry.begin : entry.begin + size].view(dtype).reshape(entry.shape)
+        return part[entry.begin : entry.begin + size].view(dtype).reshape(entry.shape)
 
 
 def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> Profile:
@@ -151,21 +159,21 @@ def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> 
     pools.use_threads(model.threads)
     loops = roof_loops.compiled(machine, model.threads)
     probe = roof.Probe(machine, model.threads, loops)
-    measured = probe.roof()
-    memory = _Memory(model, program)
-    pointers = [memory.pointers(layer) for layer in program.layers]
+    work = _Memory(model, program)
+    pointers = [work.pointers(layer) for layer in program.layers]
     seconds: list[list[float]] = [[] for _ in program.layers]
     peaks: list[list[float]] = [[] for _ in program.layers]
     whole: list[float] = []
     for number in range(rounds):
         for at, layer in enumerate(program.layers):
             progress(f"round {number + 1} of {rounds}", at, len(program.layers))
-            seconds[at] += timing.seconds(model.module, layer.symbol, pointers[at], 1, _LEAST_MS)
+            seconds[at].append(timing.fastest(model.module, layer.symbol, pointers[at], _CALL_MS))
             if layer.key:  # a look at the roof beside it: a shared machine's clock moves
-                peaks[at].append(probe.flops_per_second(_LEAST_MS))
+                peaks[at].append(probe.highest_flops_per_second(_CALL_MS))
         if number == 0:
-            _require_same(model, memory)
-        whole += timing.seconds(model.module, program.symbol, memory.whole, 1, _WHOLE_MS)
+            _require_same(model, work)
+        whole.append(timing.fastest(model.module, program.symbol, work.whole, _WHOLE_MS))
+    measured = _roof(probe, [look for each in peaks for look in each], program)
     total = sum(map(statistics.median, seconds))
     rows = tuple(
         _row(layer, times, looks, total, measured)
@@ -175,10 +183,23 @@ def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> 
     return Profile(rows, time, measured, name, host.cpu_name(), model.threads, rounds)
 
 
-def _require_same(model: Model, memory: _Memory) -> None:
-    made: Any = model(*memory.inputs)
+def _roof(probe: roof.Probe, looks: Sequence[float], program: ProgramEntry) -> Roof:
+    """The peak of all looks, and bandwidths for working sets as large as those of the calls."""
+    sizes = {1 << max(_bytes(layer) - 1, _LEAST_COPY - 1).bit_length() for layer in program.layers}
+    levels = tuple(Bandwidth(size, probe.bandwidth(size, _COPY_MS)) for size in sorted(sizes))
+    peak = statistics.median(looks) if looks else probe.peak()
+    return Roof(peak, probe.highest_fed_flops_per_second(_COPY_MS), levels)
+
+
+def _bytes(layer: LayerEntry) -> int:
+    """Of all arrays of a call."""
+    return sum(memory.size(each) for each in layer.arguments)
+
+
+def _require_same(model: Model, work: _Memory) -> None:
+    made: Any = model(*work.inputs)
     for number, right in enumerate(made if isinstance(made, tuple) else (made,)):
-        if not np.array_equal(memory.output(number), right, equal_nan=right.dtype.kind == "f"):
+        if not np.array_equal(work.output(number), right, equal_nan=right.dtype.kind == "f"):
             name = model.outputs[number].name
             raise BundleError(f"the calls of {model.path}, one by one, make another {name}")
 
@@ -189,12 +210,10 @@ def _row(
     seconds = statistics.median(times)
     looks = peaks or [measured.flops_per_second] * len(times)
     flops_at_peak = statistics.median(t * peak for t, peak in zip(times, looks, strict=True))
-    size = sum(
-        prod(each.shape) * tensors.numpy_dtype(each.dtype).itemsize for each in layer.arguments
-    )
+    size = _bytes(layer)
     flops = ConvSpec.from_key(layer.key).flops if layer.key else 0
     arithmetic = flops / flops_at_peak
-    memory = size / measured.bandwidth(size) / seconds
+    by_memory = size / measured.bandwidth(size) / seconds
     return Row(
         layer.symbol,
         layer.operators,
@@ -206,6 +225,6 @@ def _row(
         100 * seconds / total,
         flops,
         size,
-        "arithmetic" if arithmetic >= memory else "memory",
-        100 * max(arithmetic, memory),
+        "arithmetic" if arithmetic >= by_memory else "memory",
+        100 * max(arithmetic, by_memory),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,20 +14,23 @@ from typing import Any
 
 from tvmconv import runtime
 from tvmconv.building.builder import Progress
-from tvmconv.bundle.model_entries import TensorEntry
+from tvmconv.bundle import manifest
+from tvmconv.bundle.model_entries import ModelEntry
 from tvmconv.errors import TvmconvError
+from tvmconv.measuring.peers.library_timer import alone
 from tvmconv.measuring.peers.race import OURS, environment
 from tvmconv.measuring.process.candidate import Failure
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.models import comparing, runtimes
+from tvmconv.models.foreign.opened import Opened, Request
 from tvmconv.models.graph import Array
-from tvmconv.models.runtimes import Opened
 from tvmconv.runtime import arrays
 
-# Of one contender in one round: some ten calls of a small model; a large one is called three times.
-_SLICE_MS = 50.0
+# Of one contender in one round: a hundred calls of a small model; a large one is called three times.
+_SLICE_MS = 100.0
 _TIMEOUT_SECONDS = 300.0
 _WARMING_CALLS = 5
+_LONGEST_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class ModelRace:
     """One model and every contender's times.
 
     Attributes:
-        seconds: by contender, the median call of each round.
+        seconds: by contender, the fastest call of each round. Where other processes want the core, most calls
+            of more than a millisecond hold one of their time slices, of 4 ms, the longer ones the more often.
         absent: by contender, why it has no time.
         errors: by contender other than ours, the largest difference of its outputs from ours, of the
             output's largest value.
@@ -59,13 +65,11 @@ class ModelRace:
 class ModelTimer:
     """What a timing process does with a model: ``path`` is ours compiled, or a file for a runtime."""
 
-    def __init__(
-        self, name: str, path: str, entries: Sequence[TensorEntry], seed: int, threads: int
-    ) -> None:
-        # Runtimes greet, warn and log on stderr; what fails is said in the answer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-        self._inputs = comparing.random_inputs(entries, seed)
+    def __init__(self, name: str, path: str, entry: ModelEntry, seed: int, threads: int) -> None:
+        alone(threads)
+        os.dup2(2, 1)  # converters log on stdout, where the command writes its result
+        self._inputs = comparing.random_inputs(entry.inputs, seed)
+        self._outputs = [each.name for each in entry.outputs]
         self._name, self._path, self._threads = name, path, threads
         self._opened: Opened | None = None
 
@@ -74,25 +78,26 @@ class ModelTimer:
         if self._name == OURS:
             self._opened = _ours(self._path, self._inputs, self._threads)
         else:
-            self._opened = runtimes.opened(self._name, self._path, self._inputs, self._threads)
+            wanted = Request(Path(self._path), self._inputs, self._outputs, self._threads)
+            self._opened = runtimes.opened(self._name, wanted)
         self._opened.call()
         return self._opened.results()
 
     def seconds(self, least_ms: float) -> float:
-        """Median time of one call, of as many as fill ``least_ms``, after some that warm the caches."""
+        """Time of the fastest call of as many as fill ``least_ms``, after some that warm the caches."""
         if self._opened is None:
             raise TvmconvError("prepare the model first")
         call = self._opened.call
         for _ in range(_WARMING_CALLS):
             call()
-        times: list[float] = []
+        fastest, calls = math.inf, 0
         begin = now = perf_counter()
-        while now - begin < least_ms / 1e3 or len(times) < 3:
+        while now - begin < least_ms / 1e3 or calls < 3:
             before = perf_counter()
             call()
             now = perf_counter()
-            times.append(now - before)
-        return statistics.median(times)
+            fastest, calls = min(fastest, now - before), calls + 1
+        return fastest
 
 
 def _ours(path: str, inputs: Mapping[str, Array], threads: int) -> Opened:
@@ -119,10 +124,12 @@ def race(
     `comparing.TOLERANCE`, has no time, and `ModelRace.absent` says why. Raises TvmconvError where our own
     process fails.
     """
-    entries = runtime.load(ours, threads=1).inputs
+    entry = manifest.read_manifest(ours).model
+    if entry is None:
+        raise ValueError(f"{ours} holds kernels, no model")
     files = {OURS: str(ours), **{name: str(model) for name in names}}
     workers = {
-        name: Worker(ModelTimer, (name, file, entries, seed, threads), environment(threads))
+        name: Worker(ModelTimer, (name, file, entry, seed, threads), environment(threads))
         for name, file in files.items()
     }
     raced = ModelRace(threads, rounds)
@@ -149,7 +156,7 @@ def _prepare(workers: Mapping[str, Worker], raced: ModelRace, progress: Progress
             continue
         mine = mine or answer
         found = [
-            comparing.difference(name, made, right.astype("float64"))
+            comparing.difference(name, _shaped(made, right), right.astype("float64"))
             for made, right in zip(answer, mine, strict=False)
         ]
         worst = max((each.relative for each in found), default=0.0)
@@ -160,6 +167,12 @@ def _prepare(workers: Mapping[str, Worker], raced: ModelRace, progress: Progress
             continue
         raced.seconds[name] = []
         worker.pause()
+
+
+def _shaped(made: Array, right: Array) -> Array:
+    """Without the axes of length 1 that a runtime adds or drops: ncnn has images without a batch."""
+    same = [n for n in made.shape if n != 1] == [n for n in right.shape if n != 1]
+    return made.reshape(right.shape) if same else made
 
 
 def _time(worker: Worker, name: str, raced: ModelRace) -> None:
@@ -176,4 +189,4 @@ def _time(worker: Worker, name: str, raced: ModelRace) -> None:
 def _lost(name: str, why: str, raced: ModelRace) -> None:
     if name == OURS:
         raise TvmconvError(f"the compiled model failed in its own process: {why}")
-    raced.absent[name] = why
+    raced.absent[name] = textwrap.shorten(why, _LONGEST_REASON, placeholder=" ...")

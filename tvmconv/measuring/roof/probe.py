@@ -7,7 +7,6 @@ roofline model's (Williams, Waterman, Patterson, CACM 52(4), 2009).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ FED_STEPS, FED_TURNS = 64, 64
 ROW = 16 * 64
 _LAST_LEVEL_BYTES = 16 << 20
 _MEMORY_BYTES = 256 << 20
+_PEAK_MS = 30.0
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,20 @@ class Probe:
         (seconds,) = timing.seconds(self._module, "fma", self._fma, 1, least_ms)
         return self._fma_flops / seconds
 
+    def highest_flops_per_second(self, total_ms: float) -> float:
+        """Measure the arithmetic roof by the fastest of the short looks in ``total_ms`` milliseconds."""
+        return self._fma_flops / timing.fastest(self._module, "fma", self._fma, total_ms)
+
+    def highest_fed_flops_per_second(self, total_ms: float) -> float:
+        """Measure the roof with operands from the first-level cache, as above."""
+        return self._fed_flops / timing.fastest(self._module, "fed", self._fed, total_ms)
+
     def fed_flops_per_second(self, least_ms: float = 3.0) -> float:
         """Measure the arithmetic roof with operands from the first-level cache, as above."""
         (seconds,) = timing.seconds(self._module, "fed", self._fed, 1, least_ms)
         return self._fed_flops / seconds
 
-    def bandwidth(self, working_set: int, repeats: int = 5) -> float:
+    def bandwidth(self, working_set: int, total_ms: float = 15.0) -> float:
         """Measure bytes a second of copying half of ``working_set`` bytes to the other half."""
         rows = max(
             1, working_set // 2 // 4 // (ROW * self._threads)
@@ -114,28 +122,24 @@ class Probe:
         target = arrays.empty_aligned(source.shape, np.float32)
         source[...] = target[...] = 1.0
         pointers = _pointers([source, target])
-        fastest = min(timing.seconds(self._module, "copy", pointers, repeats, 3.0))
-        return 2 * source.nbytes / fastest
+        return 2 * source.nbytes / timing.fastest(self._module, "copy", pointers, total_ms)
 
     def peak(self) -> float:
-        """Measure the arithmetic roof: of two loops the faster, by medians of eleven probes.
+        """Measure the arithmetic roof: of two loops the faster, by the fastest of many short looks.
 
-        Both are made of multiply-adds alone, so that neither can be too fast.
+        Both are made of multiply-adds alone, so that neither can be too fast; a busy neighbour makes both
+        too slow, by a median often twofold.
         """
-        return max(self._median(self.flops_per_second), self._median(self.fed_flops_per_second))
-
-    @staticmethod
-    def _median(probe: Callable[[], float]) -> float:
-        return float(np.median([probe() for _ in range(11)]))
+        return max(
+            self.highest_flops_per_second(_PEAK_MS), self.highest_fed_flops_per_second(_PEAK_MS)
+        )
 
     def roof(self) -> Roof:
-        """Measure everything: medians of eleven arithmetic probes, three levels of memory."""
-        flops = self.peak()
-        fed = self._median(self.fed_flops_per_second)
+        """Measure everything: the arithmetic roofs, three levels of memory."""
+        fed = self.highest_fed_flops_per_second(_PEAK_MS)
+        flops = max(self.highest_flops_per_second(_PEAK_MS), fed)
         sizes = (self._l2_bytes, _LAST_LEVEL_BYTES, _MEMORY_BYTES)
-        return Roof(
-            max(flops, fed), fed, tuple(Bandwidth(size, self.bandwidth(size)) for size in sizes)
-        )
+        return Roof(flops, fed, tuple(Bandwidth(size, self.bandwidth(size)) for size in sizes))
 
 
 def _pointers(buffers: list[arrays.Array]) -> tuple[Any, ...]:
