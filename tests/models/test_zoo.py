@@ -85,7 +85,8 @@ def test_mediapipe_models(name, tmp_path):
 
 @pytest.mark.parametrize("name", KERAS_MODELS)
 def test_keras_networks(name, tmp_path):
-    check_tflite(network(name, 224), tmp_path)
+    # No softmax: the largest value would be 1 for any image.
+    check_tflite(network(name, 224, last=None), tmp_path)
 
 
 @pytest.mark.parametrize("name", TORCHVISION_MODELS)
