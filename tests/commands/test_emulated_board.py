@@ -9,6 +9,8 @@ import json
 import boards
 import numpy as np
 import pytest
+from keras_networks import network
+from model_files import FACES, model_files, run_litert
 
 import tvmconv
 from tvmconv import hardware
@@ -16,7 +18,7 @@ from tvmconv.building import builder
 from tvmconv.bundle import manifest as bundle
 from tvmconv.checking import contract
 from tvmconv.hardware import host
-from tvmconv.models import reference
+from tvmconv.models import comparing, reference
 from tvmconv.models.graph import Builder
 from tvmconv.problem.rules import BYTE_DTYPES, ITEM_BYTES
 from tvmconv.problem.spec import ConvSpec
@@ -198,3 +200,42 @@ def test_a_whole_model_computes_the_same_on_the_board(tmp_path):
     assert done.returncode == 0, done.stderr
     expected = reference.evaluate(graph, {"x": image})["y"].ravel()
     np.testing.assert_allclose([float(v) for v in done.stdout.split()], expected, atol=1e-5)
+
+
+ON_BOARD = """
+import sys, numpy, tvmconv
+model = tvmconv.load(sys.argv[1], threads=1)
+with numpy.load(sys.argv[2]) as file:
+    made = model(*file.values())
+assert "tvm" not in sys.modules and "tvm_ffi" not in sys.modules
+numpy.savez(sys.argv[3], *(made if isinstance(made, tuple) else (made,)))
+"""
+REAL_MODELS = {
+    "face_detection_short_range": lambda: model_files(FACES)[
+        "face_detection_short_range"
+    ].read_bytes(),
+    "face_detection_back": lambda: model_files(FACES)["face_detection_back"].read_bytes(),
+    "MobileNetV2": lambda: network("MobileNetV2", 224, last=None),
+}
+
+
+@pytest.mark.parametrize("name", REAL_MODELS)
+def test_real_models_compute_on_the_boards_what_litert_does_here(name, tmp_path):
+    boards.require_linker()
+    content = REAL_MODELS[name]()
+    (tmp_path / "model.tflite").write_bytes(content)
+    path = tmp_path / "model.tvmconv"
+    tvmconv.compile(tmp_path / "model.tflite", ["raspberry-pi-4", "raspberry-pi-5"], path, logs=[])
+    entries = bundle.read_manifest(path).model
+    inputs = comparing.random_inputs(entries.inputs, seed=0)
+    np.savez(tmp_path / "inputs.npz", *inputs.values())
+    expected = run_litert(content, list(inputs.values()))
+
+    for cpu in CPUS:
+        files = path, tmp_path / "inputs.npz", tmp_path / f"{cpu}.npz"
+        done = boards.on_board(cpu, "python", "-c", ON_BOARD, *files)
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / f"{cpu}.npz") as made:
+            for entry, out, right in zip(entries.outputs, made.values(), expected, strict=True):
+                found = comparing.difference(entry.name, out, right)
+                assert found.passes, (cpu, found)

@@ -10,7 +10,7 @@ from model_files import FACES, MEDIAPIPE, model_files, run_litert
 
 import tvmconv
 from tvmconv.bundle.model_entries import TensorEntry
-from tvmconv.models.comparing import difference
+from tvmconv.models.comparing import TOLERANCE, difference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a minute where nothing else runs
 
@@ -42,18 +42,21 @@ ONNX_MODELS = (
 
 def assert_computes(path, expected):
     """``expected`` are the outputs for what `inputs` makes."""
-    for threads in (1, 2):
-        model = tvmconv.load(path, threads=threads)
-        made = model(*inputs(model.inputs))
-        made = made if isinstance(made, tuple) else (made,)
-        for entry, out, right in zip(model.outputs, made, expected, strict=True):
-            found = difference(entry.name, out, right)
-            assert found.passes, (threads, found)
-    # Random weights must not make an output that hardly depends on the image.
-    other = model(*(np.zeros_like(each) for each in inputs(model.inputs)))
-    other = other if isinstance(other, tuple) else (other,)
-    moved = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(other, expected, strict=True)]
-    assert max(moved) > 0.01
+    single = tvmconv.load(path, threads=1)
+    image = inputs(single.inputs)
+    other = outputs(single, [np.zeros_like(each) for each in image])
+    for model in (single, tvmconv.load(path, threads=2)):
+        made = zip(model.outputs, outputs(model, image), expected, other, strict=True)
+        for entry, out, right, moved in made:
+            # With random weights an output may hardly depend on the image: that much must show.
+            change = np.abs(moved - right).max() / np.abs(right).max()
+            found = difference(entry.name, out, right, min(TOLERANCE, change / 20))
+            assert found.passes, (model.threads, found)
+
+
+def outputs(model, given):
+    made = model(*given)
+    return made if isinstance(made, tuple) else (made,)
 
 
 def inputs(entries):
@@ -85,7 +88,8 @@ def test_mediapipe_models(name, tmp_path):
 
 @pytest.mark.parametrize("name", KERAS_MODELS)
 def test_keras_networks(name, tmp_path):
-    check_tflite(network(name, 224), tmp_path)
+    # No softmax: the largest value would be 1 for any image.
+    check_tflite(network(name, 224, last=None), tmp_path)
 
 
 @pytest.mark.parametrize("name", TORCHVISION_MODELS)

@@ -13,12 +13,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @cache
-def network(name: str, size: int, classes: int = 10) -> bytes:
-    """A network for images of ``size`` pixels, whose batch norms do something, converted."""
+def network(name: str, size: int, last: str | None = "softmax") -> bytes:
+    """A network for images of ``size`` pixels and ten classes, converted; ``last`` is its last activation."""
     tf = pytest.importorskip("tensorflow")
     tf.keras.utils.set_random_seed(0)
     make = getattr(tf.keras.applications, name)
-    model = make(input_shape=(size, size, 3), weights=None, classes=classes)
+    model = make(input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=last)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
