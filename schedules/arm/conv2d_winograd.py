@@ -23,7 +23,7 @@ COSTS = Costs(
     l2_bytes=16,
     l3_bytes=16,
     memory_bytes=3,
-    l3=0,
+    l3=lambda _machine: 0,
     registers=lambda pixels, vectors: pixels * vectors + pixels + vectors,
 )
 

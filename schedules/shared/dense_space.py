@@ -200,7 +200,11 @@ def _usable(by: Instructions, spec: ConvSpec, machine: Machine, order: str) -> l
 
 
 def cycles_per_fma(
-    spec: ConvSpec, machine: Machine, tile: DenseDecisions, vectors: int | None = None
+    spec: ConvSpec,
+    machine: Machine,
+    tile: DenseDecisions,
+    vectors: int | None = None,
+    overheads: tile_costs.Overheads = tile_costs.OVERHEADS,
 ) -> float:
     """Estimate cycles per useful multiply-add of vectors of weights by one number of data.
 
@@ -212,7 +216,8 @@ def cycles_per_fma(
     useful = group / round_up(group, tile.channels)
     useful *= (3 + g.out_width / round_up(g.out_width, tile.pixels)) / 4
     held = tile_costs.pieces(tile.channels, lanes) if vectors is None else vectors
-    cycles = tile_costs.cycles_per_fma(machine, tile.pixels, held, tile.channels / lanes)
+    useful_vectors = tile.channels / lanes
+    cycles = tile_costs.cycles_per_fma(machine, tile.pixels, held, useful_vectors, overheads)
     return float(cycles / useful)
 
 

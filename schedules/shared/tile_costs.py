@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvmconv.compute.geometry import round_up
 from tvmconv.hardware import Machine
 
@@ -50,8 +52,27 @@ def is_far(weights_bytes: int, machine: Machine) -> bool:
     return 2 * weights_bytes > machine.cpu.l2_bytes
 
 
+@dataclass(frozen=True)
+class Overheads:
+    """Cycles that a tile's step takes beside what bounds it: for each load slot, and for the loop around it.
+
+    A load is not free even where ports suffice, nor is the loop: they break ties toward fewer loads and
+    larger tiles. 200 points of Zen 5 want 0.13 and 0.4 (`scripts/fit_costs.py`, 2026-11).
+    """
+
+    load: float
+    step: float
+
+
+OVERHEADS = Overheads(load=0.125, step=0.5)
+
+
 def cycles_per_fma(
-    machine: Machine, pixels: int, vectors_per_pixel: int, useful_vectors: float
+    machine: Machine,
+    pixels: int,
+    vectors_per_pixel: int,
+    useful_vectors: float,
+    overheads: Overheads = OVERHEADS,
 ) -> float:
     """Estimate cycles per useful vector FMA of a pixels x vectors tile: the largest of three.
 
@@ -62,9 +83,7 @@ def cycles_per_fma(
     fmas = pixels * vectors_per_pixel
     ports = fmas / machine.cpu.fma_ports
     loads = (pixels + vectors_per_pixel) / machine.cpu.load_ports
-    # A load is not free even where ports suffice, nor is the loop around a step: an eighth of a cycle
-    # each and half a cycle break ties toward fewer loads and larger tiles.
-    cycles = max(ports, loads, machine.cpu.fma_latency) + loads / 8 + 0.5
+    cycles = max(ports, loads, machine.cpu.fma_latency) + overheads.load * loads + overheads.step
     return cycles / (pixels * useful_vectors)
 
 

@@ -34,7 +34,7 @@ class Costs:
         data, out: cycles a vector and element of a tile for the two transforms.
         l2_bytes, l3_bytes, memory_bytes: bytes a cycle that one core streams from the second level, from a
             third level behind it, and from memory.
-        l3: bytes of the largest filter that stays in a third level.
+        l3: bytes of the largest filter that stays in a machine's third level.
         registers: vector registers of a register tile of (pixels, vectors).
     """
 
@@ -44,7 +44,7 @@ class Costs:
     l2_bytes: float
     l3_bytes: float
     memory_bytes: float
-    l3: int
+    l3: Callable[[Machine], int]
     registers: Callable[[int, int], int]
 
 
@@ -244,7 +244,7 @@ def _rate(costs: Costs, machine: Machine, held: int) -> float:
     """Bytes a cycle of reading a filter of so many."""
     if not tile_costs.is_far(held, machine):
         return costs.l2_bytes
-    return costs.l3_bytes if held <= costs.l3 else costs.memory_bytes
+    return costs.l3_bytes if held <= costs.l3(machine) else costs.memory_bytes
 
 
 def _held(spec: ConvSpec, point: WinogradDecisions) -> int:

@@ -105,6 +105,33 @@ def test_the_last_point_of_a_candidate_counts(calibration):
     assert standing.best == standing.default == again
 
 
+def test_constants_are_found_again_from_the_times_that_they_make(calibration):
+    import fit_costs
+
+    machine, pack = hardware.find_machine("x86-64-v4")
+    direct = next(model for model in fit_costs.MODELS if model.schedule == "x86.conv2d.direct")
+    real = replace(direct.constants, load=0.3, step=0.25)
+    (schedule,) = (each for each in pack.schedules if each.name == direct.schedule)
+    spec = ConvSpec.conv2d((1, 14, 14, 64), (1, 1, 64, 64))
+    made = [
+        calibration.Point(
+            calibration.Run("2026-11-28", "a CPU", 99.5, "100/50/20"),
+            spec.key,
+            Candidate(schedule.name, decisions),
+            1e3 * direct.estimate(real, spec, machine, decisions),
+        )
+        for decisions in hardware.space(schedule, spec, machine)
+        if decisions["unroll"] == 4
+    ]
+    groups = fit_costs.good_points(calibration.by_spec(made, machine, pack), direct.schedule)
+
+    found = fit_costs.fit(direct, groups, machine)
+
+    assert fit_costs.error(direct, direct.constants, groups, machine) > 0.01
+    assert fit_costs.error(direct, found, groups, machine) < 1e-3
+    assert found.load / found.step == pytest.approx(real.load / real.step, rel=0.05)
+
+
 @pytest.mark.slow
 def test_a_spec_is_measured_here(calibration, calibrate):
     machine, pack = hardware.find_machine("host")
