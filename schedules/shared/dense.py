@@ -77,8 +77,8 @@ def schedule(
     ``copied`` says whether a stage ``padded`` is computed before them. ``reduce`` is given the loop over
     jobs, decomposes the reduction of one tile and returns its innermost loop that is not unrolled;
     ``arrange`` is called before the padding finds its place, for what reads it. ``to_bytes`` is what the
-    functions are called, if there are some, that store a pixel's channels of a quantised spec. ``between`` are
-    blocks from the output's back to the sums, which a tile computes too.
+    functions are called, if there are some, that store a pixel's channels of a quantised spec. ``between``
+    are blocks from the output's back to the sums, which a tile computes too.
     """
     pixels, by_weights, pad = decisions.pixels, decisions.by_weights, decisions.pad
     fused = dense_stages.is_fused(spec, g, decisions.channels)

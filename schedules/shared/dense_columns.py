@@ -58,7 +58,7 @@ def schedule(name: str, direct: dense_space.Instructions, each: float) -> Schedu
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """float32, NHWC, one group, fewer channels in and out than a vector has lanes; no 1x1."""
-    lanes = machine.lanes("float32")
+    lanes = machine.cpu.lanes("float32")
     return (
         dense_space.accepts(spec, machine)
         and spec.dtype == "float32"
@@ -70,18 +70,18 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
 
 
 def _lengths(spec: ConvSpec, machine: Machine) -> list[int]:
-    lanes = machine.lanes("float32")
+    lanes = machine.cpu.lanes("float32")
     most = min(_MOST_VECTORS, -(-spec.out_width // lanes))
     return [count * lanes for count in range(most, 0, -1)]
 
 
 def _vectors(machine: Machine, tile: DenseDecisions) -> int:
-    return tile.pixels // machine.lanes("float32")
+    return tile.pixels // machine.cpu.lanes("float32")
 
 
 def _fits(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     vectors = _vectors(machine, tile)
-    return vectors == 1 or (vectors + 1) * tile.channels + 1 <= machine.vector_registers
+    return vectors == 1 or (vectors + 1) * tile.channels + 1 <= machine.cpu.vector_registers
 
 
 def _roomy(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
@@ -90,16 +90,20 @@ def _roomy(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     With 12 sums of 16 registers, on AVX2, and 24 of 32, on ARM, LLVM keeps some on the stack (2026-11).
     """
     sums = _vectors(machine, tile) * tile.channels
-    return tile.pixels == machine.lanes("float32") or 8 * sums <= 5 * machine.vector_registers
+    return (
+        tile.pixels == machine.cpu.lanes("float32") or 8 * sums <= 5 * machine.cpu.vector_registers
+    )
 
 
 def _cycles(each: float, spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> float:
     """Estimate cycles per useful multiply-add of whole vectors: taps, and the share of both copies."""
-    lanes, vectors = machine.lanes("float32"), _vectors(machine, tile)
+    lanes, vectors = machine.cpu.lanes("float32"), _vectors(machine, tile)
     fmas, loads = vectors * tile.channels, vectors + tile.channels
-    crossing = vectors * machine.vector_bytes / 64
+    crossing = vectors * machine.cpu.vector_bytes / 64
     cycles = max(
-        fmas / machine.fma_ports, (loads + crossing) / machine.load_ports, machine.fma_latency
+        fmas / machine.cpu.fma_ports,
+        (loads + crossing) / machine.cpu.load_ports,
+        machine.cpu.fma_latency,
     )
     useful = spec.out_width / round_up(spec.out_width, tile.pixels)
     stepped = spec.strides[0] * spec.strides[1]
@@ -116,7 +120,7 @@ def _better(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> list[Den
 
 def apply(spec: ConvSpec, machine: Machine, decisions: DenseDecisions) -> Function:
     """Schedule `compute.conv2d_columns.direct`; raises nothing for legal decisions."""
-    block, lanes = decisions.channels, machine.lanes("float32")
+    block, lanes = decisions.channels, machine.cpu.lanes("float32")
     tensors = conv2d_columns.direct(spec, block, decisions.pixels)
     loops = Loops(tvm.IRModule({"main": prim_func(tensors)}))
     _schedule(loops, spec, decisions, lanes)

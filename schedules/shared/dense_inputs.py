@@ -60,18 +60,18 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
         and spec.dtype == "float32"
         and spec.data_format == "NHWC"
         and spec.groups == 1
-        and _lanes(spec, machine) >= max(4, machine.lanes("float32") // 2)
+        and _lanes(spec, machine) >= max(4, machine.cpu.lanes("float32") // 2)
     )
 
 
 def _lanes(spec: ConvSpec, machine: Machine) -> int:
     """The most, a power of two, that divide the input channels."""
     even = spec.in_channels & -spec.in_channels
-    return int(min(machine.lanes("float32"), even))
+    return int(min(machine.cpu.lanes("float32"), even))
 
 
 def _lengths(spec: ConvSpec, machine: Machine) -> list[int]:
-    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.vector_registers - 2)
+    return tile_costs.pixel_tiles(geometry(spec).out_width, machine.cpu.vector_registers - 2)
 
 
 def _columns(spec: ConvSpec) -> int:
@@ -87,7 +87,7 @@ def _unrolls(spec: ConvSpec, machine: Machine) -> list[int]:
 
 def _fits(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     registers = tile.pixels * tile.channels + tile.channels + 1
-    return tile.pixels == 1 or registers <= machine.vector_registers
+    return tile.pixels == 1 or registers <= machine.cpu.vector_registers
 
 
 def _roomy(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
@@ -97,7 +97,7 @@ def _roomy(_spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> bool:
     -> 3: 7 60 us, 8 86 (Zen 5, busy, 2026-11).
     """
     sums = tile.pixels * tile.channels
-    return tile.pixels == 1 or 8 * sums <= 5 * machine.vector_registers
+    return tile.pixels == 1 or 8 * sums <= 5 * machine.cpu.vector_registers
 
 
 def _unrolled(spec: ConvSpec, _machine: Machine, tile: DenseDecisions) -> int:
@@ -120,13 +120,15 @@ def _cycles(each: float, spec: ConvSpec, machine: Machine, tile: DenseDecisions)
     loads = len(data) + tile.channels * columns
     fmas = sums * columns
     cycles = max(
-        fmas / machine.fma_ports, loads / machine.load_ports, columns * machine.fma_latency
+        fmas / machine.cpu.fma_ports,
+        loads / machine.cpu.load_ports,
+        columns * machine.cpu.fma_latency,
     )
     cycles += each * loads + 0.5
-    ends = sums * 2 * (lanes.bit_length() - 1) / machine.fma_ports
+    ends = sums * 2 * (lanes.bit_length() - 1) / machine.cpu.fma_ports
     steps = spec.reduction_length / lanes / columns
     useful = (3 + g.out_width / round_up(g.out_width, tile.pixels)) / 4
-    useful *= lanes / machine.lanes("float32")
+    useful *= lanes / machine.cpu.lanes("float32")
     return float((cycles + ends / steps) / fmas / useful)
 
 
