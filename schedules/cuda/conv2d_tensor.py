@@ -111,6 +111,7 @@ def accepts(spec: ConvSpec, machine: Machine) -> bool:
         kind in card(machine).tensor_core_dtypes
         and (spec.tf32 or spec.dtype != "float32")
         and not spec.is_empty
+        and spec.quantized is None  # asynchronous copies put zeros around the image
         and conv2d_gathered.can_gather(spec)
     )
 

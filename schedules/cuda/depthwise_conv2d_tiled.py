@@ -52,7 +52,9 @@ class _Decisions:
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:
     """Multiplier 1 in NHWC."""
-    return accepts_direct(spec, machine) and spec.multiplier == 1 and spec.data_format == "NHWC"
+    # TVM's CUDA has no vectors of what turns sums into bytes.
+    plain = accepts_direct(spec, machine) and spec.quantized is None
+    return plain and spec.multiplier == 1 and spec.data_format == "NHWC"
 
 
 def knobs(spec: ConvSpec, _machine: Machine) -> tuple[Knob, ...]:
