@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from tvmconv import runtime
 from tvmconv.building.builder import Progress
 from tvmconv.bundle.model_entries import TensorEntry
 from tvmconv.errors import TvmconvError
+from tvmconv.measuring.peers import contender
 from tvmconv.measuring.peers.race import OURS, environment
 from tvmconv.measuring.process.candidate import Failure
 from tvmconv.measuring.process.worker import Worker
@@ -85,14 +85,7 @@ class ModelTimer:
         call = self._opened.call
         for _ in range(_WARMING_CALLS):
             call()
-        times: list[float] = []
-        begin = now = perf_counter()
-        while now - begin < least_ms / 1e3 or len(times) < 3:
-            before = perf_counter()
-            call()
-            now = perf_counter()
-            times.append(now - before)
-        return statistics.median(times)
+        return contender.seconds(call, least_ms)
 
 
 def _ours(path: str, inputs: Mapping[str, Array], threads: int) -> Opened:
