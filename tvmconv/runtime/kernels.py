@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
@@ -14,6 +14,7 @@ from tvmconv.runtime import engine
 from tvmconv.runtime.compiled import CompiledKernel, InProcess
 
 _K = TypeVar("_K", bound=CompiledKernel)
+_P = TypeVar("_P")  # where kernels run: on so many threads, or on a GPU
 _Function = Callable[..., Any] | None
 _Parts = tuple[ConvSpec, bundle.KernelEntry, str, _Function, _Function]
 
@@ -25,7 +26,7 @@ class UnknownKeyError(errors.UnknownNameError, KeyError):
         return str(self.args[0])  # KeyError would show the message's repr
 
 
-class Kernels(InProcess, Mapping[str, _K]):
+class Kernels(InProcess, Mapping[str, _K], Generic[_K, _P]):
     """Kernels by `ConvSpec.key`, made when asked for."""
 
     def __init__(
@@ -34,15 +35,23 @@ class Kernels(InProcess, Mapping[str, _K]):
         manifest: bundle.Manifest,
         variant: bundle.Variant,
         specs: dict[str, ConvSpec],
+        place: _P,
         kernels: engine.KernelLibrary,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.variant = variant
         self._specs = specs
+        self._place = place
         self._mapped = kernels
         self.module = kernels.module
         self._kernels: dict[str, _K] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({str(self.path)!r}, {len(self)} kernels for {self.variant.machine}"
+            f"{self._where()})"
+        )
 
     def __getitem__(self, key: str | ConvSpec) -> _K:
         name = key.key if isinstance(key, ConvSpec) else key
@@ -65,6 +74,10 @@ class Kernels(InProcess, Mapping[str, _K]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+    @abc.abstractmethod
+    def _where(self) -> str:
+        """The place in words, for people."""
 
     @abc.abstractmethod
     def _kernel(self, key: str) -> _K:
