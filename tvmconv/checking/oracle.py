@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import BuildError
+from tvmconv.problem.rules import HALF_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime.tensors import numpy_dtype
 
@@ -103,7 +104,7 @@ def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
         return 0.0, 0.0
     accumulated = _EPSILON["float64" if dtype == "float64" else "float32"]
     summed = _SAFETY * accumulated * sqrt(max(reduction_length, 1))
-    stored = _EPSILON[dtype] / 2 if dtype in ("float16", "bfloat16") else 0.0
+    stored = _EPSILON[dtype] / 2 if dtype in HALF_DTYPES else 0.0
     return summed + stored, summed
 
 

@@ -15,6 +15,7 @@ from tvmconv.problem.rules import (
     canonical_fields,
     check_fields,
     image_extents,
+    summed_in,
 )
 
 
@@ -276,7 +277,7 @@ class ConvSpec:
     @property
     def accumulator_dtype(self) -> str:
         """The dtype of sums and epilogue: float32 for the half precisions, else ``out_dtype``."""
-        return "float32" if self.dtype in ("float16", "bfloat16") else self.out_dtype
+        return summed_in(self.out_dtype)
 
     @property
     def reduction_length(self) -> int:
