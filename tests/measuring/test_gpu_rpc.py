@@ -127,7 +127,7 @@ def test_a_card_measures_over_rpc(card, fleet, built):
     assert [each.error is None for each in found] == [True, False, False, True]
     assert "values are wrong" in found[1].error
     assert "an illegal memory access" in found[2].error
-    times = boards.interleave(SPEC, [built[0], built[3]], 2, 2)
+    times = boards.compare(SPEC, [built[0], built[3]], 2, 2)
     assert [[len(rounds) for rounds in process] for process in times] == [[2, 2]] * 2
 
 

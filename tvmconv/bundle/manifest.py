@@ -27,6 +27,7 @@ from tvmconv import errors, writing
 from tvmconv.bundle.folder import File, Folder
 from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
 from tvmconv.files import decode, parse_json
+from tvmconv.problem.rules import FLOAT_DTYPES
 
 # 2 says which glibc, 3 which GPU, what else a machine is called, and scratch memory, 4 a whole model
 FORMAT = 4
@@ -39,7 +40,7 @@ _RELEASE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PACKED_DTYPES = {
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    *("float16", "bfloat16", "float32", "float64"),
+    *FLOAT_DTYPES,
 }
 REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
 

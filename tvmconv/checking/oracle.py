@@ -21,6 +21,7 @@ from tvmconv.problem.quantized import (
     SCALES,
     SCALES_DTYPE,
 )
+from tvmconv.problem.rules import HALF_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime.tensors import numpy_dtype
 
@@ -131,7 +132,7 @@ def tolerance(dtype: str, reduction_length: int) -> tuple[float, float]:
         return 0.0, 0.0
     accumulated = _EPSILON["float64" if dtype == "float64" else "float32"]
     summed = _SAFETY * accumulated * sqrt(max(reduction_length, 1))
-    stored = _EPSILON[dtype] / 2 if dtype in ("float16", "bfloat16") else 0.0
+    stored = _EPSILON[dtype] / 2 if dtype in HALF_DTYPES else 0.0
     return summed + stored, summed
 
 

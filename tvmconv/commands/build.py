@@ -22,21 +22,10 @@ from tvmconv.problem import workloads
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     arguments.add_workload(parser)
-    parser.add_argument(
-        "--machine",
-        default="host",
-        metavar="M[,M2...]",
-        help="what to build for; the loader takes the best that runs (default: host, this machine)",
-    )
-    parser.add_argument(
-        "--output", required=True, metavar="PATH", help="the bundle; an older one is replaced"
-    )
-    arguments.add_logs(parser)
-    arguments.add_winograd(parser)
+    arguments.add_targets(parser, "build", "the bundle")
     parser.add_argument(
         "--sign", metavar="KEYFILE", help="sign it with this private key (`tvmconv key` makes one)"
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.workload} is a model. Compile it: tvmconv compile {args.workload} --output PATH"
         )
     specs = workloads.distinct(workloads.resolve(args.workload))
-    machines = [name.strip() for name in args.machine.split(",")]
-    logs = arguments.logs(args)
+    machines, logs = arguments.machines(args), arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
         path = builder.build(specs, machines, args.output, logs, report, args.winograd, args.sign)
     manifest = bundle.read_manifest(path)

@@ -20,30 +20,18 @@ from tvmconv.models import compile as models
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file")
-    parser.add_argument(
-        "--machine",
-        default="host",
-        metavar="M[,M2...]",
-        help="what to compile for; the loader takes the best that runs (default: host, this machine)",
-    )
-    parser.add_argument(
-        "--output", required=True, metavar="PATH", help="the directory; an older one is replaced"
-    )
+    arguments.add_targets(parser, "compile", "the directory")
     models_options.add_input_shape(parser)
-    arguments.add_logs(parser)
-    arguments.add_winograd(parser)
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile and say what came of it."""
     models_options.check_file(args.model)
-    machines = [name.strip() for name in args.machine.split(",")]
     shapes = models_options.input_shapes(args)
     logs = arguments.logs(args)
     with tables.progress(quiet=args.json) as report:
         path = models.compile(
-            args.model, machines, args.output, shapes, logs, report, args.winograd
+            args.model, arguments.machines(args), args.output, shapes, logs, report, args.winograd
         )
     manifest = bundle.read_manifest(path)
     size = sum(file.stat().st_size for file in path.iterdir())

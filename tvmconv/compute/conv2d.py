@@ -9,13 +9,13 @@ from tvm import te, tirx
 from tvmconv.compute.epilogue import border, epilogue, epilogue_arguments
 from tvmconv.compute.geometry import Geometry, geometry
 from tvmconv.compute.padding import padded
-from tvmconv.problem.rules import BYTE_DTYPES
+from tvmconv.problem.rules import BYTE_DTYPES, HALF_DTYPES
 from tvmconv.problem.spec import ConvSpec
 
 
 def is_half(spec: ConvSpec) -> bool:
     """Whether numbers have 16 bits and are summed in 32."""
-    return spec.dtype in ("float16", "bfloat16")
+    return spec.dtype in HALF_DTYPES
 
 
 def widened(spec: ConvSpec) -> str:

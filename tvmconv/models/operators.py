@@ -12,6 +12,7 @@ from math import prod
 from typing import Any, Final
 
 from tvmconv.errors import ModelError
+from tvmconv.problem.rules import ACTIVATIONS
 
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape | None]
@@ -19,7 +20,7 @@ Attributes = Mapping[str, Any]
 
 # Of one argument, element by element.
 UNARY: Final = (
-    "relu", "relu6", "hard_swish", "silu", "sigmoid", "hard_sigmoid",  # as in ConvSpec
+    *ACTIVATIONS,
     "tanh", "exp", "log", "sqrt", "rsqrt", "abs", "negative", "square", "erf", "gelu", "gelu_tanh", "mish",
     "softplus", "floor", "ceil", "round", "sin", "cos", "not",
 )  # fmt: skip

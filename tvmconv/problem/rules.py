@@ -22,7 +22,8 @@ from tvmconv.problem.arguments import (
 )
 from tvmconv.problem.fields import Fields, FilterShape, Pads, Pair
 
-FLOAT_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
+HALF_DTYPES: Final = ("float16", "bfloat16")  # summed in float32
+FLOAT_DTYPES: Final = (*HALF_DTYPES, "float32", "float64")
 # int32 is undocumented in TensorFlow, but its conv2d has it and its own tests use it.
 TENSORFLOW_DTYPES: Final = {"conv2d": (*FLOAT_DTYPES, "int32"), "depthwise_conv2d": FLOAT_DTYPES}
 # Beyond TensorFlow: an input of 8 bits has a filter of int8 and an output of int32.
@@ -50,6 +51,11 @@ MAX_INTEGER: Final = 10**18 - 1
 
 # ConvSpec's fields from input_shape to dtype, in its order.
 CanonicalFields = tuple[tuple[int, ...], FilterShape, Pair, Pads, Pair, str, str]
+
+
+def summed_in(dtype: str) -> str:
+    """The dtype of a float's sums."""
+    return "float32" if dtype in HALF_DTYPES else dtype
 
 
 def image_extents(extents: tuple[int, ...], data_format: str) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from tvmconv.problem.rules import (
     canonical_fields,
     check_fields,
     image_extents,
+    summed_in,
 )
 
 
@@ -340,7 +341,7 @@ class ConvSpec:
     @property
     def accumulator_dtype(self) -> str:
         """The dtype of sums and epilogue: float32 for the half precisions, else ``bias_dtype``."""
-        return "float32" if self.dtype in ("float16", "bfloat16") else self.bias_dtype
+        return summed_in(self.bias_dtype)
 
     @property
     def reduction_length(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
@@ -15,6 +15,7 @@ from tvmconv.runtime.compiled import CompiledKernel
 from tvmconv.runtime.in_process import InProcess
 
 _K = TypeVar("_K", bound=CompiledKernel)
+_P = TypeVar("_P")  # where kernels run: on so many threads, or on a GPU
 _Parts = tuple[ConvSpec, bundle.KernelEntry, str, Any, Any]
 
 
@@ -25,7 +26,7 @@ class UnknownKeyError(errors.UnknownNameError, KeyError):
         return str(self.args[0])  # KeyError would show the message's repr
 
 
-class Kernels(InProcess, Mapping[str, _K]):
+class Kernels(InProcess, Mapping[str, _K], Generic[_K, _P]):
     """Kernels by `ConvSpec.key`, made when asked for."""
 
     def __init__(
@@ -34,12 +35,14 @@ class Kernels(InProcess, Mapping[str, _K]):
         manifest: bundle.Manifest,
         variant: bundle.Variant,
         specs: dict[str, ConvSpec],
+        place: _P,
         kernels: engine.KernelLibrary,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.variant = variant
         self._specs = specs
+        self._place = place
         self.mapped = kernels
         self._kernels: dict[str, _K] = {}
 
@@ -47,6 +50,12 @@ class Kernels(InProcess, Mapping[str, _K]):
     def module(self) -> Any:
         """The opened kernel library as a ``tvm_ffi.Module``."""
         return self.mapped.module
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({str(self.path)!r}, {len(self)} kernels for {self.variant.machine}"
+            f"{self._where()})"
+        )
 
     def __getitem__(self, key: str | ConvSpec) -> _K:
         name = key.key if isinstance(key, ConvSpec) else key
@@ -69,6 +78,10 @@ class Kernels(InProcess, Mapping[str, _K]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+    @abc.abstractmethod
+    def _where(self) -> str:
+        """The place in words, for people."""
 
     @abc.abstractmethod
     def _kernel(self, key: str) -> _K:

@@ -7,12 +7,12 @@ from pathlib import Path
 from tvmconv import errors
 from tvmconv.bundle import manifest as bundle
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.runtime import abi, engine
+from tvmconv.runtime import abi
 from tvmconv.runtime.kernel import Kernel
 from tvmconv.runtime.kernels import Kernels
 
 
-class Library(Kernels[Kernel]):
+class Library(Kernels[Kernel, int]):
     """The kernels of one bundle variant: a mapping from `ConvSpec.key` to `Kernel`.
 
     An index may also be the `ConvSpec` itself. `load` makes it.
@@ -26,23 +26,13 @@ class Library(Kernels[Kernel]):
 
     """
 
-    def __init__(
-        self,
-        path: Path,
-        manifest: bundle.Manifest,
-        variant: bundle.Variant,
-        specs: dict[str, ConvSpec],
-        threads: int,
-        kernels: engine.KernelLibrary,
-    ) -> None:
-        super().__init__(path, manifest, variant, specs, kernels)
-        self.threads = threads
+    @property
+    def threads(self) -> int:
+        """How many threads each call uses."""
+        return self._place
 
-    def __repr__(self) -> str:
-        return (
-            f"Library({str(self.path)!r}, {len(self)} kernels for {self.variant.machine}, "
-            f"{self.threads} threads)"
-        )
+    def _where(self) -> str:
+        return f", {self.threads} threads"
 
     def _kernel(self, key: str) -> Kernel:
         return Kernel(*self._parts(key), self.threads)

@@ -57,6 +57,27 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_targets(parser: argparse.ArgumentParser, verb: str, made: str) -> None:
+    """Options of what writes ``made`` for one machine or several."""
+    parser.add_argument(
+        "--machine",
+        default="host",
+        metavar="M[,M2...]",
+        help=f"what to {verb} for; the loader takes the best that runs (default: host, this machine)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="PATH", help=f"{made}; an older one is replaced"
+    )
+    add_logs(parser)
+    add_winograd(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def machines(args: argparse.Namespace) -> list[str]:
+    """The names given with ``--machine M[,M2...]``."""
+    return [name.strip() for name in args.machine.split(",")]
+
+
 def add_logs(parser: argparse.ArgumentParser) -> None:
     """``--logs`` and ``--untuned``: which tuning records."""
     which = parser.add_mutually_exclusive_group()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,22 @@ def check(spec: ConvSpec, arguments: dict[str, Array], prepared: Prepared, own: 
     most = max(_MOST_WRONG, _MOST_STEPS * prepared.step)
     bound = None if own else (_MOST_WRONG, most)
     oracle.assert_close(spec, oracle.conv(spec, **arguments), prepared.result(), bound)
+
+
+def seconds(
+    call: Callable[[], object],
+    least_ms: float,
+    of: Callable[[list[float]], float] = statistics.median,
+) -> float:
+    """Median time, or another ``of`` them, of three calls or as many as fill ``least_ms``."""
+    times: list[float] = []
+    begin = now = perf_counter()
+    while now - begin < least_ms / 1e3 or len(times) < 3:
+        before = perf_counter()
+        call()
+        now = perf_counter()
+        times.append(now - before)
+    return of(times)
 
 
 def summed(spec: ConvSpec, out: Array, step: float, zero: int) -> Array:

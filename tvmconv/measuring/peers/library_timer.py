@@ -6,8 +6,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-import statistics
-from time import perf_counter
 from types import ModuleType
 
 from tvmconv import hardware, runtime
@@ -74,14 +72,7 @@ class LibraryTimer:
         call = self._layers[key].call
         call()
         call()
-        times: list[float] = []
-        begin = now = perf_counter()
-        while now - begin < least_ms / 1e3 or len(times) < 3:
-            before = perf_counter()
-            call()
-            now = perf_counter()
-            times.append(now - before)
-        return statistics.median(times)
+        return contender.seconds(call, least_ms)
 
     def roof(self) -> Roof:
         """What this machine can do at most, with as many threads; for our own process."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from tvmconv import runtime
@@ -17,6 +15,7 @@ from tvmconv.building.builder import Progress
 from tvmconv.bundle import manifest
 from tvmconv.bundle.model_entries import ModelEntry
 from tvmconv.errors import TvmconvError
+from tvmconv.measuring.peers import contender
 from tvmconv.measuring.peers.library_timer import alone
 from tvmconv.measuring.peers.race import OURS, environment
 from tvmconv.measuring.process.candidate import Failure
@@ -90,14 +89,7 @@ class ModelTimer:
         call = self._opened.call
         for _ in range(_WARMING_CALLS):
             call()
-        fastest, calls = math.inf, 0
-        begin = now = perf_counter()
-        while now - begin < least_ms / 1e3 or calls < 3:
-            before = perf_counter()
-            call()
-            now = perf_counter()
-            fastest, calls = min(fastest, now - before), calls + 1
-        return fastest
+        return contender.seconds(call, least_ms, min)
 
 
 def _ours(path: str, inputs: Mapping[str, Array], threads: int) -> Opened:

@@ -23,7 +23,7 @@ from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
 from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
-from tvmconv.measuring.process.runner import Conditions, Runner, time_each
+from tvmconv.measuring.process.runner import Conditions, Runner
 from tvmconv.measuring.roof import gpu as gpu_roof
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.version import __version__
@@ -172,7 +172,7 @@ class _Measuring:
         pairs: list[tuple[Candidate, Built | Failure]] = [
             (layer.kernels[place].candidate, self._built(layer.kernels[place])) for place in places
         ]
-        time_each(self._runner, ConvSpec.from_key(layer.key), pairs, best, beside, done)
+        self._runner.measure_each(ConvSpec.from_key(layer.key), pairs, best, beside, done)
 
     def _final(self, layer: LayerKernels) -> Final:
         """Compare the fastest with the default, in turn."""

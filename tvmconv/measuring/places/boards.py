@@ -114,7 +114,7 @@ class Fleet:
         beside: tuple[Built | None, float],
         done: Callable[[Measurement], None],
     ) -> list[Measurement]:
-        """As `runner.time_each`, on all boards at once; ``done`` is told as answers come in."""
+        """As `Runner.measure_each`, on all boards at once; ``done`` is told as answers come in."""
         measurements: dict[int, Measurement] = {}
 
         def take(place: int, seconds: float | None, error: str | None) -> None:
@@ -147,21 +147,21 @@ class Fleet:
         self._all(questions, told)
         return [measurements[place] for place in range(len(candidates))]
 
-    def interleave(
-        self, spec: ConvSpec, built: Sequence[Built], rounds: int, again: int
-    ) -> list[list[list[float]]] | str:
-        """Time kernels against each other, all on one board; as `compiled.Timer.interleave`."""
+    def compare(
+        self, spec: ConvSpec, built: Sequence[Built], rounds: int, processes: int
+    ) -> list[list[list[float]]] | Failure:
+        """As `Runner.compare`, all on one board."""
         limit = self._limits.get(spec.key, _FIRST_SECONDS)
         question = {
             "verb": "interleave",
             "key": spec.key,
             "rounds": rounds,
-            "again": again,
+            "again": processes,
             "limit": limit,
         }
         answer = self._one(question, {"built": list(built)})
         if "error" in answer:
-            return str(answer["error"])
+            return Failure(str(answer["error"]))
         times: list[list[list[float]]] = value_of(answer)
         return times
 

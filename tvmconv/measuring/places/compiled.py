@@ -33,7 +33,7 @@ def seconds_per_trial(machine: Machine) -> float:
 
 
 class Timer(Protocol):
-    """What checks and times built candidates."""
+    """What checks and times built candidates: a `Runner` here, or boards."""
 
     @property
     def processor(self) -> Processor:
@@ -50,12 +50,12 @@ class Timer(Protocol):
         beside: tuple[Built | None, float],
         done: Callable[[Measurement], None],
     ) -> list[Measurement]:
-        """As `runner.time_each`."""
+        """As `Runner.measure_each`."""
 
-    def interleave(
-        self, spec: ConvSpec, built: Sequence[Built], rounds: int, again: int
-    ) -> list[list[list[float]]] | str:
-        """As `Measurer.interleave`, of what is compiled."""
+    def compare(
+        self, spec: ConvSpec, built: Sequence[Built], rounds: int, processes: int
+    ) -> list[list[list[float]]] | Failure:
+        """As `Runner.compare`."""
 
     def close(self) -> None:
         """Let go of whatever measures."""
@@ -146,7 +146,8 @@ class CompilingMeasurer:
             failed = next((each for each in built if isinstance(each, Failure)), None)
             if failed is not None:
                 return failed.text
-            return self._timing().interleave(spec, sound, rounds, again)
+            times = self._timing().compare(spec, sound, rounds, again)
+            return times.text if isinstance(times, Failure) else times
         finally:
             _remove(each.library for each in built if isinstance(each, Built))
 

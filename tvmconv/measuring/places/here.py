@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv.errors import TuningError, TvmconvError
 from tvmconv.hardware import Machine, host
 from tvmconv.measuring.places.compiled import CompilingMeasurer, seconds_per_trial
 from tvmconv.measuring.process import device
-from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
-from tvmconv.measuring.process.device import Processor
-from tvmconv.measuring.process.libraries import Libraries
-from tvmconv.measuring.process.runner import Conditions, Runner, time_each
-from tvmconv.measuring.roof.probe import Roof
+from tvmconv.measuring.process.runner import Conditions, Runner
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import record
 from tvmconv.records.log import WORTHWHILE
@@ -61,49 +57,8 @@ class Here:
             machine,
             given.threads,
             limit,
-            lambda libraries: _Timer(machine, libraries, given, limit),
+            lambda libraries: Runner(machine, libraries, given, limit),
         )
-
-
-class _Timer:
-    """Checks and times in a process of its own; a `compiled.Timer`."""
-
-    def __init__(
-        self, machine: Machine, libraries: Libraries, conditions: Conditions, timeout: float
-    ) -> None:
-        self._machine = machine
-        self._runner = Runner(machine, libraries, conditions, timeout)
-
-    @property
-    def processor(self) -> Processor:
-        """Of this machine."""
-        return device.here(self._machine)
-
-    def roof(self) -> Roof:
-        """As `Runner.roof`."""
-        return self._runner.roof()
-
-    def measure_each(
-        self,
-        spec: ConvSpec,
-        candidates: Sequence[tuple[Candidate, Built | Failure]],
-        best: float,
-        beside: tuple[Built | None, float],
-        done: Callable[[Measurement], None],
-    ) -> list[Measurement]:
-        """As `runner.time_each`."""
-        return time_each(self._runner, spec, candidates, best, beside, done)
-
-    def interleave(
-        self, spec: ConvSpec, built: Sequence[Built], rounds: int, again: int
-    ) -> list[list[list[float]]] | str:
-        """As `Runner.compare`, with an error as text."""
-        times = self._runner.compare(spec, built, rounds, again)
-        return times.text if isinstance(times, Failure) else times
-
-    def close(self) -> None:
-        """End the process."""
-        self._runner.close()
 
 
 def _require_cpu(machine: Machine) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from tvmconv.errors import TuningError
 from tvmconv.hardware import Machine
-from tvmconv.measuring.process import on_cpu, on_gpu
+from tvmconv.measuring.process import device, on_cpu, on_gpu
 from tvmconv.measuring.process.candidate import Built, Candidate, Failure, Measurement
+from tvmconv.measuring.process.device import Processor
 from tvmconv.measuring.process.libraries import Libraries
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.measuring.roof.probe import Roof
@@ -44,7 +45,7 @@ class Runner:
         conditions: Conditions,
         timeout_seconds: float = 30.0,
     ) -> None:
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds, self._machine = timeout_seconds, machine
         environment = {
             "TVM_NUM_THREADS": str(conditions.threads),
             "TVM_BIND_THREADS": os.environ.get("TVM_BIND_THREADS", "0"),
@@ -64,6 +65,11 @@ class Runner:
     def close(self) -> None:
         """End the process; the next question starts another one."""
         self._worker.close()
+
+    @property
+    def processor(self) -> Processor:
+        """Of this machine."""
+        return device.here(self._machine)
 
     def roof(self) -> Roof:
         """What the machine can do at most, measured now."""
@@ -94,6 +100,32 @@ class Runner:
         )
         return answer
 
+    def measure_each(
+        self,
+        spec: ConvSpec,
+        candidates: Sequence[tuple[Candidate, Built | Failure]],
+        best: float,
+        beside: tuple[Built | None, float],
+        done: Callable[[Measurement], None],
+    ) -> list[Measurement]:
+        """Check and time candidates one by one, and tell ``done`` of each; never raises for a bad one.
+
+        ``beside`` is the yardstick and its seconds, as in `measure`. Those far slower than ``best``, or
+        than the best before them, are timed roughly.
+        """
+        measurements = []
+        for candidate, each in candidates:
+            result: float | Failure
+            result = each if isinstance(each, Failure) else self.measure(spec, each, best, *beside)
+            if isinstance(result, Failure):
+                measurement = Measurement(candidate, None, result.text)
+            else:
+                best = min(best, result)
+                measurement = Measurement(candidate, result)
+            measurements.append(measurement)
+            done(measurement)
+        return measurements
+
     def interleave(
         self, spec: ConvSpec, built: Sequence[Built], rounds: int
     ) -> list[list[float]] | Failure:
@@ -122,33 +154,6 @@ class Runner:
                 return times
             found.append(times)
         return found
-
-
-def time_each(
-    runner: Runner,
-    spec: ConvSpec,
-    candidates: Sequence[tuple[Candidate, Built | Failure]],
-    best: float,
-    beside: tuple[Built | None, float],
-    done: Callable[[Measurement], None],
-) -> list[Measurement]:
-    """Check and time candidates one by one, and tell ``done`` of each; never raises for a bad one.
-
-    ``beside`` is the yardstick and its seconds, as in `Runner.measure`. Those far slower than ``best``,
-    or than the best before them, are timed roughly.
-    """
-    measurements = []
-    for candidate, each in candidates:
-        result: float | Failure
-        result = each if isinstance(each, Failure) else runner.measure(spec, each, best, *beside)
-        if isinstance(result, Failure):
-            measurement = Measurement(candidate, None, result.text)
-        else:
-            best = min(best, result)
-            measurement = Measurement(candidate, result)
-        measurements.append(measurement)
-        done(measurement)
-    return measurements
 
 
 def _sound(answer: Any) -> Any:

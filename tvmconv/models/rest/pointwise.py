@@ -11,8 +11,7 @@ from tvm import te, tirx
 
 from tvmconv.compute.epilogue import ACTIVATIONS, prelu, to_byte
 from tvmconv.models.graph import Node
-
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+from tvmconv.problem.rules import FLOAT_DTYPES
 
 
 def dtype_of(x: Any) -> str:
@@ -25,7 +24,7 @@ def _const(value: float, like: Any) -> Any:
 
 
 def _is_float(x: Any) -> bool:
-    return dtype_of(x) in _FLOATS
+    return dtype_of(x) in FLOAT_DTYPES
 
 
 def _activation(name: str) -> Callable[[Any], Any]:

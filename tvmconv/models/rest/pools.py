@@ -11,6 +11,7 @@ from tvm import te, tirx
 from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.rest import loops
+from tvmconv.problem.rules import summed_in
 
 
 def pool(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
@@ -20,7 +21,7 @@ def pool(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     (kh, kw), (sh, sw) = node.attributes["window"], node.attributes["strides"]
     top, bottom, left, right = node.attributes["pads"]
     largest = node.op == "max_pool2d"
-    dtype = "float32" if data.dtype in ("float16", "bfloat16") and not largest else data.dtype
+    dtype = data.dtype if largest else summed_in(data.dtype)
     x = te.placeholder(data.shape, data.dtype, name="x")
     i, j = te.reduce_axis((0, kh), "i"), te.reduce_axis((0, kw), "j")
     outside = tvm.te.min_value(dtype) if largest else tirx.const(0, dtype)

@@ -12,13 +12,14 @@ from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.rest import loops
 from tvmconv.models.rest.rearranging import broadcast_index
+from tvmconv.problem.rules import summed_in
 
 
 def matmul(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     """Return the function of matmul, broadcast over leading axes."""
     left, right = tensors
     depth = left.shape[-2 if node.attributes["transpose_a"] else -1]
-    dtype = "float32" if left.dtype in ("float16", "bfloat16") else left.dtype
+    dtype = summed_in(left.dtype)
     a = te.placeholder(left.shape, left.dtype, name="left")
     b = te.placeholder(right.shape, right.dtype, name="right")
     k = te.reduce_axis((0, depth), "k")

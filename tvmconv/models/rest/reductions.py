@@ -13,6 +13,7 @@ from tvmconv.hardware import Machine
 from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.rest import loops
+from tvmconv.problem.rules import summed_in
 
 _REDUCERS: Final[Mapping[str, Callable[..., Any]]] = {
     "mean": te.sum,
@@ -47,8 +48,8 @@ def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     data = tensors[0]
     extents, reduced = merged(data.shape, node.attributes["axes"])
     kept = tuple(e for e, gone in zip(extents, reduced, strict=True) if not gone) or (1,)
-    dtype = "float32" if data.dtype in ("float16", "bfloat16") else data.dtype
-    dtype = node.tensor.dtype if node.tensor.dtype == "int32" else dtype  # sums of bytes
+    summed = summed_in(data.dtype)
+    dtype = node.tensor.dtype if node.tensor.dtype == "int32" else summed  # sums of bytes
     x = te.placeholder(extents, data.dtype, name="x")
     over = [te.reduce_axis((0, e)) for e, gone in zip(extents, reduced, strict=True) if gone]
     count = prod(int(axis.dom.extent) for axis in over)
@@ -135,7 +136,7 @@ def softmax(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     """Return the function of softmax and log_softmax: of exponentials less the largest."""
     shape, axis = node.tensor.shape, node.attributes["axis"] % max(len(node.tensor.shape), 1)
     before, extent, after = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    dtype = "float32" if node.tensor.dtype in ("float16", "bfloat16") else node.tensor.dtype
+    dtype = summed_in(node.tensor.dtype)
     x = te.placeholder((before, extent, after), node.tensor.dtype, name="x")
     k, j = te.reduce_axis((0, extent), "k"), te.reduce_axis((0, extent), "j")
     rows = (before, after)

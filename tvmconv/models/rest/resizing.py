@@ -11,6 +11,7 @@ from tvmconv.hardware import Machine
 from tvmconv.models.graph import Node, Tensor
 from tvmconv.models.resizing import CUBIC
 from tvmconv.models.rest import loops
+from tvmconv.problem.rules import summed_in
 
 
 def _position(at: Any, source: int, target: int, coordinates: str) -> tuple[Any, int]:
@@ -71,7 +72,7 @@ def resize(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     """Return the function of resize."""
     data, (oh, ow) = tensors[0], node.attributes["size"]
     _, height, width, _ = data.shape
-    dtype = "float32" if data.dtype in ("float16", "bfloat16") else data.dtype
+    dtype = summed_in(data.dtype)
     x = te.placeholder(data.shape, data.dtype, name="x")
 
     def element(n: Any, h: Any, w: Any, c: Any) -> Any:
