@@ -47,7 +47,7 @@ def test_the_layer_that_saves_most_is_next():
     assert gaining.priority < state_of(CONV3X3, 3, [4e-5, 2e-5, 1.5e-5]).priority
 
 
-def test_before_that_come_layers_that_nobody_has_looked_at_and_before_them_those_that_are_over():
+def test_those_that_are_over_come_first_and_those_that_nobody_has_looked_at_by_their_floor():
     gaining = state_of(CONV3X3, 1000, [4e-5, 2e-5, 1.5e-5])
     unseen, larger = (state_of(CONV3X3, count, []) for count in (1, 2))
     slower = state_of(CONV3X3, 1, [], floor=3e-6)
@@ -57,7 +57,7 @@ def test_before_that_come_layers_that_nobody_has_looked_at_and_before_them_those
     broken.batches = 1
 
     assert over.search.promise() == broken.search.promise() == 0.0
-    order = [over, slower, larger, unseen, gaining]
+    order = [over, gaining, slower, larger, unseen]
     assert sorted(order, key=lambda state: state.priority, reverse=True) == order
     assert broken.priority == over.priority
 
@@ -76,8 +76,7 @@ def test_time_goes_to_the_layer_with_a_bad_default_and_a_large_count():
         state.batches += 1
         state.seconds += 1.0
 
-    assert flat.batches >= 1
-    assert falling.batches >= 2 * flat.batches
+    assert falling.batches >= 2 * max(flat.batches, 1)
 
 
 def looked_at(spec: ConvSpec, count: int, seconds: float, floor: float = 1e-9) -> LayerState:
@@ -96,7 +95,7 @@ def test_the_first_batches_go_where_the_network_s_time_is():
     order = [heavy, often, light]
     assert sorted(order, key=lambda state: state.priority, reverse=True) == order
     unseen = state_of(POINTWISE, 1, [])
-    assert unseen.priority > heavy.priority  # nobody knows what it takes
+    assert often.priority > unseen.priority  # of which no more is known than what it takes at least
     gaining = state_of(CONV3X3, 1, [4e-5, 2e-5, 1.5e-5])
     assert heavy.priority > gaining.priority > light.priority
 

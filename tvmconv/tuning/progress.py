@@ -31,20 +31,19 @@ class LayerState:
     def priority(self) -> tuple[int, float]:
         """Which layer comes next; the largest does.
 
-        First those whose search is over, which is soon done; then those of which nothing is measured, the
-        largest part of the network first; then by the seconds of the network that a second of search is
-        expected to save.
+        First those whose search is over, which is soon done; then by the seconds of the network that a
+        second of search is expected to save. A layer of which nothing is measured takes no less than the
+        roof allows.
         """
-        best = self.search.best
-        if not self.search.trials:
-            return (1, self.layer.count * self.floor)
-        promise = self.search.promise()
-        if promise == 0.0 or best is None or not best.seconds:
-            return (2, 0.0)
-        # A roof that was measured beside a busy neighbour is too low: what seems to be at it comes late,
-        # and not never.
-        promise = min(promise, max(self._room(best.seconds), promise / 10))
-        gain = self.layer.count * best.seconds * promise
+        best, promise, seconds = self.search.best, self.search.promise(), self.floor
+        if promise == 0.0 or (self.search.trials and best is None):
+            return (1, 0.0)
+        if best is not None and best.seconds:
+            seconds = best.seconds
+            # A roof that was measured beside a busy neighbour is too low: what seems to be at it comes
+            # late, and not never.
+            promise = min(promise, max(self._room(seconds), promise / 10))
+        gain = self.layer.count * seconds * promise
         batch = self.seconds / self.batches if self.batches else self.first_batch_seconds
         return (0, gain / max(batch, 1e-3))
 
