@@ -82,7 +82,7 @@ SAMPLE = (
     "convnext_tiny:stage4.block1.expand",
 )
 TRIALS = 24
-FINALISTS, ROUNDS = 5, 9
+FINALISTS, ROUNDS = 5, 25
 
 
 def main() -> None:

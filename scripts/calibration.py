@@ -92,15 +92,12 @@ def append(path: Path, points: Iterable[Point]) -> None:
 def by_spec(
     points: Iterable[Point], machine: Machine, pack: HardwarePack
 ) -> dict[str, list[Point]]:
-    """The points that are legal today by key, the last of each candidate, fastest first."""
+    """The points that are legal today by key, the fastest of each candidate, fastest first."""
     found: dict[str, dict[object, Point]] = {}
-    for point in points:
+    for point in sorted(points, key=lambda point: point.microseconds):
         if _is_legal(point, machine, pack):
-            found.setdefault(point.key, {})[point.candidate.identity] = point
-    return {
-        key: sorted(each.values(), key=lambda point: point.microseconds)
-        for key, each in found.items()
-    }
+            found.setdefault(point.key, {}).setdefault(point.candidate.identity, point)
+    return {key: list(each.values()) for key, each in found.items()}
 
 
 def _is_legal(point: Point, machine: Machine, pack: HardwarePack) -> bool:

@@ -51,7 +51,7 @@ MODELS = (
     Model(
         "x86.conv2d.winograd",
         conv2d_winograd.COSTS,
-        ("data", "out", "l2_bytes", "l3_bytes", "memory_bytes"),
+        ("data", "out", "l3_bytes", "memory_bytes"),
         lambda costs, spec, machine, decisions: winograd_space.cycles(
             costs, spec, machine, read(WinogradDecisions, decisions)
         ),

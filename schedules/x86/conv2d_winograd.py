@@ -54,7 +54,8 @@ COSTS = Costs(
     # of 36.
     data=3.5,
     out=2.5,
-    l2_bytes=32,  # half a line
+    # Half a line; a whole one of Zen 5, where 14x14x512 takes 1.56 ms in place of 1.91 so (2026-11).
+    l2_bytes=lambda machine: 64 if machine.name in machines.WHOLE_LINES else 32,
     l3_bytes=8,
     memory_bytes=3,  # what 7x7x512 reached beside other work (9 GB/s; Sapphire Rapids, 2026-11)
     l3=_third_level,

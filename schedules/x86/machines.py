@@ -129,6 +129,8 @@ STRIDED = ("znver2", "znver3", "znver4", "znver5")
 # And where such a block, whole images long, is faster than rows of tiles as long as the third level holds it:
 # 7x7x960 3.0 us in place of 5.0, 14x14x384 4.8 of 6.5, 56x56x144 36.8 of 42.9 (Zen 5, 2026-11).
 CHANNELS_OUTER = ("znver5",)
+# Whose second level hands a whole line a cycle to the first.
+WHOLE_LINES = ("znver5",)
 
 MACHINES = (*INTEL, *AMD, *GENERIC)
 
