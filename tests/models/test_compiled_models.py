@@ -306,3 +306,24 @@ def test_a_product_lies_where_its_factor_was_unless_that_is_read_again(tmp_path,
     np.testing.assert_allclose(
         model(x), reference.evaluate(graph, {"x": x})["y"], rtol=1e-4, atol=1e-4
     )
+
+
+def test_what_only_a_mean_reads_is_never_stored(tmp_path):
+    b = Builder("means")
+    x = b.input("x", (2, 5, 6, 20), "float32")
+    gate = b.input("gate", (20,), "float32")
+    for number, (axes, keep) in enumerate([((1, 2), True), ((3,), False), ((0, 1, 2, 3), False)]):
+        scaled = b.node("multiply", [x, b.constant("c", np.float32([number + 0.5]))])
+        shifted = b.node("add", [scaled, gate])
+        b.output(f"y{number}", b.node("mean", [shifted], axes=axes, keepdims=keep))
+    square = b.node("squared_difference", [x, b.node("mean", [x], axes=(3,), keepdims=True)])
+    b.output("variance", b.node("mean", [square], axes=(3,), keepdims=True))
+    graph = b.graph()
+    model = tvmconv.load(tvmconv.compile(graph, output=tmp_path / "m.tvmconv"), threads=2)
+    arrays = {"x": values(2, 5, 6, 20), "gate": values(20)}
+
+    assert [each.operators[-1] for each in model.variant.program.layers] == ["mean"] * 5
+    for made, right in zip(
+        model(**arrays), reference.evaluate(graph, arrays).values(), strict=True
+    ):
+        close(made, right)

@@ -10,9 +10,10 @@ from typing import Any
 from tvmconv.errors import ModelError
 from tvmconv.hardware import Function, Machine
 from tvmconv.models.graph import ABSENT, Graph, Node, Tensor
+from tvmconv.models.operators import REDUCTIONS
 from tvmconv.models.program import Call, Packing, Program
 from tvmconv.models.rest import matrix_vector, single
-from tvmconv.models.rest.fused import FUSIBLE, fused_function, group_of
+from tvmconv.models.rest.fused import FUSIBLE, fused_function, fused_reduction, group_of
 from tvmconv.models.rest.pointwise import POINTWISE
 from tvmconv.models.rest.rearranging import READ_ONCE
 from tvmconv.models.rest.turning import TURNING
@@ -80,6 +81,10 @@ def partition(
             group = group_of(graph, nodes)
             make = functools.partial(fused_function, group, machine)
             _call(program, nodes, group.signature, group.inputs, make)
+        elif len(nodes) > 1:
+            group = group_of(graph, nodes)
+            make = functools.partial(fused_reduction, group, machine)
+            _call(program, nodes, group.signature, group.inputs, make)
         elif node.op == "dense":
             _call_dense(program, node, machine)
         elif not (node.op == "concat" and _joined_in_place(program, node)):
@@ -108,6 +113,9 @@ def _groups(graph: Graph) -> list[list[Node]]:
 
 def _joins(node: Node, reader: Node) -> bool:
     """Whether ``node`` may be computed where ``reader``, its only one, reads it."""
+    if reader.op in REDUCTIONS:
+        # At least two extents that are no 1: what is left is scheduled as an image's axes are.
+        return node.op in POINTWISE and sum(extent > 1 for extent in node.tensor.shape) > 1
     if reader.op not in FUSIBLE or reader.inputs.count(node.name) != 1:
         return False
     if reader.op in POINTWISE:

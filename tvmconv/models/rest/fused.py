@@ -14,6 +14,7 @@ from tvmconv.models.graph import ABSENT, Graph, Node, Tensor
 from tvmconv.models.rest import loops
 from tvmconv.models.rest.pointwise import POINTWISE, expression
 from tvmconv.models.rest.rearranging import REARRANGING, Read, Shape, broadcast_index, element
+from tvmconv.models.rest.reductions import reduction_of
 
 FUSIBLE = POINTWISE | REARRANGING
 
@@ -126,6 +127,34 @@ def fused_function(group: Group, machine: Machine) -> Any:
     schedule = loops.start([*arguments, out])
     loops.apply_rule(schedule, machine, shape, result.dtype, _pieces(group, machine))
     return loops.finished(schedule)
+
+
+def fused_reduction(group: Group, machine: Machine) -> Any:
+    """Return the scheduled function of a group that ends in a reduction: what is reduced is never stored."""
+    *before, last = group.nodes
+    shapes = [group.tensors[name].shape for name in group.inputs]
+    arguments = [
+        te.placeholder(own or (1,), group.tensors[name].dtype, name=f"x{i}")
+        for i, (name, own) in enumerate(zip(group.inputs, shapes, strict=True))
+    ]
+    reads = {
+        name: _reading(argument, own)
+        for name, argument, own in zip(group.inputs, arguments, shapes, strict=True)
+    }
+    for name, value in group.scalars.items():
+        reads[name] = _constant(value, group.tensors[name].dtype)
+    for node in before:
+        reads[node.name] = _node(node, group, reads)
+    data = group.tensors[last.inputs[0]]
+    axes = [axis for axis, extent in enumerate(data.shape) if extent > 1]
+    gone = [axis in last.attributes["axes"] for axis in axes]
+    extents = tuple(data.shape[axis] for axis in axes)
+
+    def read(index: tuple[Any, ...]) -> Any:
+        at = dict(zip(axes, index, strict=True))
+        return reads[last.inputs[0]]([at.get(axis, 0) for axis in range(len(data.shape))])
+
+    return reduction_of(arguments, read, extents, gone, data, last, machine)
 
 
 def _reading(argument: te.Tensor, shape: Shape) -> Read:

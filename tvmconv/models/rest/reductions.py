@@ -46,17 +46,35 @@ def merged(shape: Shape, axes: Sequence[int]) -> tuple[Shape, tuple[bool, ...]]:
 def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
     """Return the function of mean, sum, max, min and prod."""
     data = tensors[0]
-    extents, reduced = merged(data.shape, node.attributes["axes"])
+    extents, gone = merged(data.shape, node.attributes["axes"])
+    x = te.placeholder(extents, data.dtype, name="x")
+    return reduction_of([x], lambda index: x[index], extents, gone, data, node, machine)
+
+
+def reduction_of(
+    arguments: Sequence[te.Tensor],
+    read: Callable[[tuple[Any, ...]], Any],
+    extents: Shape,
+    reduced: Sequence[bool],
+    data: Tensor,
+    node: Node,
+    machine: Machine,
+) -> Any:
+    """Return the function of a reduction of what ``read`` makes of the arguments at an index of ``extents``.
+
+    ``reduced`` says which axes go; ``data`` is shape and dtype of what is read.
+    """
     kept = tuple(e for e, gone in zip(extents, reduced, strict=True) if not gone) or (1,)
     summed = summed_in(data.dtype)
     dtype = node.tensor.dtype if node.tensor.dtype == "int32" else summed  # sums of bytes
-    x = te.placeholder(extents, data.dtype, name="x")
     over = [te.reduce_axis((0, e)) for e, gone in zip(extents, reduced, strict=True) if gone]
     count = prod(int(axis.dom.extent) for axis in over)
 
     def element(*index: Any) -> Any:
         spatial, inner = iter(index), iter(over)
-        value = x[tuple(next(inner) if gone else next(spatial) for gone in reduced)].astype(dtype)
+        value = read(tuple(next(inner) if gone else next(spatial) for gone in reduced)).astype(
+            dtype
+        )
         return _REDUCERS[node.op](value, axis=over) if over else value
 
     sums = te.compute(kept, element, name="sums")
@@ -71,7 +89,7 @@ def reduction(node: Node, tensors: Sequence[Tensor], machine: Machine) -> Any:
             )
         return value.astype(node.tensor.dtype)
 
-    schedule = loops.start([x, te.compute(kept, finish, name="out")])
+    schedule = loops.start([*arguments, te.compute(kept, finish, name="out")])
     if over:
         _schedule(schedule, machine, data, reduced[-1])
     else:
