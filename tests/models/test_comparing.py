@@ -55,3 +55,13 @@ def test_inputs_of_files_are_taken_and_the_others_are_random(tmp_path):
         comparing.given_inputs(entries, {"x": str(tmp_path / "x.npy")}, seed=1)
     with pytest.raises(ValueError, match="the model's inputs are x, bytes, index"):
         comparing.given_inputs(entries, {"y": str(tmp_path / "x.npy")}, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "passes"),
+    [("int8", 1, True), ("uint8", 1, True), ("int8", 2, False), ("int32", 1, False)],
+)
+def test_bytes_may_be_off_by_one(dtype, off, passes):
+    expected = np.array([3, 100, 0], dtype)
+    made = expected + np.array([0, off, 0], dtype)
+    assert comparing.difference("out", made, expected).passes == passes

@@ -24,7 +24,7 @@ class Difference:
         name: of the output, or of the value.
         absolute: the largest error; infinite where only one of the two is a number.
         largest: the largest expected value.
-        allowed: the largest error that passes; 0 for integers.
+        allowed: the largest error that passes; 1 for bytes, 0 for other integers.
         place: what makes the value, for people; empty for outputs.
     """
 
@@ -52,7 +52,8 @@ def difference(
 ) -> Difference:
     """Return how far ``made`` is from ``expected``.
 
-    Floats may be off by ``tolerance`` of the largest expected value, integers and booleans not at all. What
+    Floats may be off by ``tolerance`` of the largest expected value, bytes, which stand for numbers, by one,
+    other integers and booleans not at all. What
     is not a finite number must be the same in both. Another shape is off by infinity.
     """
     if made.shape != expected.shape:
@@ -63,7 +64,8 @@ def difference(
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         errors = np.where(same, 0.0, np.where(finite & np.isfinite(a), np.abs(a - b), np.inf))
-    allowed = tolerance * largest if made.dtype.kind == "f" else 0.0
+    allowed = 1.0 if made.dtype in (np.int8, np.uint8) else 0.0
+    allowed = tolerance * largest if made.dtype.kind == "f" else allowed
     return Difference(name, float(errors.max(initial=0.0)), largest, allowed, place)
 
 

@@ -144,7 +144,8 @@ def _report(
     print(
         f"\n{len(found) - len(wrong)} of {len(found)} {what}s are those of {beside}, on "
         f"{'given' if args.input else 'random'} inputs (seed {args.seed})\n"
-        f"allowed: {args.tolerance:g} of the largest value ({source}), nothing for integers"
+        f"allowed: {args.tolerance:g} of the largest value ({source}), one for bytes, "
+        "nothing for other integers"
     )
     if wrong and args.tensors:
         first = wrong[0]
