@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Call, legal_calls, legal_specs
 
+from tvmconv.checking import oracle
 from tvmconv.problem.spec import ConvSpec
 
 KEY = "conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6"
@@ -352,3 +354,15 @@ def test_keys_spell_narrow_residuals_and_slopes():
     assert ConvSpec.from_key(spec.key) == spec
     assert spec.core_key == ConvSpec.conv2d((1, 4, 4, 4), (1, 1, 4, 8)).key
     assert (spec.residual_shape, spec.slopes_shape) == ((1, 4, 4, 5), (8,))
+
+
+@given(legal_specs())
+def test_needed_macs_are_those_that_see_the_image(spec: ConvSpec):
+    """A filter of ones on an image of ones counts the taps that lie inside."""
+    image = dataclasses.replace(
+        spec, dtype="float32", bias=False, residual=False, activation=None, tf32=False
+    )
+    ones = np.ones(image.input_shape, "float32"), np.ones(image.filter_shape, "float32")
+
+    assert image.needed_macs == oracle.conv(image, *ones).sum()
+    assert image.needed_macs <= image.macs

@@ -102,7 +102,7 @@ def test_a_newer_format_and_a_newer_glibc(own, tmp_path):
     tar = rewritten(own / "c.tar", tmp_path, glibc="9.99")
     assert "needs glibc 9.99 or newer, this system has glibc 2." in fails(tar, own / "new.results")
     body = {**batches.encode(manifest(own / "c.tar")), "format": 99, "tvmconv": "7.0"}
-    with pytest.raises(BatchError, match=r"format 99, written by tvmconv 7\.0; .* reads format 2"):
+    with pytest.raises(BatchError, match=r"format 99, written by tvmconv 7\.0; .* reads format 3"):
         batches.parse(json.dumps(body), "it")
 
 

@@ -61,6 +61,8 @@ class Schedule:
         preferred: whether its default is a good guess here; one that is not comes after all others.
         winograd: whether it computes by Winograd's algorithm, which rounds otherwise than the defining
             sum: users may do without.
+        macs: multiply-adds that no kernel with these decisions does without: the sum's, but for taps in the
+            padding, or what the algorithm makes of them.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Schedule:
     apply: Callable[[ConvSpec, Machine, Decisions], Function]
     preferred: Callable[[ConvSpec, Machine], bool] = lambda _spec, _machine: True
     winograd: bool = False
+    macs: Callable[[ConvSpec, Decisions], int] = lambda spec, _decisions: spec.needed_macs
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
