@@ -112,8 +112,9 @@ class GpuTimer:
 
     def _believed(self, key: str, built: Built, measure: Callable[[], float]) -> float:
         """Return what ``measure`` gives, at the second try at last, if this card can be as fast."""
-        spec = self._layer(key).spec
-        peak = gpu_roof.peak(self._machine, {spec.precision})
+        spec, gpu = self._layer(key).spec, self._machine.gpu
+        assert gpu is not None  # noqa: S101 - for the type checker
+        peak = gpu_roof.peak(gpu, {spec.precision})
         least = bounds.least_seconds(built.macs, spec.dtype, self._machine, peak)
         seconds = measure()
         if not bounds.is_possible(seconds, least, self._machine):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tvmconv.errors import TvmconvError
-from tvmconv.hardware import Machine
+from tvmconv.hardware import Decisions, HardwarePack, Machine
 from tvmconv.problem.rules import BYTE_DTYPES
+from tvmconv.problem.spec import ConvSpec
 
 # How far two looks at the same machine differ: what is faster than the roof by more was not measured well.
 MOST_OF_A_ROOF = 1.03
@@ -30,6 +31,26 @@ def rate(machine: Machine, dtype: str) -> int:
     if dtype == "bfloat16":
         return 16 if amx else 4 if "bf16" in machine.features else 2
     return 2 if dtype == "float16" else 1
+
+
+def work(
+    spec: ConvSpec, schedule: str, decisions: Decisions, machine: Machine, pack: HardwarePack
+) -> float:
+    """Float32 operations that take as long, at the peak, as a kernel's multiply-adds.
+
+    Taps in the padding are counted; Winograd's algorithm does fewer than the sum has. A schedule that is
+    gone counts as the sum.
+    """
+    macs = spec.macs
+    known = {each.name: each for each in pack.schedules}
+    if schedule in known and known[schedule].winograd:
+        macs = known[schedule].macs(spec, decisions)
+    return 2 * macs / rate(machine, spec.dtype)
+
+
+def percent(share: float) -> float | None:
+    """A share of a roof in percent; None above it, where the roof is none for this kernel."""
+    return None if share > MOST_OF_A_ROOF else 100 * share
 
 
 def least_seconds(macs: int, dtype: str, machine: Machine, peak: float) -> float:
