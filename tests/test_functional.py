@@ -288,6 +288,44 @@ def test_a_read_only_cache_is_read(tmp_path):
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]  # no lock was taken
 
 
+def test_what_was_not_opened_for_longest_leaves_a_full_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TVMCONV_CACHE_MB", "0")
+    x, w = operands()
+
+    def call(strides):
+        kernel_cache._kernels.clear()
+        assert tvmconv.conv2d(x, w, strides, "SAME") is not None
+        return set(entries(tmp_path / "cache"))
+
+    (first,) = call((1, 1))
+    (second,) = call((1, 2)) - {first}  # who has just opened one may be reading it
+    for entry in (first, second):
+        os.utime(entry, (0, 0))
+    assert call((1, 1)) == {first, second}  # nothing was built, and the first is young again
+    assert first.stat().st_mtime > second.stat().st_mtime
+    left = call((2, 1))
+    assert first in left
+    assert second not in left
+    assert len(left) == 2
+    assert not (second.parent / f".{second.name}.lock").exists()
+
+
+def test_a_cache_below_its_limit_keeps_everything(tmp_path):
+    x, w = operands()
+    tvmconv.conv2d(x, w, (1, 1), "SAME")
+    (first,) = entries(tmp_path / "cache")
+    os.utime(first, (0, 0))
+    tvmconv.conv2d(x, w, (2, 1), "SAME")
+    assert first in entries(tmp_path / "cache")
+
+
+def test_a_limit_that_is_no_number_is_refused_before_anything_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("TVMCONV_CACHE_MB", "1e3")
+    with pytest.raises(ValueError, match="TVMCONV_CACHE_MB is '1e3': give the most"):
+        tvmconv.conv2d(*operands(), 1, "SAME")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_no_kernel_for_an_empty_output(tmp_path):
     x, w = operands()
     out = tvmconv.conv2d(x[:0], w, 1, "SAME")

@@ -29,7 +29,8 @@ def conv2d(
 
     The kernel of a problem is compiled once, from its tuning record if there is one, and kept on
     disk: in ``$TVMCONV_CACHE_DIR`` if that is set, else in the user's cache directory
-    (``~/.cache/tvmconv`` on Linux). Calls use as many threads as TVMCONV_NUM_THREADS, TVM_NUM_THREADS
+    (``~/.cache/tvmconv`` on Linux); it holds ``$TVMCONV_CACHE_MB`` megabytes at most (1024).
+    Calls use as many threads as TVMCONV_NUM_THREADS, TVM_NUM_THREADS
     or OMP_NUM_THREADS say, else all cores that this process may use, and may be made from several
     threads and processes at once.
 
