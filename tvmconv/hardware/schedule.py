@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from tvmconv.errors import UnknownNameError
@@ -14,6 +15,7 @@ from tvmconv.problem.spec import ConvSpec
 
 Choice = int | str
 Decisions = Mapping[str, Choice]
+_MAX_ELEMENTS = 1 << 31  # TVM's loops and flat indices are int32
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class Schedule:
     preferred: Callable[[ConvSpec, Machine], bool] = lambda _spec, _machine: True
     winograd: bool = False
     macs: Callable[[ConvSpec, Decisions], int] = lambda spec, _decisions: spec.needed_macs
+
+
+def require_indexable(spec: ConvSpec) -> None:
+    """Raise ValueError for an array that 32-bit indices, which compiled code uses, do not reach."""
+    shapes = {"input": spec.input_shape, "filter": spec.filter_shape, "output": spec.output_shape}
+    for name, shape in shapes.items():
+        if prod(shape) >= _MAX_ELEMENTS:
+            raise ValueError(
+                f"kernels are for arrays below 2**31 elements, but the {name} of {spec.key} has "
+                f"{prod(shape)}: its shape is {shape}. Compute it in parts, of fewer images, rows or channels"
+            )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
