@@ -223,6 +223,7 @@ def _table_row(number: int, row: Row, colour: int, longest: float) -> str:
     return (
         f'<tr><td>{number}</td><td class="left" title="{html.escape(row.symbol)}">'
         f"{html.escape(row.kind)}</td><td>{row.microseconds:.2f}</td><td>{row.share:.1f}</td>"
-        f'<td class="left">{bar}</td><td class="left">{row.limit}</td><td>{tables.percent(row.percent_limit)}</td>'
+        f'<td class="left">{bar}</td><td class="left">{row.limit}</td>'
+        f"<td>{tables.percent(row.percent_limit)}</td>"
         f'<td class="left">{shape}</td></tr>\n'
     )
