@@ -33,8 +33,8 @@ class AlignedFile:
     """A file in memory of this process's own, which begins at a page; an empty one has no memory.
 
     Not mapped from the file: whoever wrote to that in place would change the numbers under a running model,
-    and whoever cut it short would end the process with SIGBUS. It takes its size once in each process; those that
-    are forked after loading share it.
+    and whoever cut it short would end the process with SIGBUS. It takes its size once in each process, but
+    those that are forked after loading share it.
     """
 
     path: Path
