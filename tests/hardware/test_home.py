@@ -35,9 +35,13 @@ def run(code, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "temporary").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", NOBODY + code], cwd=tmp_path / "work", capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", NOBODY + code],
+        cwd=tmp_path / "work",
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**environment, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "TVMCONV_CACHE_DIR to a folder that stays" in done.stderr
     assert list((tmp_path / "temporary").iterdir()) == []
