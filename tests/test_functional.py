@@ -42,6 +42,9 @@ CALLS = {
     "empty": ("conv2d", (0, 5, 5, 3), (3, 3, 3, 4), {}),
     "depthwise": ("depthwise_conv2d", (1, 9, 9, 16), (3, 3, 16, 1), {"strides": [1, 2, 2, 1]}),
     "multiplied": ("depthwise_conv2d", (2, 6, 7, 5), (3, 2, 5, 3), {"padding": PADS}),
+    "far": ("conv2d", (4, 5, 6, 8), (3, 3, 8, 8), {"dilations": [20000, 2]}),
+    "farther": ("conv2d", (1, 3, 4, 5), (3, 5, 5, 7), {"dilations": 2**30, "dtype": "float64"}),
+    "depthwise_far": ("depthwise_conv2d", (2, 5, 6, 8), (3, 5, 8, 2), {"dilations": (9, 6)}),
     "depthwise_dilated": ("depthwise_conv2d", (1, 8, 8, 8), (3, 3, 8, 1), {"dilations": (2, 2)}),
 }
 

@@ -40,7 +40,6 @@ def test_no_schedule_takes_them(machine_name):
         ["bench", "--peers", "all"],
         ["build"],
         ["tune", "--trials", "1"],
-        ["tune", "--list"],
     ],
 )
 def test_commands_refuse_them(words, tmp_path, capsys):
@@ -51,3 +50,10 @@ def test_commands_refuse_them(words, tmp_path, capsys):
     assert (
         "kernels are for arrays below 2**31 elements, but the input of" in capsys.readouterr().err
     )
+
+
+def test_padding_of_2_31_pixels_is_refused(tmp_path):
+    for dilation in (20_000, 2**30):
+        spec = tvmconv.ConvSpec.conv2d((1, 5, 5, 8), (3, 3, 8, 8), 1, "SAME", dilations=dilation)
+        with pytest.raises(ValueError, match="Leave out the filter's taps that see nothing but"):
+            tvmconv.build(spec, output=tmp_path / "kernels")

@@ -13,6 +13,7 @@ from strategies import Call, legal_calls, legal_specs
 
 from tvmconv.checking import oracle
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.taps import seeing
 
 KEY = "conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6"
 CONV = ConvSpec.conv2d((1, 56, 56, 64), (3, 3, 64, 64), bias=True, activation="relu6")
@@ -366,3 +367,27 @@ def test_needed_macs_are_those_that_see_the_image(spec: ConvSpec):
 
     assert image.needed_macs == oracle.conv(image, *ones).sum()
     assert image.needed_macs <= image.macs
+
+
+@given(legal_specs(), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_taps_that_see_only_padding_may_be_left_out(spec: ConvSpec, dilation: int, seed: int):
+    spec = dataclasses.replace(
+        spec, dtype="float64", bias=False, residual=False, activation=None, tf32=False
+    )
+    if spec.strides == (1, 1):
+        pads = ((k - 1) * dilation for k in (spec.kernel_height, spec.kernel_width))
+        (top, left), (bottom, right) = zip(*((p // 2, p - p // 2) for p in pads), strict=True)
+        spec = dataclasses.replace(
+            spec, dilations=(dilation, dilation), pads=(top, bottom, left, right)
+        )
+    random = np.random.default_rng(seed)
+    data = random.standard_normal(spec.input_shape)
+    window = random.standard_normal(spec.filter_shape)
+
+    smaller, taps = seeing(spec)
+
+    assert smaller.filter_shape == window[taps].shape
+    np.testing.assert_array_equal(
+        oracle.conv(smaller, data, window[taps]), oracle.conv(spec, data, window)
+    )
+    assert smaller.needed_macs == spec.needed_macs

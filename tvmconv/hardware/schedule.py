@@ -87,6 +87,18 @@ def require_indexable(spec: ConvSpec) -> None:
                 f"kernels are for arrays below 2**31 elements, but the {name} of {spec.key} has "
                 f"{prod(shape)}: its shape is {shape}. Compute it in parts, of fewer images, rows or channels"
             )
+    around = (
+        spec.in_height + spec.pads[0] + spec.pads[1],
+        spec.in_width + spec.pads[2] + spec.pads[3],
+    )
+    windows = prod(around) if spec.op == "conv2d" else max(around)  # depthwise, they are not copied
+    images = spec.batch * spec.in_channels if spec.op == "conv2d" else 1
+    if windows * images >= _MAX_ELEMENTS:
+        raise ValueError(
+            f"kernels are for arrays below 2**31 elements, but with its padding the input of {spec.key} has "
+            f"{around[0]} x {around[1]} pixels. Leave out the filter's taps that see nothing but padding, as "
+            "tvmconv.conv2d does"
+        )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
