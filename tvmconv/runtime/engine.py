@@ -12,11 +12,8 @@ from typing import Any
 
 from tvmconv import errors
 from tvmconv.bundle.folder import File
-<<<<<<< HEAD
+from tvmconv.bundle.manifest import REBUILD
 from tvmconv.runtime import abi, mapping, pools
-=======
-from tvmconv.runtime import mapping, pools
->>>>>>> cac3e30 (A model's weights are read, not mapped; errors of models name compile, and a dtype to convert to)
 
 _LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
 _LOAD_KERNELS = "ffi.Module.load_from_file.so"
@@ -107,7 +104,7 @@ class KernelLibrary:
         if found is None:
             raise errors.BundleError(
                 f"the kernel library has no function {symbol}, which its manifest names; "
-                "make the bundle again: tvmconv build WORKLOAD --machine host --output PATH"
+                f"make the bundle again: {REBUILD}"
             )
         return found
 
@@ -133,23 +130,6 @@ def open_kernels(file: File, keep: bool = False) -> KernelLibrary:
         return found
 
 
-<<<<<<< HEAD
-=======
-def function(module: Any, symbol: str) -> Callable[..., Any]:
-    """Return the compiled function ``symbol``; raises BundleError when the library lacks it.
-
-    Calls release Python's global lock and may be made from several threads at once.
-    """
-    try:
-        return module[symbol]  # type: ignore[no-any-return]
-    except (AttributeError, KeyError, RuntimeError) as error:
-        raise errors.BundleError(
-            f"the kernel library has no function {symbol}, which its manifest names; "
-            f"make the bundle again: {REBUILD}"
-        ) from error
-
-
->>>>>>> cac3e30 (A model's weights are read, not mapped; errors of models name compile, and a dtype to convert to)
 def _holds(path: Path, contents: bytes) -> bool:
     """Whether a file has these contents; OSError when it cannot be read."""
     if path.stat().st_size != len(contents):
