@@ -1,4 +1,4 @@
-"""Filters lose the rows and columns that see only padding: the tails of pyramids of dilations (DeepLab's ASPP)."""
+"""Filters lose the rows and columns that see only padding, as at the end of a pyramid of dilations (ASPP)."""
 
 from __future__ import annotations
 
