@@ -360,9 +360,7 @@ def test_keys_spell_narrow_residuals_and_slopes():
 @given(legal_specs())
 def test_needed_macs_are_those_that_see_the_image(spec: ConvSpec):
     """A filter of ones on an image of ones counts the taps that lie inside."""
-    image = dataclasses.replace(
-        spec, dtype="float32", bias=False, residual=False, activation=None, tf32=False
-    )
+    image = dataclasses.replace(spec.core, dtype="float32", tf32=False, quantized=None)
     ones = np.ones(image.input_shape, "float32"), np.ones(image.filter_shape, "float32")
 
     assert image.needed_macs == oracle.conv(image, *ones).sum()
@@ -371,9 +369,7 @@ def test_needed_macs_are_those_that_see_the_image(spec: ConvSpec):
 
 @given(legal_specs(), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_taps_that_see_only_padding_may_be_left_out(spec: ConvSpec, dilation: int, seed: int):
-    spec = dataclasses.replace(
-        spec, dtype="float64", bias=False, residual=False, activation=None, tf32=False
-    )
+    spec = dataclasses.replace(spec.core, dtype="float64", tf32=False, quantized=None)
     if spec.strides == (1, 1):
         pads = ((k - 1) * dilation for k in (spec.kernel_height, spec.kernel_width))
         (top, left), (bottom, right) = zip(*((p // 2, p - p // 2) for p in pads), strict=True)
