@@ -42,6 +42,9 @@ CALLS = {
     "empty": ("conv2d", (0, 5, 5, 3), (3, 3, 3, 4), {}),
     "depthwise": ("depthwise_conv2d", (1, 9, 9, 16), (3, 3, 16, 1), {"strides": [1, 2, 2, 1]}),
     "multiplied": ("depthwise_conv2d", (2, 6, 7, 5), (3, 2, 5, 3), {"padding": PADS}),
+    "far": ("conv2d", (4, 5, 6, 8), (3, 3, 8, 8), {"dilations": [20000, 2]}),
+    "farther": ("conv2d", (1, 3, 4, 5), (3, 5, 5, 7), {"dilations": 2**30, "dtype": "float64"}),
+    "depthwise_far": ("depthwise_conv2d", (2, 5, 6, 8), (3, 5, 8, 2), {"dilations": (9, 6)}),
     "depthwise_dilated": ("depthwise_conv2d", (1, 8, 8, 8), (3, 3, 8, 1), {"dilations": (2, 2)}),
 }
 
@@ -286,6 +289,44 @@ def test_a_read_only_cache_is_read(tmp_path):
     finally:
         entry.parent.chmod(0o755)
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]  # no lock was taken
+
+
+def test_what_was_not_opened_for_longest_leaves_a_full_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TVMCONV_CACHE_MB", "0")
+    x, w = operands()
+
+    def call(strides):
+        kernel_cache._kernels.clear()
+        assert tvmconv.conv2d(x, w, strides, "SAME") is not None
+        return set(entries(tmp_path / "cache"))
+
+    (first,) = call((1, 1))
+    (second,) = call((1, 2)) - {first}  # who has just opened one may be reading it
+    for entry in (first, second):
+        os.utime(entry, (0, 0))
+    assert call((1, 1)) == {first, second}  # nothing was built, and the first is young again
+    assert first.stat().st_mtime > second.stat().st_mtime
+    left = call((2, 1))
+    assert first in left
+    assert second not in left
+    assert len(left) == 2
+    assert not (second.parent / f".{second.name}.lock").exists()
+
+
+def test_a_cache_below_its_limit_keeps_everything(tmp_path):
+    x, w = operands()
+    tvmconv.conv2d(x, w, (1, 1), "SAME")
+    (first,) = entries(tmp_path / "cache")
+    os.utime(first, (0, 0))
+    tvmconv.conv2d(x, w, (2, 1), "SAME")
+    assert first in entries(tmp_path / "cache")
+
+
+def test_a_limit_that_is_no_number_is_refused_before_anything_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("TVMCONV_CACHE_MB", "1e3")
+    with pytest.raises(ValueError, match="TVMCONV_CACHE_MB is '1e3': give the most"):
+        tvmconv.conv2d(*operands(), 1, "SAME")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_no_kernel_for_an_empty_output(tmp_path):

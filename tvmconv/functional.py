@@ -6,6 +6,7 @@ read and rearrange the filter on every call.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from tvmconv.building import kernel_cache
 from tvmconv.problem.calls import spec_of_conv2d_call, spec_of_depthwise_call
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.taps import seeing
 from tvmconv.runtime import tensors
 
 
@@ -29,7 +31,8 @@ def conv2d(
 
     The kernel of a problem is compiled once, from its tuning record if there is one, and kept on
     disk: in ``$TVMCONV_CACHE_DIR`` if that is set, else in the user's cache directory
-    (``~/.cache/tvmconv`` on Linux). Calls use as many threads as TVMCONV_NUM_THREADS, TVM_NUM_THREADS
+    (``~/.cache/tvmconv`` on Linux); it holds ``$TVMCONV_CACHE_MB`` megabytes at most (1024).
+    Calls use as many threads as TVMCONV_NUM_THREADS, TVM_NUM_THREADS
     or OMP_NUM_THREADS say, else all cores that this process may use, and may be made from several
     threads and processes at once.
 
@@ -95,7 +98,13 @@ def depthwise_conv2d(
     return _compute(spec, input, filter)
 
 
+_seeing = functools.lru_cache(maxsize=1024)(seeing)
+
+
 def _compute(spec: ConvSpec, data: object, window: object) -> Any:
     if spec.is_empty:  # needs neither a kernel nor TVM's runtime
         return tensors.like(data, np.empty(spec.output_shape, tensors.numpy_dtype(spec.out_dtype)))
-    return kernel_cache.kernel(spec)(data, window)
+    smaller, taps = _seeing(spec)
+    if smaller != spec:
+        window = np.ascontiguousarray(tensors.as_array(window, "filter")[taps])
+    return kernel_cache.kernel(smaller)(data, window)

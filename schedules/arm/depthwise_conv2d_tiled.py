@@ -32,7 +32,13 @@ from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.rules import BYTE_DTYPES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import depthwise_space, tile_costs
-from tvmconv.schedules.shared.depthwise import INSIDE, MIDDLE, DepthwiseDecisions, nest
+from tvmconv.schedules.shared.depthwise import (
+    INSIDE,
+    MIDDLE,
+    DepthwiseDecisions,
+    loops_over_taps,
+    nest,
+)
 
 # Weights of a channel that stay in registers beside a tile; a 5x5 kernel's are loaded for each tile.
 _MOST_RESIDENT = 16
@@ -69,6 +75,9 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     The largest of arithmetic, loads and the latency of the taps' chain, and a third of a cycle for every
     instruction that is none of them (cores here start two to eight in a cycle).
     """
+    if loops_over_taps(spec, tile.channels):
+        loads = depthwise_space.looped_loads(spec, tile)
+        return float(depthwise_space.cycles_per_fma(spec, machine, tile, loads))
     taps = spec.kernel_height * spec.kernel_width
     accumulators = tile.rows * tile.columns * spec.multiplier
     window_rows, inputs = depthwise_space.window(spec, tile)

@@ -40,6 +40,15 @@ def pads(spec: ConvSpec, widen: bool = True) -> tuple[Choice, ...]:
     return ("image", "rows", "none") if g.needs_padding else ("image",)
 
 
+def sees_little(spec: ConvSpec) -> bool:
+    """Whether most products are with zeros of the padding, so that testing each tap costs less than they do.
+
+    33x33, dilation 36, batch 4: 3.1 ms in place of 32; 24 11 of 23; 12, where 57 % of the products are with
+    the image, 16 against 13 (Zen 5, 2026-11).
+    """
+    return 2 * spec.needed_macs <= spec.macs
+
+
 def split_points(g: Geometry, pixels: int, unpadded: bool) -> tuple[list[int], list[int]]:
     """Where rows and tiles of pixels change their nature: at the border, or at the ragged last tile."""
     if not unpadded:

@@ -21,8 +21,10 @@ from tvmconv.lowering.dot_calls import DOT
 from tvmconv.lowering.interface import SPLIT_AT, function, prim_func
 from tvmconv.problem.arguments import window_extent
 from tvmconv.problem.spec import ConvSpec
-from tvmconv.schedules.shared import bias_start, code_size, tile_costs
+from tvmconv.schedules.shared import bias_start, code_size, dense_stages, tile_costs
 
+# Outputs of a tile whose taps are unrolled, at least.
+_FEWEST = 6
 INNER, MIDDLE, OUTER = "channels_inner", "channels_middle", "channels_outer"
 OUTSIDE, INSIDE = "outside", "inside"
 
@@ -63,8 +65,11 @@ def nest(
     g, multiplier = geometry(spec), spec.multiplier
     loops = Loops(tvm.IRModule({"main": func}))
     conv, out = loops.get_sblock("conv"), loops.get_sblock("out")
+    looped, copied = loops_over_taps(spec, decisions.channels), False
     if g.channels_last:
-        _inline_padding(loops, g)
+        copied = looped and g.needs_padding
+        if g.needs_padding and not copied:
+            loops.compute_inline(loops.get_sblock("padded"))
         n, h, w, o = loops.get_loops(out)
         channel_tiles, v, q = loops.split(o, [None, decisions.channels, multiplier])
         store, inner = out, [v, q]
@@ -87,8 +92,11 @@ def nest(
         loops.set_scope(conv, 0, "local")
     # The second loop and not the fused first two: a fused tile number has no simple border test.
     # Before the reduction is decomposed: afterwards TVM cannot prove it safe.
+    if copied:
+        dense_stages.schedule_padding(loops, g, at=None)
     loops.parallel(nest[1])
-    taps = _order_taps(loops, conv, unrolls_taps(spec, decisions), decisions.taps == INSIDE)
+    inside = decisions.taps == INSIDE and not looped
+    taps = _order_taps(loops, conv, not looped and unrolls_taps(spec, decisions), inside)
     if multiply_add is None:
         _vectorize(loops, conv, taps)
     else:
@@ -96,7 +104,7 @@ def nest(
     for loop in (r, c, q):
         loops.unroll(loop)
     loops.vectorize(v)
-    rows, columns = _split_points(g, decisions)
+    rows, columns = _split_points(g, decisions, copied)
     loops.annotate(row_tiles, SPLIT_AT, rows)
     loops.annotate(column_tiles, SPLIT_AT, columns)
     if g.in_channels % decisions.channels:
@@ -121,9 +129,12 @@ def unrolls_taps(spec: ConvSpec, tile: DepthwiseDecisions) -> bool:
     return bool(code_size.unrolled(outputs, taps, vectors) <= most)
 
 
-def _inline_padding(loops: Loops, g: Geometry) -> None:
-    if g.needs_padding:
-        loops.compute_inline(loops.get_sblock("padded"))
+def loops_over_taps(spec: ConvSpec, channels: int) -> bool:
+    """Whether taps stay loops, over a padded copy of the image, because too few outputs fit straight code.
+
+    A tile of one or two outputs waits for each sum, and tests each tap at the border, which is everywhere.
+    """
+    return not unrolls_taps(spec, DepthwiseDecisions(channels, 1, _FEWEST))
 
 
 def _transpose_outside(loops: Loops, out: Any) -> None:
@@ -168,9 +179,13 @@ def _call(loops: Loops, tile: Any, taps: Any, lanes: int, name: str) -> None:
     loops.annotate(lane, DOT, name)  # not before: the zeros would inherit it
 
 
-def _split_points(g: Geometry, decisions: DepthwiseDecisions) -> tuple[list[int], list[int]]:
-    """Tile numbers where the interior begins and ends, for rows and for columns."""
+def _split_points(
+    g: Geometry, decisions: DepthwiseDecisions, copied: bool
+) -> tuple[list[int], list[int]]:
+    """Tile numbers where the interior begins and ends, for rows and for columns; a copy has no border."""
     rows, columns = decisions.rows, decisions.columns
+    if copied:
+        return [g.out_height // rows], [g.out_width // columns]
     high = window_extent(g.kernel_height, g.dilations[0])
     wide = window_extent(g.kernel_width, g.dilations[1])
     return (

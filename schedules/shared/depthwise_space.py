@@ -19,6 +19,7 @@ from tvmconv.schedules.shared.depthwise import (
     OUTER,
     OUTSIDE,
     DepthwiseDecisions,
+    loops_over_taps,
     unrolls_taps,
 )
 from tvmconv.schedules.shared.typed import read
@@ -157,6 +158,8 @@ def fits(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions, vectors: in
     Registers are accumulators, one column of inputs and a row of weights.
     """
     outputs = tile.rows * tile.columns * spec.multiplier
+    if loops_over_taps(spec, tile.channels):
+        return bool(8 * (outputs * vectors + 2) <= 7 * machine.cpu.vector_registers)
     live = outputs * vectors + spec.kernel_height + 2
     return 8 * live <= 7 * machine.cpu.vector_registers and unrolls_taps(spec, tile)
 
@@ -203,3 +206,9 @@ def cycles_per_fma(
     cycles = max(fmas / cpu.fma_ports, loads / cpu.load_ports, taps * cpu.fma_latency) + brought
     # A load is not free even where ports suffice: an eighth each breaks ties toward fewer.
     return float((cycles + loads / 8) / fmas / useful(spec, tile))
+
+
+def looped_loads(spec: ConvSpec, tile: DepthwiseDecisions) -> int:
+    """Vector loads of a tile whose taps are loops: nothing is kept from one to the next."""
+    outputs, taps = tile.rows * tile.columns, spec.kernel_height * spec.kernel_width
+    return taps * spec.multiplier * (outputs + 1)

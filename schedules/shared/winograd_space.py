@@ -59,7 +59,16 @@ def schedule(name: str, costs: Costs) -> Schedule:
         apply,
         partial(preferred, costs),
         winograd=True,
+        macs=macs,
     )
+
+
+def macs(spec: ConvSpec, decisions: Decisions) -> int:
+    """Multiply-adds of the products of transformed tiles; the transforms are not counted."""
+    outputs = int(decisions["outputs"])
+    tiles = _tiles(spec, outputs, conv2d_winograd.tile_rows(spec, outputs))
+    inputs = outputs + conv2d_winograd.TAPS - 1
+    return spec.batch * tiles * inputs**2 * spec.in_channels * spec.out_channels
 
 
 def accepts(spec: ConvSpec, machine: Machine) -> bool:

@@ -133,6 +133,8 @@ def _better(spec: ConvSpec, machine: Machine, tile: DenseDecisions) -> list[Dens
         # Bands of rows that are still in the cache when they are read; each is a job.
         *_, rows = tile_costs.row_bands(g.out_height)[:2]
         found.append(replace(tile, pad="rows", rows=rows))
+    if "none" in pads and dense_stages.sees_little(spec):
+        found.insert(0, replace(tile, pad="none"))
     if "none" in pads and g.batch == 1:
         # Rows of several images have no number of their own to specialise by.
         found.append(replace(tile, pad="none"))

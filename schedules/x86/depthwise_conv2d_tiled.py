@@ -42,7 +42,14 @@ from tvmconv.hardware import Function, Machine
 from tvmconv.lowering.prefetching import LINE_BYTES
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.shared import depthwise_space, tile_costs
-from tvmconv.schedules.shared.depthwise import INNER, MIDDLE, OUTER, DepthwiseDecisions, nest
+from tvmconv.schedules.shared.depthwise import (
+    INNER,
+    MIDDLE,
+    OUTER,
+    DepthwiseDecisions,
+    loops_over_taps,
+    nest,
+)
 from tvmconv.schedules.x86 import dot_code, machines
 
 # Times the second level.
@@ -96,6 +103,9 @@ def _cycles(spec: ConvSpec, machine: Machine, tile: DepthwiseDecisions) -> float
     (3x3, stride 1, stores: none at 2 x 4 and 2 x 6, 7 at 3 x 4, 46 at 2 x 7, 1250 at 4 x 7; counted in
     the assembly, 2026-11). A spilled register costs a store and a few loads in every tile.
     """
+    if loops_over_taps(spec, tile.channels):
+        loads = depthwise_space.looped_loads(spec, tile)
+        return float(depthwise_space.cycles_per_fma(spec, machine, tile, loads))
     taps = spec.kernel_height * spec.kernel_width
     accumulators = tile.rows * tile.columns * spec.multiplier
     window_rows, inputs = depthwise_space.window(spec, tile)

@@ -211,3 +211,21 @@ def test_a_call_of_two_threads_is_measured():
         (measured,) = measurer.measure(THREE, [default_of(THREE, "host")])
 
     assert measured.error is None
+
+
+# Times that no machine could have
+
+
+def test_a_time_that_the_peak_does_not_allow_is_a_failure():
+    """As where all looks at the yardstick are hit: a run is scaled to a twentieth of its time."""
+    good = default_of(THREE, "host")
+    with Here().open(HERE) as measurer:
+        (plain,) = measurer.measure(THREE, [good])
+        fast = Measurement(good, plain.seconds / 20)
+        (impossible,) = measurer.measure(THREE, [good], yardstick=fast)
+
+    assert plain.seconds > 0
+    assert impossible.seconds is None
+    assert re.search(
+        r"a call seemed to take .* us, twice, and the machine's peak", impossible.error
+    )

@@ -12,7 +12,8 @@ import pytest
 from tvmconv.checking import oracle
 from tvmconv.commands import cli
 from tvmconv.errors import BuildError
-from tvmconv.measuring.peers import contender, library_timer, race
+from tvmconv.measuring.peers import contender, library_timer, onnxruntime, race
+from tvmconv.measuring.peers.contender import WrongPeerError
 from tvmconv.measuring.peers.race import OURS, Raced
 from tvmconv.measuring.process.worker import Worker
 from tvmconv.problem import workloads
@@ -63,8 +64,27 @@ def test_wrong_values_have_no_time(monkeypatch):
     monkeypatch.setattr(library_timer.os, "sched_setaffinity", lambda *_: None)
     monkeypatch.setattr(library_timer.os, "dup2", lambda *_: None)
 
-    with pytest.raises(BuildError, match="1 of"):
+    with pytest.raises(WrongPeerError, match=r"^wrong computes wrong values: 1 of .* for [-\d.]+$"):
         library_timer.LibraryTimer("wrong", 1, None).prepare(CONV.key)
+
+
+def test_bytes_that_saturate_are_the_librarys_fault_and_the_reason_is_named():
+    """Pairs of products are summed in 16 bits, as by pmaddubsw."""
+    spec = ConvSpec.conv2d((1, 1, 1, 2), (1, 1, 2, 1), dtype="uint8")
+    data, filter = np.full(spec.input_shape, 255, "uint8"), np.full(spec.filter_shape, 127, "int8")
+    out = np.minimum(oracle.conv(spec, data, filter), 2**15 - 1)
+    prepared = contender.Prepared(lambda: None, lambda: out, step=1.0)
+    why = onnxruntime.why_wrong(spec, {"avx2"})
+
+    with pytest.raises(WrongPeerError) as caught:
+        contender.check(spec, {"data": data, "filter": filter}, prepared, "onnxruntime", why)
+
+    message = str(caught.value)
+    assert message.startswith("onnxruntime computes wrong values, since its sums of bytes saturate")
+    assert "kernel" not in message
+    assert onnxruntime.why_wrong(spec, {"avx2", "avx512_vnni"}) == ""
+    with pytest.raises(BuildError, match="Do not use this kernel"):
+        contender.check(spec, {"data": data, "filter": filter}, prepared, None)
 
 
 @pytest.fixture(scope="module")

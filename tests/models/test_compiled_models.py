@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import weakref
@@ -327,3 +328,55 @@ def test_what_only_a_mean_reads_is_never_stored(tmp_path):
         model(**arrays), reference.evaluate(graph, arrays).values(), strict=True
     ):
         close(made, right)
+
+
+OVERWRITTEN = """
+import sys
+from pathlib import Path
+import numpy as np
+import tvmconv
+model = tvmconv.load(sys.argv[1], threads=1)
+x = np.ones((1, 5, 4, 3), "float32")
+right = model(x)
+(file,) = Path(sys.argv[1]).glob("*.weights.bin")
+with open(file, "r+b") as stream:
+    stream.write(bytes(file.stat().st_size))
+assert np.array_equal(model(x), right), "zeros"
+file.write_bytes(b"")
+assert np.array_equal(model(x), right), "cut short"
+try:
+    tvmconv.load(sys.argv[1])
+except tvmconv.errors.BundleError as error:
+    print(error)
+"""
+
+
+def test_weights_may_be_overwritten_in_place_while_a_model_is_used(compiled, tmp_path):
+    path = shutil.copytree(compiled["one"][1], tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", OVERWRITTEN, str(path)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "weights.bin is truncated or altered" in done.stdout
+    assert "or: tvmconv compile MODEL --machine host" in done.stdout
+    assert "tvmconv build" not in done.stdout
+
+
+def test_a_damaged_manifest_of_a_model_names_the_command_that_made_it(compiled, tmp_path):
+    path = shutil.copytree(compiled["one"][1], tmp_path / "model")
+    file = path / "manifest.json"
+    file.write_text(file.read_text().replace('"arena_bytes": ', '"arena_bytes": 1'))
+
+    with pytest.raises(tvmconv.errors.BundleError, match=r"altered.*or: tvmconv compile MODEL"):
+        tvmconv.load(path)
+
+
+def test_a_wrong_dtype_is_said_in_words_that_can_be_typed(model):
+    _, loaded = model
+    with pytest.raises(TypeError) as caught:
+        loaded(np.ones((1, 5, 4, 3)))
+
+    assert str(caught.value).endswith(
+        "must have dtype float32, dtype float64 was given: convert it, e.g. with .astype('float32')"
+    )

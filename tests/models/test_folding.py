@@ -394,3 +394,18 @@ def test_what_reads_other_pixels_or_is_resized_for_others_too_stays_behind_it():
         before = model.graph(made, *([large] if twice else []))
 
         assert ops(fold(before)) == ["pad", "resize", "conv2d"]
+
+
+@pytest.mark.parametrize(("dilation", "size"), [(6, 1), (5, 1), (4, 3), (50, 1)])
+def test_taps_that_see_only_padding_go(dilation, size):
+    model = Model()
+    around = {"pads": (dilation,) * 4, "dilations": (dilation, dilation)}
+    y = model.depthwise(model.conv(model.data, **around), **around)
+    graph = model.graph(y)
+
+    folded = fold(graph)
+
+    for node in folded.nodes:
+        rows, columns, *_ = folded.constants[node.inputs[1]].shape
+        assert (rows, columns) == (min(size, 3), 1 if dilation > 5 else 3)
+    assert_equal(graph, folded)

@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Call, legal_calls, legal_specs
 
+from tvmconv.checking import oracle
 from tvmconv.problem.spec import ConvSpec
+from tvmconv.problem.taps import seeing
 
 KEY = "conv2d_1x56x56x64_3x3x64x64_s1x1_p1x1x1x1_d1x1_nhwc_float32_bias_relu6"
 CONV = ConvSpec.conv2d((1, 56, 56, 64), (3, 3, 64, 64), bias=True, activation="relu6")
@@ -352,3 +355,35 @@ def test_keys_spell_narrow_residuals_and_slopes():
     assert ConvSpec.from_key(spec.key) == spec
     assert spec.core_key == ConvSpec.conv2d((1, 4, 4, 4), (1, 1, 4, 8)).key
     assert (spec.residual_shape, spec.slopes_shape) == ((1, 4, 4, 5), (8,))
+
+
+@given(legal_specs())
+def test_needed_macs_are_those_that_see_the_image(spec: ConvSpec):
+    """A filter of ones on an image of ones counts the taps that lie inside."""
+    image = dataclasses.replace(spec.core, dtype="float32", tf32=False, quantized=None)
+    ones = np.ones(image.input_shape, "float32"), np.ones(image.filter_shape, "float32")
+
+    assert image.needed_macs == oracle.conv(image, *ones).sum()
+    assert image.needed_macs <= image.macs
+
+
+@given(legal_specs(), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_taps_that_see_only_padding_may_be_left_out(spec: ConvSpec, dilation: int, seed: int):
+    spec = dataclasses.replace(spec.core, dtype="float64", tf32=False, quantized=None)
+    if spec.strides == (1, 1):
+        pads = ((k - 1) * dilation for k in (spec.kernel_height, spec.kernel_width))
+        (top, left), (bottom, right) = zip(*((p // 2, p - p // 2) for p in pads), strict=True)
+        spec = dataclasses.replace(
+            spec, dilations=(dilation, dilation), pads=(top, bottom, left, right)
+        )
+    random = np.random.default_rng(seed)
+    data = random.standard_normal(spec.input_shape)
+    window = random.standard_normal(spec.filter_shape)
+
+    smaller, taps = seeing(spec)
+
+    assert smaller.filter_shape == window[taps].shape
+    np.testing.assert_array_equal(
+        oracle.conv(smaller, data, window[taps]), oracle.conv(spec, data, window)
+    )
+    assert smaller.needed_macs == spec.needed_macs

@@ -56,6 +56,18 @@ def most(case: contract.Case) -> float:
     return 1.1 * 9 * code_size.MOST_RAGGED * (2 / left if left else 1)
 
 
+@pytest.mark.parametrize("size", [10, 11, 13, 15, 21, 31, 51])
+@pytest.mark.parametrize("name", ["znver5", "x86-64-v3", "cortex-a72"])
+def test_tiles_of_large_depthwise_filters_have_outputs_enough_to_wait_for(name, size):
+    """One output at a time waits for each sum: 31x31 on 14x14x512 took 41 ms, and takes 2.2 (Zen 5)."""
+    machine, pack = hardware.find_machine(name)
+    spec = ConvSpec.depthwise_conv2d((1, 28, 28, 64), (size, size, 64, 1))
+    schedule = hardware.schedules_for(spec, machine, pack)[0]
+    tile = schedule.default(spec, machine)
+
+    assert tile["rows"] * tile["columns"] >= machine.cpu.fma_latency * machine.cpu.fma_ports
+
+
 @pytest.mark.parametrize("name", ["sapphirerapids", "x86-64-v3", "x86-64-v2", "cortex-a72"])
 def test_no_kernel_is_longer_than_nine_of_the_longest_tiles(name):
     machine, pack = hardware.find_machine(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from emulated_gpu import EmulatedGpu, available, flat, launches, rounded_operands
 
@@ -19,6 +20,8 @@ from tvmconv.building.cuda import compiler as cuda_compiler
 from tvmconv.building.cuda import tools as cuda_tools
 from tvmconv.checking import contract, oracle
 from tvmconv.errors import MissingToolError
+from tvmconv.problem.rules import ACTIVATIONS
+from tvmconv.problem.spec import ConvSpec
 from tvmconv.schedules.cuda import PACK
 
 pytestmark = [
@@ -55,6 +58,24 @@ def batches():
         if not schedule.endswith("direct")  # no decisions
         for first in range(0, len(cases_of(arch, schedule)), _BATCH)
     ]
+
+
+@pytest.mark.skipif(not available(), reason="the emulated GPU needs g++ and CUDA's headers")
+def test_nan_stays_nan_in_every_activation(tmp_path):
+    machine, pack = hardware.find_machine("sm_90")
+    made = {}
+    for activation in ACTIVATIONS:
+        for make, last in ((ConvSpec.conv2d, 8), (ConvSpec.depthwise_conv2d, 1)):
+            spec = make((1, 2, 2, 8), (1, 1, 8, last), activation=activation)
+            schedule = hardware.schedules_for(spec, machine, pack)[0]
+            function = schedule.apply(spec, machine, schedule.default(spec, machine))
+            made[f"{spec.op}_{activation}"] = spec, function
+    gpu = EmulatedGpu({name: function for name, (_, function) in made.items()}, machine, tmp_path)
+
+    for name, (spec, _) in made.items():
+        data = np.full(spec.input_shape, np.nan, "float32")
+        out = gpu.run(name, spec, {"data": data, "filter": np.ones(spec.filter_shape, "float32")})
+        assert np.isnan(out).all(), name
 
 
 @pytest.mark.skipif(not available(), reason="the emulated GPU needs g++ and CUDA's headers")

@@ -154,3 +154,15 @@ def test_strips_are_as_wide_as_the_second_level_holds():
     # 28 tiles of 36 products of 128 channels are 516 KB; 14 fit half of it.
     assert (decisions["order"], decisions["columns"]) == ("data_outer", 14)
     assert "columns" not in schedule.default(small, machine)
+
+
+def test_multiply_adds_are_those_of_the_products():
+    """(m + 2)^2 for m^2 outputs of nine taps, on tiles that may reach over the edge."""
+    spec = ConvSpec.conv2d((1, 56, 56, 64), (3, 3, 64, 64))
+    schedule = SCHEDULES[0]
+    for point in hardware.space(schedule, spec, MACHINE)[::997]:
+        outputs = int(point["outputs"])
+        if 56 % outputs == 0:
+            assert schedule.macs(spec, point) * 9 * outputs**2 == spec.macs * (outputs + 2) ** 2
+        else:
+            assert schedule.macs(spec, point) * 9 * outputs**2 > spec.macs * (outputs + 2) ** 2

@@ -19,6 +19,7 @@ from tuners import (
 from tvmconv import hardware
 from tvmconv.errors import RecordError
 from tvmconv.hardware import host
+from tvmconv.measuring.process.candidate import Measurement
 from tvmconv.measuring.process.runner import Conditions
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.records import choice, log, pruning
@@ -305,3 +306,22 @@ def test_a_damaged_log_is_an_error_that_names_the_line(tmp_path):
 
     with pytest.raises(RecordError, match=r"conv2d\.jsonl, line 1"):
         session.run(plan_for("host", tmp_path, THREE, trials=1))
+
+
+@pytest.mark.slow
+def test_a_journal_with_an_impossible_time_gives_no_best(packs, tmp_path):
+    """Earlier versions wrote down what a busy machine made of a time."""
+    work = plan_for("slow-default", tmp_path, THREE, trials=3)
+    default = opening.state(work, work.layers[0], opening.model(work)).search.default
+    other = next(
+        each
+        for each in all_candidates(THREE, work.machine, work.pack)
+        if each.identity != default.identity
+    )
+    work.journal.add(THREE.key, [Measurement(default, 1e-3), Measurement(other, 1e-9)])
+
+    found = session.run(work)
+
+    (state,) = found.states
+    assert all(trial.seconds is None or trial.seconds > 1e-8 for trial in state.search.trials)
+    assert state.outcome.gain < 1000

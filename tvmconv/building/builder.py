@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 _STEPS = 2  # that a variant takes, for progress
-_MAX_ELEMENTS = 1 << 31  # TVM's loops and flat indices are int32
 
 
 @dataclass(frozen=True)
@@ -84,25 +82,13 @@ def build(
     if not wanted:
         raise ValueError("specs is empty: there is nothing to build")
     for spec in wanted:
-        require_indexable(spec)
+        hardware.require_indexable(spec)
     key = None if sign is None else signature.read_private_key(Path(sign))
     # First, because without TVM no machine is known either, and the error would blame the pack.
     toolchain.require_compiler()
     names = [machine] if isinstance(machine, str) else list(machine)
     requests = [request(wanted, name, logs, winograd) for name in names]
     return build_requests(wanted, requests, output, progress, key)
-
-
-def require_indexable(spec: ConvSpec) -> None:
-    """Raise ValueError for an array that 32-bit indices, which compiled code uses, do not reach."""
-    shapes = {"input": spec.input_shape, "filter": spec.filter_shape, "output": spec.output_shape}
-    for name, shape in shapes.items():
-        if math.prod(shape) >= _MAX_ELEMENTS:
-            raise ValueError(
-                f"kernels are for arrays below 2**31 elements, but the {name} of {spec.key} has "
-                f"{math.prod(shape)}: its shape is {shape}. Compute it in parts, of fewer images, rows or "
-                "channels"
-            )
 
 
 def request(

@@ -8,7 +8,8 @@ Every entry is a bundle of one kernel. Finding one imports neither TVM nor the s
 would take longer than everything else together. So the path spells what a kernel was made from and
 not what was decided: `machine_digest` covers all that decides which machine this is and what its
 schedules make of a problem, and the name of a tuned problem's entry ends in a digest of its
-records. A change of any of it leads to another path, so nothing stale is ever found.
+records. A change of any of it leads to another path, so nothing stale is ever found; what is not opened
+any more goes when the cache reaches its limit (`eviction`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmconv import hardware, runtime, writing
-from tvmconv.building import cache, toolchain
+from tvmconv.building import cache, eviction, toolchain
 from tvmconv.errors import BundleError, UnknownNameError
 from tvmconv.hardware import host
 from tvmconv.problem.spec import ConvSpec
@@ -134,15 +135,21 @@ def _from_disk(spec: ConvSpec) -> Kernel:
     found = _open(path, spec)
     if found is not None:
         return found
+    eviction.limit_bytes()  # a mistake in it is said before a second is spent
     lock = _lock(path)
     if lock is None:
         with writing.scratch("tvmconv-") as folder:
             return _build(spec, folder / "kernel.tvmconv")  # open files outlive their names
     try:
         # Whoever held the lock before has probably built it.
-        return _open(path, spec) or _replace(spec, path)
+        found = _open(path, spec)
+        if found is not None:
+            return found
+        built = _replace(spec, path)
     finally:
         lock.release()
+    eviction.enforce()
+    return built
 
 
 def _open(path: Path, spec: ConvSpec) -> Kernel | None:
@@ -150,7 +157,9 @@ def _open(path: Path, spec: ConvSpec) -> Kernel | None:
     if not os.path.lexists(path):
         return None
     try:
-        return _kernel(path, spec)
+        found = _kernel(path, spec)
+        eviction.note_opened(path)
+        return found
     except (BundleError, UnknownNameError) as error:
         _log.warning("the cached kernel %s cannot be used and is compiled again: %s", path, error)
         return None

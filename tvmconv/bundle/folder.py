@@ -1,7 +1,7 @@
 """Reads a bundle's files from one directory and each of them once: what was checked is what is used.
 
 A path that is opened twice may name another file the second time, and a file that is mapped changes with
-every write to it. Standard library only.
+every write to it: so nothing is mapped. Standard library only.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import mmap
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+
+_PIECE = 64 << 20  # bytes of one read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,13 @@ class File:
 
 
 @dataclasses.dataclass(frozen=True)
-class MappedFile:
-    """A file whose pages are read when they are used, and shared by processes; an empty one is read."""
+class AlignedFile:
+    """A file in memory of this process's own, which begins at a page; an empty one has no memory.
+
+    Not mapped from the file: whoever wrote to that in place would change the numbers under a running model,
+    and whoever cut it short would end the process with SIGBUS. It takes its size once in each process, but
+    those that are forked after loading share it.
+    """
 
     path: Path
     contents: mmap.mmap | bytes = dataclasses.field(repr=False)
@@ -41,7 +48,7 @@ def read_file(path: str | os.PathLike[str], dir_fd: int | None = None) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], dir_fd: int | None) -> Iterator[BinaryIO]:
+def _opened(path: str | os.PathLike[str], dir_fd: int | None) -> Iterator[io.BufferedReader]:
     # Without O_NONBLOCK the opening of a pipe would wait for a writer.
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
     with open(number, "rb") as file:
@@ -77,16 +84,21 @@ class Folder:
         contents = read_file(name, self._fd)
         return File(self.path / name, contents, hashlib.sha256(contents).hexdigest())
 
-    def map(self, name: str) -> MappedFile:
-        """Map one file, so that processes share its pages; raises OSError as `read_file` does.
-
-        Whoever writes to it in place changes what is mapped.
-        """
+    def read_aligned(self, name: str) -> AlignedFile:
+        """Read one file into memory that begins at a page; raises OSError as `read_file` does."""
         with _opened(name, self._fd) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return MappedFile(self.path / name, b"")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return MappedFile(self.path / name, mapped)
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                return AlignedFile(self.path / name, b"")
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            read = 0
+            with memoryview(memory) as view:
+                while read < size:
+                    count = file.readinto(view[read : read + _PIECE])
+                    if not count:
+                        break  # cut short meanwhile: the checksum says so
+                    read += count
+        return AlignedFile(self.path / name, memory)
 
     def is_replaced(self) -> bool:
         """Whether the path names another directory by now, or nothing."""

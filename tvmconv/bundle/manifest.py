@@ -42,7 +42,14 @@ _PACKED_DTYPES = {
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
     *FLOAT_DTYPES,
 }
-REBUILD = "tvmconv build WORKLOAD --machine host --output PATH"
+_BUILD = "tvmconv build WORKLOAD --machine host --output PATH"
+_COMPILE = "tvmconv compile MODEL --machine host --output PATH"
+REBUILD = f"{_BUILD}, or of a model: {_COMPILE}"  # where it is not known what a bundle holds
+
+
+def remake(of_model: bool) -> str:
+    """The command that makes a bundle again, of kernels or of a whole model."""
+    return _COMPILE if of_model else _BUILD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +261,7 @@ def _parse(body: object, file: Path) -> Manifest:
     """Turn decoded JSON into a Manifest, or raise BundleError; ``file`` is for the messages."""
     if not isinstance(body, dict) or type(body.get("format")) is not int:
         raise errors.BundleError(f"{file} is no tvmconv manifest; make a bundle with: {REBUILD}")
+    again = remake(body.get("model") is not None)
     if body["format"] != FORMAT:
         writer = body.get("tvmconv", "?")
         raise errors.BundleError(
@@ -262,20 +270,20 @@ def _parse(body: object, file: Path) -> Manifest:
             + (
                 f"Run: pip install 'tvmconv>={writer}'"
                 if body["format"] > FORMAT
-                else f"Make the bundle again: {REBUILD}"
+                else f"Make the bundle again: {again}"
             )
         )
     if body.get(_CHECKSUM) != _checksum(body):
         raise errors.BundleError(
             f"{file} was altered after it was built: its contents do not match its checksum; "
-            f"copy the bundle again, or: {REBUILD}"
+            f"copy the bundle again, or: {again}"
         )
     rest = {name: value for name, value in body.items() if name != _CHECKSUM}
     try:
         manifest: Manifest = decode(Manifest, rest, "manifest")
         _check(manifest)
     except ValueError as error:
-        raise errors.BundleError(f"{file}: {error}; make the bundle again: {REBUILD}") from error
+        raise errors.BundleError(f"{file}: {error}; make the bundle again: {again}") from error
     return manifest
 
 

@@ -55,7 +55,7 @@ class ProgramEntry:
     """A model compiled for one machine.
 
     ``symbol`` is the function that takes inputs, weights, arena and outputs; ``weights`` the file that is
-    mapped, with its SHA-256, its CRC-32 and its bytes. ``arena_bytes`` is the scratch memory of a call,
+    read, with its SHA-256, its CRC-32 and its bytes. ``arena_bytes`` is the scratch memory of a call,
     which all values between share, of ``values_bytes`` together.
     """
 

@@ -22,7 +22,7 @@ from tvmconv.bundle.manifest import (
     parse_manifest,
     read_manifest,
 )
-from tvmconv.bundle.reading import OLD, map_weights, read_files
+from tvmconv.bundle.reading import OLD, read_files, read_weights
 from tvmconv.bundle.signature import SIGNATURE_NAME
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
@@ -81,7 +81,7 @@ def install(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> P
         for variant in manifest.variants:
             for name, found in read_files(folder, variant).items():
                 (staging / name).write_bytes(found.contents)
-            weights = map_weights(folder, variant)
+            weights = read_weights(folder, variant)
             if weights is not None:
                 (staging / weights.path.name).write_bytes(weights.contents)
         (staging / MANIFEST_NAME).write_bytes(file.contents)

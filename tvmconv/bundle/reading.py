@@ -15,14 +15,14 @@ from pathlib import Path
 from tvmconv import errors
 from tvmconv.bundle import signature
 from tvmconv.bundle.background import Background
-from tvmconv.bundle.folder import File, Folder, MappedFile
+from tvmconv.bundle.folder import AlignedFile, File, Folder
 from tvmconv.bundle.manifest import (
-    REBUILD,
     Manifest,
     Variant,
     manifest_file,
     open_folder,
     parse_manifest,
+    remake,
 )
 
 OLD = "-old-"  # in the name of the folder beside a bundle where the replaced one waits for its end
@@ -37,7 +37,7 @@ class Contents:
     manifest: Manifest
     variant: Variant
     files: dict[str, File]
-    weights: MappedFile | None = None
+    weights: AlignedFile | None = None
 
 
 def read(
@@ -70,7 +70,9 @@ def read(
                     signature.check(file, signature.of(folder), trusted)
                 manifest = parse_manifest(file)
                 variant = choose(manifest)
-                weights = Background(functools.partial(map_weights, folder, variant, bool(trusted)))
+                weights = Background(
+                    functools.partial(read_weights, folder, variant, bool(trusted))
+                )
                 with weights:  # not left behind, also when the rest fails
                     files = read_files(folder, variant)
                     meanwhile(variant)
@@ -90,11 +92,12 @@ def read_files(folder: Folder, variant: Variant) -> dict[str, File]:
     """
     weights = variant.program.weights if variant.program else None
     files = ((name, expected) for name, expected in variant.files if name != weights)
-    return {name: _checked_file(folder, name, expected) for name, expected in files}
+    again = remake(variant.program is not None)
+    return {name: _checked_file(folder, name, expected, again) for name, expected in files}
 
 
-def map_weights(folder: Folder, variant: Variant, by_digest: bool = True) -> MappedFile | None:
-    """Map the packed weights of a model, checked as `read_files` checks; None for a bundle of kernels.
+def read_weights(folder: Folder, variant: Variant, by_digest: bool = True) -> AlignedFile | None:
+    """Read the packed weights of a model, checked as `read_files` checks; None for a bundle of kernels.
 
     Without ``by_digest`` by their CRC-32, which finds damage as well and takes a quarter of the time: 14 MB
     in 2 ms. Only a signature makes use of more, since nobody else's manifest can be trusted either.
@@ -102,39 +105,40 @@ def map_weights(folder: Folder, variant: Variant, by_digest: bool = True) -> Map
     program = variant.program
     if program is None:
         return None
-    with _naming_what_is_missing(folder, program.weights):
-        found = folder.map(program.weights)
+    again = remake(True)
+    with _naming_what_is_missing(folder, program.weights, again):
+        found = folder.read_aligned(program.weights)
     if by_digest:
         digest = hashlib.sha256(found.contents).hexdigest()
-        _require_same(found.path, "SHA-256", digest, program.sha256)
+        _require_same(found.path, "SHA-256", digest, program.sha256, again)
     else:
-        _require_same(found.path, "CRC-32", zlib.crc32(found.contents), program.crc32)
+        _require_same(found.path, "CRC-32", zlib.crc32(found.contents), program.crc32, again)
     return found
 
 
-def _checked_file(folder: Folder, name: str, expected: str) -> File:
-    with _naming_what_is_missing(folder, name):
+def _checked_file(folder: Folder, name: str, expected: str, again: str) -> File:
+    with _naming_what_is_missing(folder, name, again):
         found = folder.read(name)
-    _require_same(found.path, "SHA-256", found.sha256, expected)
+    _require_same(found.path, "SHA-256", found.sha256, expected, again)
     return found
 
 
 @contextlib.contextmanager
-def _naming_what_is_missing(folder: Folder, name: str) -> Iterator[None]:
+def _naming_what_is_missing(folder: Folder, name: str, again: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise errors.BundleError(
             f"{folder.path / name}, which the manifest names, cannot be read "
-            f"({error.strerror or error}); copy the whole directory again, or: {REBUILD}"
+            f"({error.strerror or error}); copy the whole directory again, or: {again}"
         ) from error
 
 
-def _require_same(path: Path, what: str, found: object, expected: object) -> None:
+def _require_same(path: Path, what: str, found: object, expected: object, again: str) -> None:
     if found != expected:
         raise errors.BundleError(
             f"{path} is truncated or altered: its {what} is {found}, the manifest says {expected}; "
-            f"copy the bundle again, or: {REBUILD}"
+            f"copy the bundle again, or: {again}"
         )
 
 

@@ -39,7 +39,7 @@ def choose(
     raise errors.IncompatibleMachineError(
         "no variant of this bundle runs on this machine:\n  "
         + "\n  ".join(reasons)
-        + f"\nBuild one for it, on this machine: {bundle.REBUILD}\n"
+        + f"\nBuild one for it, on this machine: {bundle.remake(manifest.model is not None)}\n"
         "or elsewhere, with the machine's name in place of host (tvmconv machines lists them)"
     )
 

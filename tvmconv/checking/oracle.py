@@ -268,7 +268,8 @@ def max_error(
         error = np.where(np.isfinite(error), error, np.inf)
         allowed = atol + rtol * np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
     # Integers allow nothing, and 0 / 0 would be NaN.
-    ratio = error / np.maximum(allowed, np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        ratio = error / np.maximum(allowed, np.finfo(np.float64).tiny)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), out.shape))
     return Difference(
         index,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Knob,
         Schedule,
         check_decisions,
+        require_indexable,
         space,
         unknown,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "load_pack",
     "pack_names",
     "rediscover",
+    "require_indexable",
     "schedules_for",
     "space",
     "unknown",
@@ -69,6 +71,7 @@ _HOME = {
             "Knob",
             "Schedule",
             "check_decisions",
+            "require_indexable",
             "space",
             "unknown",
         ),

@@ -23,6 +23,7 @@ from tvmconv.hardware.pack import HardwarePack
 from tvmconv.hardware.schedule import (
     Decisions,
     Schedule,
+    require_indexable,
     unknown,
 )
 from tvmconv.problem.spec import ConvSpec
@@ -276,8 +277,10 @@ def schedules_for(
     """Schedules of ``pack`` that accept ``spec``, best first; there is always at least one.
 
     Those that prefer the spec come first, in the pack's order. Without ``winograd`` only those that
-    evaluate the defining sum. Raises HardwarePackError when the pack has none, which is its fault.
+    evaluate the defining sum. Raises HardwarePackError when the pack has none, which is its fault, and
+    ValueError where an array has more elements than compiled code can index.
     """
+    require_indexable(spec)
     found = [
         schedule
         for schedule in pack.schedules

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from tvmconv.errors import UnknownNameError
@@ -14,6 +15,7 @@ from tvmconv.problem.spec import ConvSpec
 
 Choice = int | str
 Decisions = Mapping[str, Choice]
+_MAX_ELEMENTS = 1 << 31  # TVM's loops and flat indices are int32
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Schedule:
         preferred: whether its default is a good guess here; one that is not comes after all others.
         winograd: whether it computes by Winograd's algorithm, which rounds otherwise than the defining
             sum: users may do without.
+        macs: multiply-adds that no kernel with these decisions does without: the sum's, but for taps in the
+            padding, or what the algorithm makes of them.
     """
 
     name: str
@@ -71,6 +75,30 @@ class Schedule:
     apply: Callable[[ConvSpec, Machine, Decisions], Function]
     preferred: Callable[[ConvSpec, Machine], bool] = lambda _spec, _machine: True
     winograd: bool = False
+    macs: Callable[[ConvSpec, Decisions], int] = lambda spec, _decisions: spec.needed_macs
+
+
+def require_indexable(spec: ConvSpec) -> None:
+    """Raise ValueError for an array that 32-bit indices, which compiled code uses, do not reach."""
+    shapes = {"input": spec.input_shape, "filter": spec.filter_shape, "output": spec.output_shape}
+    for name, shape in shapes.items():
+        if prod(shape) >= _MAX_ELEMENTS:
+            raise ValueError(
+                f"kernels are for arrays below 2**31 elements, but the {name} of {spec.key} has "
+                f"{prod(shape)}: its shape is {shape}. Compute it in parts, of fewer images, rows or channels"
+            )
+    around = (
+        spec.in_height + spec.pads[0] + spec.pads[1],
+        spec.in_width + spec.pads[2] + spec.pads[3],
+    )
+    windows = prod(around) if spec.op == "conv2d" else max(around)  # depthwise, they are not copied
+    images = spec.batch * spec.in_channels if spec.op == "conv2d" else 1
+    if windows * images >= _MAX_ELEMENTS:
+        raise ValueError(
+            f"kernels are for arrays below 2**31 elements, but with its padding the input of {spec.key} has "
+            f"{around[0]} x {around[1]} pixels. Leave out the filter's taps that see nothing but padding, as "
+            "tvmconv.conv2d does"
+        )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -170,6 +170,7 @@ _DEPTHWISE = (
     _depthwise("depthwise5x5_stride2", "kernel stride", (1, 9, 9, 7), (5, 5, 7, 1), strides=2),
     _depthwise("depthwise1x7", "kernel", (1, 4, 11, 5), (1, 7, 5, 1)),
     _depthwise("depthwise13x13", "kernel", (1, 7, 8, 16), (13, 13, 16, 1)),
+    _depthwise("depthwise13x12", "kernel tile", (1, 10, 9, 20), (13, 12, 20, 1)),
     _depthwise("depthwise1x1", "kernel", (1, 4, 5, 6), (1, 1, 6, 1)),
     _depthwise("depthwise_channels1", "channels", (2, 6, 6, 1), (3, 3, 1, 1)),
     _depthwise("depthwise_channels33", "channels", (1, 5, 7, 33), (3, 3, 33, 1)),

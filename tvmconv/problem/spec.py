@@ -356,6 +356,22 @@ class ConvSpec:
         return prod(self.output_shape) * self.reduction_length
 
     @property
+    def needed_macs(self) -> int:
+        """Multiply-accumulates without those of taps in the padding, which kernels may skip."""
+        height, width = self.out_height, self.out_width
+        taps = self.kernel_height * self.kernel_width
+        if self.macs == 0:
+            return 0
+        top, _, left, _ = self.pads
+        rows = _inside(
+            height, self.in_height, self.kernel_height, self.strides[0], self.dilations[0], top
+        )
+        columns = _inside(
+            width, self.in_width, self.kernel_width, self.strides[1], self.dilations[1], left
+        )
+        return self.macs // (height * width * taps) * rows * columns
+
+    @property
     def flops(self) -> int:
         """Two per multiply-accumulate; the epilogue is not counted."""
         return 2 * self.macs
@@ -376,3 +392,13 @@ class ConvSpec:
             + self.bias * self.out_channels * ITEM_BYTES[self.bias_dtype]
             + (self.quantized is not None) * scaling
         )
+
+
+def _inside(outputs: int, size: int, taps: int, stride: int, dilation: int, before: int) -> int:
+    """Pairs of an output and a tap that lies inside of the input, along one dimension."""
+    pairs = 0
+    for tap in range(taps):
+        first = max(0, -(-(before - tap * dilation) // stride))
+        last = (size - 1 + before - tap * dilation) // stride
+        pairs += max(0, min(last, outputs - 1) - first + 1)
+    return pairs

@@ -77,8 +77,9 @@ def choose(
     For a spec that allows TF32, on a machine that has no use for it, records are those of strict float32.
     ``directories`` replaces those of 1 to 3. Without ``winograd``, records and schedules that use
     Winograd's algorithm are passed over. Raises RecordError for a record that is damaged, of another
-    release of TVM, or no longer applies.
+    release of TVM, or no longer applies, and ValueError as `hardware.require_indexable` does.
     """
+    hardware.require_indexable(spec)
     if directories is None:
         directories = log.default_directories()
     avoided = () if winograd else {each.name for each in pack.schedules if each.winograd}

@@ -212,7 +212,7 @@ class Argument(arguments.Argument):
 
     def _fail(self, kind: type[Exception], given: str, expected: str) -> NoReturn:
         advice = (
-            f"convert it, e.g. {self.name}.astype({self.dtype!r})"
+            f"convert it, e.g. with .astype({self.dtype!r})"
             if kind is TypeError
             else self.other_shape
         )

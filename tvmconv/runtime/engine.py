@@ -12,6 +12,7 @@ from typing import Any
 
 from tvmconv import errors
 from tvmconv.bundle.folder import File
+from tvmconv.bundle.manifest import REBUILD
 from tvmconv.runtime import abi, mapping, pools
 
 _LOAD_CUDA = "ffi.Module.load_from_bytes.cuda"
@@ -103,7 +104,7 @@ class KernelLibrary:
         if found is None:
             raise errors.BundleError(
                 f"the kernel library has no function {symbol}, which its manifest names; "
-                "make the bundle again: tvmconv build WORKLOAD --machine host --output PATH"
+                f"make the bundle again: {REBUILD}"
             )
         return found
 

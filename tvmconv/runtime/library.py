@@ -56,6 +56,6 @@ def specs(
         if variant.kernels[key].symbol is None and not spec.is_empty:
             raise errors.BundleError(
                 f"the manifest of {directory} names no function for {key}; make the bundle again: "
-                f"{bundle.REBUILD}"
+                f"{bundle.remake(manifest.model is not None)}"
             )
     return specs

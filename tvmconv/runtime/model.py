@@ -282,4 +282,6 @@ def _words(weights: bytes | mmap.mmap) -> arrays.Array:
     """The packed weights as an array, which a model without any has too."""
     if len(weights) == 0:
         return arrays.empty_aligned((ALIGNMENT,), np.uint8)
-    return np.frombuffer(weights, np.uint8)
+    words: arrays.Array = np.frombuffer(weights, np.uint8)
+    words.flags.writeable = False
+    return words

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from tvmconv.measuring.process.candidate import Candidate
+from tvmconv import hardware
+from tvmconv.measuring.process.candidate import Candidate, Measurement
+from tvmconv.measuring.roof import bounds
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.problem.workloads import Layer
 from tvmconv.records import log
@@ -47,12 +49,36 @@ def _teach(work: Plan, model: CostModel, spec: ConvSpec) -> None:
         model.add(spec.key, rows, [trial.seconds for trial in trials])
 
 
-def state(work: Plan, layer: Layer, model: CostModel, batch: int | None = None) -> LayerState:
-    """Return a layer's search as the journal has it; ``batch`` is as in `LayerSearch.resume`."""
+def state(
+    work: Plan, layer: Layer, model: CostModel, batch: int | None = None, peak: float | None = None
+) -> LayerState:
+    """Return a layer's search as the journal has it; ``batch`` is as in `LayerSearch.resume`.
+
+    With ``peak`` without the trials whose time no machine of that peak could have: earlier versions
+    believed them.
+    """
     memory = work.journal.read(layer.spec.key)
+    if peak is not None:
+        trials = [each for each in memory.trials if _is_possible(work, layer.spec, each, peak)]
+        memory = dataclasses.replace(memory, trials=tuple(trials))
     search = LayerSearch(layer.spec, work.machine, work.pack, model, work.patience)
     search.resume(memory.trials, batch)
     return LayerState(layer, search, memory)
+
+
+def least_seconds(work: Plan, spec: ConvSpec, candidate: Candidate, peak: float) -> float:
+    """What a candidate takes at least, by its multiply-adds alone; 0 where its schedule is gone."""
+    try:
+        schedule = hardware.find_schedule(candidate.schedule, work.pack)
+        macs = schedule.macs(spec, candidate.decisions)
+    except (ValueError, KeyError):
+        return 0.0
+    return bounds.least_seconds(macs, spec.dtype, work.machine, peak)
+
+
+def _is_possible(work: Plan, spec: ConvSpec, trial: Measurement, peak: float) -> bool:
+    least = least_seconds(work, spec, trial.candidate, peak)
+    return trial.seconds is None or bounds.is_possible(trial.seconds, least, work.machine)
 
 
 def suggested(work: Plan, session: Session, spec: ConvSpec) -> list[Candidate]:

@@ -98,7 +98,7 @@ def plan(
     """Check that this machine can measure, or build, for that one, and return the plan.
 
     Raises UnknownNameError, MissingToolError, or TuningError when the host lacks CPU features that the
-    machine's kernels need, or the directory cannot be written.
+    machine's kernels need, or the directory cannot be written; ValueError for arrays that are too large.
     """
     toolchain.require_compiler()
     toolchain.require(toolchain.check_xgboost())
@@ -108,6 +108,8 @@ def plan(
         raise TuningError(f"--threads is for CPUs, and {machine.name} is a GPU: leave it out")
     place.require(machine)
     cuda_tools.require(machine)
+    for layer in layers:
+        hardware.require_indexable(layer.spec)
     _require_writable(directory)
     seconds = None if minutes is None else minutes * 60
     return Plan(

@@ -97,15 +97,18 @@ class _Run:
             for layer in self.work.layers:
                 self.journal.forget(layer.spec.key)
         model = opening.model(self.work)
-        for layer in self.work.layers:
-            self.session.states.append(opening.state(self.work, layer, model))
         roof = self.measurer.roof([layer.spec for layer in self.work.layers])
         self.session.peak = roof.flops_per_second
-        for state in self.session.states:
-            spec = state.layer.spec
+        for layer in self.work.layers:
+            state = opening.state(self.work, layer, model, peak=self.session.peak)
+            spec = layer.spec
             memory = spec.bytes / roof.bandwidth(spec.bytes)
-            state.floor = max(spec.flops / self.session.peak, memory)
+            arithmetic = opening.least_seconds(
+                self.work, spec, state.search.default, roof.flops_per_second
+            )
+            state.floor = max(arithmetic, memory)
             state.first_batch_seconds = BATCH * self.work.seconds_per_trial
+            self.session.states.append(state)
         if self.watcher:
             self.watcher.started(self.session)
         for state in self.session.states:

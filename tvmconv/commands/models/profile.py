@@ -44,11 +44,14 @@ def show(made: Profile) -> None:
                 f"{row.fastest:.2f}-{row.slowest:.2f}",
                 f"{row.share:.1f}",
                 row.limit,
-                f"{row.percent_limit:.0f}",
+                tables.percent(row.percent_limit),
             )
             for number, row in enumerate(made.rows)
         ],
     )
+    for row in made.rows:
+        if row.above:
+            tables.show_note(tables.above(row.symbol, "its limit", row.above))
     print()
     tables.show_table(
         ("kind", "calls", "us", "share %"),

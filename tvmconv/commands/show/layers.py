@@ -13,6 +13,12 @@ _TIMES = ("layer", "times", "us", "spread", "GFLOP/s", "GB/s")
 _CPU_COLUMNS = ("% of FMA peak", "% if fed from L1", "% of bandwidth", "limit", "record")
 _GPU_COLUMNS = ("% of bandwidth", "schedule", "record")
 
+_ROOFS = {
+    "peak": "the FMA peak",
+    "fed": "multiply-adds fed from L1",
+    "bandwidth": "memory",
+}
+
 
 def show(report: Report) -> None:
     """Print the table and, below it, the network's sum; of a CPU also its roof."""
@@ -26,10 +32,11 @@ def show(report: Report) -> None:
 
 def _show_gpu(report: GpuReport) -> None:
     rows = [
-        (*_times(row, 0), f"{row.percent_bandwidth:.0f}", row.schedule, row.source)
+        (*_times(row, 0), tables.percent(row.percent_bandwidth), row.schedule, row.source)
         for row in report.rows
     ]
     tables.show_table((*_TIMES, *_GPU_COLUMNS), rows)
+    _say_what_is_above(report)
     machine = f"{report.machine}, {report.device}, {report.cache} cache"
     tables.show_facts([("machine", machine), _total(report)])
 
@@ -38,15 +45,16 @@ def _show_cpu(report: CpuReport) -> None:
     rows = [
         (
             *_times(row, 1),
-            f"{row.percent_peak:.0f}",
-            f"{row.percent_fed:.0f}",
-            f"{row.percent_bandwidth:.0f}",
+            tables.percent(row.percent_peak),
+            tables.percent(row.percent_fed),
+            tables.percent(row.percent_bandwidth),
             row.limit,
             row.source,
         )
         for row in report.rows
     ]
     tables.show_table((*_TIMES, *_CPU_COLUMNS), rows)
+    _say_what_is_above(report)
     levels = ", ".join(
         f"{level.bytes_per_second / 1e9:.1f} GB/s up to {level.working_set / 2**20:g} MiB"
         for level in report.roof.bandwidths
@@ -76,3 +84,9 @@ def _times(row: Row, digits: int) -> tuple[object, ...]:
 
 def _total(report: Report) -> tuple[str, str]:
     return "all layers", f"{report.total_microseconds / 1000:.3f} ms, each as often as it occurs"
+
+
+def _say_what_is_above(report: Report) -> None:
+    for row in report.rows:
+        for name, times in row.above.items():
+            tables.show_note(tables.above(row.name, _ROOFS[name], times))

@@ -58,12 +58,14 @@ def timeline(made: Profile) -> str:
     ]
     begin = 0.0
     for number, row in enumerate(made.rows):
-        x, y = area.x(begin), area.y(min(row.percent_limit, 120))
+        share = row.percent_limit
+        x, y = area.x(begin), area.y(120 if share is None else share)
         width = max(area.x(begin + row.microseconds) - x, 0.5)
         what = (
             f"call {number}, {row.kind}: {row.microseconds:.2f} us, {row.share:.1f} % of the sum, "
         )
-        what += f"{row.percent_limit:.0f} % of what {row.limit} allows"
+        what += "above" if share is None else f"{share:.0f} % of"
+        what += f" what {row.limit} allows"
         parts.append(_rect(x, y, width, area.y(0) - y, f"f{colours[row.kind]} call", what))
         begin += row.microseconds
     parts.append(area.label_x("microseconds, call after call"))

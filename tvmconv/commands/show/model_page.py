@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvmconv.bundle.model_entries import ModelEntry, ProgramEntry
 from tvmconv.commands.show import model_charts as charts
+from tvmconv.commands.show import tables
 from tvmconv.measuring.bench import memory
 from tvmconv.measuring.bench.models import Profile, Row
 from tvmconv.measuring.peers.models import ModelRace
@@ -222,6 +223,7 @@ def _table_row(number: int, row: Row, colour: int, longest: float) -> str:
     return (
         f'<tr><td>{number}</td><td class="left" title="{html.escape(row.symbol)}">'
         f"{html.escape(row.kind)}</td><td>{row.microseconds:.2f}</td><td>{row.share:.1f}</td>"
-        f'<td class="left">{bar}</td><td class="left">{row.limit}</td><td>{row.percent_limit:.0f}</td>'
+        f'<td class="left">{bar}</td><td class="left">{row.limit}</td>'
+        f"<td>{tables.percent(row.percent_limit)}</td>"
         f'<td class="left">{shape}</td></tr>\n'
     )

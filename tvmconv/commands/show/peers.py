@@ -10,6 +10,7 @@ from tvmconv.errors import MissingToolError
 from tvmconv.hardware import host
 from tvmconv.measuring.peers import library_timer, race
 from tvmconv.measuring.peers.race import OURS, Race, Raced
+from tvmconv.measuring.roof import bounds
 
 
 def names(text: str) -> list[str]:
@@ -37,12 +38,6 @@ def names(text: str) -> list[str]:
     return found
 
 
-def limit_seconds(row: Raced, race_: Race) -> float:
-    """The larger of flops over peak and bytes over bandwidth, both measured in this run."""
-    spec, roof = row.spec, race_.roof
-    return max(spec.flops / roof.flops_per_second, spec.bytes / roof.bandwidth(spec.bytes))
-
-
 def show(race_: Race) -> None:
     """Print the table, the means by kind, and the networks' sums."""
     columns = (
@@ -63,6 +58,10 @@ def show(race_: Race) -> None:
             tables.show_note(
                 f"{name} has no time on {count} layers: {'; '.join(sorted(reasons))[:500]}"
             )
+    for row in race_.rows:
+        share = race.share_of_limit(row, race_.roof)
+        if share > bounds.MOST_OF_A_ROOF:
+            tables.show_note(tables.above(row.name, "the limit", share))
     means = race.by_kind(race_)
     rows = [(k, len(v), _times(v), f"{min(v):.2f}-{max(v):.2f}") for k, v in means.items()]
     tables.show_table(("kind", "layers", "best peer / ours", "range"), rows)
@@ -80,7 +79,7 @@ def _row(row: Raced, race_: Race) -> tuple[object, ...]:
         f"{100 * (max(own) / min(own) - 1):.0f} %",
         best or "none",
         f"{row.ratio(best):.2f}" if best else "",
-        f"{100 * limit_seconds(row, race_) / row.median(OURS):.0f}",
+        tables.percent(bounds.percent(race.share_of_limit(row, race_.roof))),
     )
 
 
@@ -147,7 +146,7 @@ def _layer(row: Raced, race_: Race) -> dict[str, object]:
         "absent": row.absent,
         "best_peer": best,
         "ratio": row.ratio(best) if best else None,
-        "percent_of_limit": 100 * limit_seconds(row, race_) / row.median(OURS),
+        "percent_of_limit": bounds.percent(race.share_of_limit(row, race_.roof)),
         "flops_per_byte": row.spec.flops / row.spec.bytes,
         "gflops": row.spec.flops / row.median(OURS) / 1e9,
         "best_peer_gflops": row.spec.flops / row.median(best) / 1e9 if best else None,

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+_WHY = (
+    "it leaves out taps in the padding, reads more than it writes, stays in the first-level cache, or a busy "
+    "machine has lowered the roof"
+)
 Progress = Callable[[str, int, int], None]
 
 
@@ -37,6 +41,16 @@ def show_facts(facts: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         print(f"{name:{width}}  {value}")
+
+
+def percent(value: float | None) -> str:
+    """A share of a roof; None is one above it, which a sentence of `above` explains."""
+    return "above" if value is None else f"{value:.0f}"
+
+
+def above(name: str, roof: str, times: float) -> str:
+    """Say of what is faster than a roof by how much, and why that may be."""
+    return f"{name} is {times:.2f} times as fast as {roof}, which is no limit for it: {_WHY}"
 
 
 def show_note(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from tvmconv.commands.show import tables
 from tvmconv.records.record import OFFLINE
 
 if TYPE_CHECKING:
+    from tvmconv.measuring.process.candidate import Measurement
     from tvmconv.tuning.progress import LayerState, Session
 
 _REDRAW_SECONDS = 0.2
@@ -118,7 +120,7 @@ def cells(session: Session, state: LayerState) -> list[str]:
     texts = [state.layer.name]
     if best is not None and best.seconds:
         rate = state.layer.spec.flops / best.seconds
-        texts += [f"{rate / 1e9:.1f} GFLOP/s", f"{100 * rate / session.peak:.0f} % of peak"]
+        texts += [f"{rate / 1e9:.1f} GFLOP/s", _share(session, state, best)]
         gain = state.outcome.gain if state.outcome else None
         if gain is None and default is not None:
             gain = default / best.seconds
@@ -130,6 +132,18 @@ def cells(session: Session, state: LayerState) -> list[str]:
     if session.plan.place.name != OFFLINE:  # where nobody knows when
         texts.append(f"{left(session.seconds_left)} left")
     return [text for text in texts if text] if state.outcome else texts
+
+
+def _share(session: Session, state: LayerState, best: Measurement) -> str:
+    """Of the peak, by the multiply-adds that the algorithm does."""
+    from tvmconv.measuring.roof import bounds
+    from tvmconv.tuning import opening
+
+    least = opening.least_seconds(session.plan, state.layer.spec, best.candidate, session.peak)
+    share = least / (best.seconds or math.inf)
+    if share > bounds.MOST_OF_A_ROOF:  # a later look at the peak, or the results of a board
+        return "faster than the peak was at the start"
+    return f"{100 * share:.0f} % of peak"
 
 
 def left(seconds: float) -> str:

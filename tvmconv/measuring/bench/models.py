@@ -14,8 +14,10 @@ from tvmconv.bundle.model_entries import ArgumentEntry, LayerEntry, ProgramEntry
 from tvmconv.errors import BundleError
 from tvmconv.hardware import Machine, host
 from tvmconv.measuring.bench import memory
+from tvmconv.measuring.bench.bench import work
+from tvmconv.measuring.bench.rows import Compiled
+from tvmconv.measuring.roof import bounds, roof_loops, timing
 from tvmconv.measuring.roof import probe as roof
-from tvmconv.measuring.roof import roof_loops, timing
 from tvmconv.measuring.roof.probe import Bandwidth, Roof
 from tvmconv.models import comparing
 from tvmconv.problem.spec import ConvSpec
@@ -42,7 +44,8 @@ class Row:
         flops: of a convolution; 0 for other functions, of which bytes alone are counted.
         bytes: of all arrays, each read or written once.
         limit: ``arithmetic`` or ``memory``, whichever floor is higher.
-        percent_limit: that floor, of the time; of arithmetic the median of the ratios of each round.
+        percent_limit: that floor, of the time; None where the call is faster, also measured again.
+        above: how many times as fast it is then, else 0.
     """
 
     symbol: str
@@ -56,7 +59,8 @@ class Row:
     flops: int
     bytes: int
     limit: str
-    percent_limit: float
+    percent_limit: float | None
+    above: float
 
     @property
     def kind(self) -> str:
@@ -159,28 +163,45 @@ def profile(model: Model, machine: Machine, rounds: int, progress: Progress) -> 
     pools.use_threads(model.threads)
     loops = roof_loops.compiled(machine, model.threads)
     probe = roof.Probe(machine, model.threads, loops)
-    work = _Memory(model, program)
-    pointers = [work.pointers(layer) for layer in program.layers]
+    space = _Memory(model, program)
+    pointers = [space.pointers(layer) for layer in program.layers]
     seconds: list[list[float]] = [[] for _ in program.layers]
     peaks: list[list[float]] = [[] for _ in program.layers]
+    works = [_work(model, layer, machine) for layer in program.layers]
     whole: list[float] = []
+
+    def look(at: int) -> None:
+        layer = program.layers[at]
+        seconds[at].append(timing.fastest(model.module, layer.symbol, pointers[at], _CALL_MS))
+        if layer.key:  # a look at the roof beside it: a shared machine's clock moves
+            peaks[at].append(probe.highest_flops_per_second(_CALL_MS))
+
     for number in range(rounds):
-        for at, layer in enumerate(program.layers):
+        for at in range(len(program.layers)):
             progress(f"round {number + 1} of {rounds}", at, len(program.layers))
-            seconds[at].append(timing.fastest(model.module, layer.symbol, pointers[at], _CALL_MS))
-            if layer.key:  # a look at the roof beside it: a shared machine's clock moves
-                peaks[at].append(probe.highest_flops_per_second(_CALL_MS))
+            look(at)
         if number == 0:
-            _require_same(model, work)
-        whole.append(timing.fastest(model.module, program.symbol, work.whole, _WHOLE_MS))
+            _require_same(model, space)
+        whole.append(timing.fastest(model.module, program.symbol, space.whole, _WHOLE_MS))
+
+    def rows(measured: Roof) -> tuple[Row, ...]:
+        total = sum(map(statistics.median, seconds))
+        columns = zip(program.layers, works, seconds, peaks, strict=True)
+        return tuple(_row(*each, total, measured) for each in columns)
+
     measured = _roof(probe, [look for each in peaks for look in each], program)
-    total = sum(map(statistics.median, seconds))
-    rows = tuple(
-        _row(layer, times, looks, total, measured)
-        for layer, times, looks in zip(program.layers, seconds, peaks, strict=True)
-    )
+    doubtful = [at for at, row in enumerate(rows(measured)) if row.above]
+    for at in doubtful:
+        progress("what is faster than a roof, again", at, len(program.layers))
+        seconds[at], peaks[at] = [], []
+        for _ in range(rounds):
+            look(at)
+    if doubtful:
+        looks = [look for each in peaks for look in each]
+        measured = measured.highest(_roof(probe, looks, program))
+    made = rows(measured)
     time, name = statistics.median(whole) * 1e6, model.variant.machine
-    return Profile(rows, time, measured, name, host.cpu_name(), model.threads, rounds)
+    return Profile(made, time, measured, name, host.cpu_name(), model.threads, rounds)
 
 
 def _roof(probe: roof.Probe, looks: Sequence[float], program: ProgramEntry) -> Roof:
@@ -204,16 +225,32 @@ def _require_same(model: Model, work: _Memory) -> None:
             raise BundleError(f"the calls of {model.path}, one by one, make another {name}")
 
 
+def _work(model: Model, layer: LayerEntry, machine: Machine) -> float:
+    """As `bounds.work`, of a convolution; 0 for other functions."""
+    if layer.key is None:
+        return 0.0
+    entry = model.variant.kernels[layer.key]
+    made = Compiled(entry.record or "default", entry.schedule, dict(entry.decisions))
+    return work(ConvSpec.from_key(layer.key), made, machine)
+
+
 def _row(
-    layer: LayerEntry, times: list[float], peaks: list[float], total: float, measured: Roof
+    layer: LayerEntry,
+    done: float,
+    times: list[float],
+    peaks: list[float],
+    total: float,
+    measured: Roof,
 ) -> Row:
     seconds = statistics.median(times)
     looks = peaks or [measured.flops_per_second] * len(times)
-    flops_at_peak = statistics.median(t * peak for t, peak in zip(times, looks, strict=True))
+    arithmetic = done / statistics.median(t * peak for t, peak in zip(times, looks, strict=True))
+    if arithmetic > bounds.MOST_OF_A_ROOF:  # a neighbour has slowed the looks
+        arithmetic = min(arithmetic, done / seconds / measured.flops_per_second)
     size = _bytes(layer)
-    flops = ConvSpec.from_key(layer.key).flops if layer.key else 0
-    arithmetic = flops / flops_at_peak
     by_memory = size / measured.bandwidth(size) / seconds
+    share = max(arithmetic, by_memory)
+    percent = bounds.percent(share)
     return Row(
         layer.symbol,
         layer.operators,
@@ -223,8 +260,9 @@ def _row(
         min(times) * 1e6,
         max(times) * 1e6,
         100 * seconds / total,
-        flops,
+        ConvSpec.from_key(layer.key).flops if layer.key else 0,
         size,
         "arithmetic" if arithmetic >= by_memory else "memory",
-        100 * max(arithmetic, by_memory),
+        percent,
+        share if percent is None else 0.0,
     )

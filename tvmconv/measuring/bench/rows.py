@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tvmconv.measuring.roof import bounds
 from tvmconv.measuring.roof.probe import Roof
 from tvmconv.problem.workloads import Layer
 
@@ -32,8 +33,8 @@ class Row:
         microseconds: median over the rounds of one call of the compiled function.
         fastest, slowest: the spread over the rounds, in microseconds.
         percent_bandwidth: of the copy bandwidth for a working set of this size; of a GPU, of the bandwidth in
-            the machine's facts, and with a warm cache it can be above 100, since data stays in L2 between
-            launches where it fits.
+            the machine's facts. None where the layer is faster, of a CPU also measured again.
+        above: how many times as fast as such roofs it is then, by their names.
         gflops, gbytes: rates at the median, 1e9 a second.
         source: the tuning record's place, or ``default``.
         schedule, decisions: what was compiled.
@@ -45,7 +46,8 @@ class Row:
     microseconds: float
     fastest: float
     slowest: float
-    percent_bandwidth: float
+    percent_bandwidth: float | None
+    above: dict[str, float]
     gflops: float
     gbytes: float
     source: str
@@ -58,13 +60,15 @@ class CpuRow(Row):
     """And what a CPU makes of its arithmetic.
 
     Attributes:
-        percent_peak: of the arithmetic roof; median of the ratios taken within each round.
+        percent_peak: of the arithmetic roof, by the multiply-adds of the kernel's algorithm, those of bytes
+            and halves at the rate of the fastest instruction for them; median of the ratios taken within
+            each round. None above it, as ``percent_bandwidth``.
         percent_fed: of that roof with operands from the first-level cache, likewise.
         limit: ``arithmetic`` or ``memory``, whichever floor is higher.
     """
 
-    percent_peak: float
-    percent_fed: float
+    percent_peak: float | None
+    percent_fed: float | None
     limit: str
 
 
@@ -106,6 +110,7 @@ class GpuReport(Report):
 def row(layer: Layer, kernel: Compiled, times: Sequence[float], bandwidth: float) -> Row:
     """Put a layer's times, in seconds, into a row; ``bandwidth`` is in bytes a second."""
     spec, seconds = layer.spec, statistics.median(times)
+    shares = {"bandwidth": spec.bytes / bandwidth / seconds}
     return Row(
         name=layer.name,
         key=spec.key,
@@ -113,7 +118,8 @@ def row(layer: Layer, kernel: Compiled, times: Sequence[float], bandwidth: float
         microseconds=seconds * 1e6,
         fastest=min(times) * 1e6,
         slowest=max(times) * 1e6,
-        percent_bandwidth=100 * spec.bytes / bandwidth / seconds,
+        percent_bandwidth=bounds.percent(shares["bandwidth"]),
+        above=_above(shares),
         gflops=spec.flops / seconds / 1e9,
         gbytes=spec.bytes / seconds / 1e9,
         source=kernel.source,
@@ -128,13 +134,19 @@ def cpu_row(
     times: Sequence[float],
     shares: tuple[float, float],
     measured: Roof,
+    work: float,
 ) -> CpuRow:
-    """And its shares of the arithmetic roof, fed from the first-level cache too."""
-    spec, bandwidth = layer.spec, measured.bandwidth(layer.spec.bytes)
-    computing, moving = spec.flops / measured.flops_per_second, spec.bytes / bandwidth
+    """And its shares of the arithmetic roof, fed from L1 too; ``work`` is as in `bounds.work`."""
+    bandwidth = measured.bandwidth(layer.spec.bytes)
+    computing, moving = work / measured.flops_per_second, layer.spec.bytes / bandwidth
+    plain = vars(row(layer, kernel, times, bandwidth))
     return CpuRow(
-        **vars(row(layer, kernel, times, bandwidth)),
-        percent_peak=100 * shares[0],
-        percent_fed=100 * shares[1],
+        **{**plain, "above": {**_above({"peak": shares[0], "fed": shares[1]}), **plain["above"]}},
+        percent_peak=bounds.percent(shares[0]),
+        percent_fed=bounds.percent(shares[1]),
         limit="arithmetic" if computing >= moving else "memory",
     )
+
+
+def _above(shares: dict[str, float]) -> dict[str, float]:
+    return {name: share for name, share in shares.items() if bounds.percent(share) is None}

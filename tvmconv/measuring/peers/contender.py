@@ -23,6 +23,10 @@ _MOST_WRONG = 1e-3
 _MOST_STEPS = 3.0
 
 
+class WrongPeerError(TvmconvError):
+    """A library computes wrong values here."""
+
+
 class UnsupportedLayerError(TvmconvError):
     """A library has no such operator, or not with these arguments."""
 
@@ -43,15 +47,27 @@ class Prepared:
     step: float = 0.0
 
 
-def check(spec: ConvSpec, arguments: dict[str, Array], prepared: Prepared, own: bool) -> None:
-    """Call a layer once; BuildError where its values are not the oracle's.
+def check(
+    spec: ConvSpec, arguments: dict[str, Array], prepared: Prepared, peer: str | None, why: str = ""
+) -> None:
+    """Call a layer once, and compare its values with the oracle's.
 
-    Libraries other than our ``own`` may be off by as much as Winograd's largest tiles, or their rounding.
+    Raises BuildError where our own kernel (``peer`` is None) is wrong; WrongPeerError, with the reason
+    ``why`` if one is known, where a library is. Libraries may be off by as much as Winograd's largest tiles,
+    or their rounding.
     """
     prepared.call()
-    most = max(_MOST_WRONG, _MOST_STEPS * prepared.step)
-    bound = None if own else (_MOST_WRONG, most)
-    oracle.assert_close(spec, oracle.conv(spec, **arguments), prepared.result(), bound)
+    expected, out = oracle.conv(spec, **arguments), prepared.result()
+    if peer is None:
+        oracle.assert_close(spec, expected, out)
+        return
+    bound = (_MOST_WRONG, max(_MOST_WRONG, _MOST_STEPS * prepared.step))
+    worst = oracle.max_error(spec, expected, out, bound)
+    if worst.count:
+        raise WrongPeerError(
+            f"{peer} computes wrong values{f', since {why}' if why else ''}: {worst.count} of {out.size} of "
+            f"{spec.key}, the worst {worst.got:.6g} for {worst.expected:.6g}"
+        )
 
 
 def seconds(

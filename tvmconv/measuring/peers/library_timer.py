@@ -11,6 +11,7 @@ from types import ModuleType
 from tvmconv import hardware, runtime
 from tvmconv.checking import oracle
 from tvmconv.errors import TuningError
+from tvmconv.hardware import host
 from tvmconv.measuring.peers import contender, ours
 from tvmconv.measuring.peers.contender import Array, Prepared, UnsupportedLayerError
 from tvmconv.measuring.roof import roof_loops
@@ -53,7 +54,7 @@ class LibraryTimer:
 
     def __init__(self, name: str, threads: int, bundle: str | None) -> None:
         alone(threads)
-        self._threads = threads
+        self._name, self._threads = name, threads
         self._library = runtime.load(bundle, threads=threads) if bundle else None
         self._module = None if bundle else module(name)
         self._layers: dict[str, Prepared] = {}
@@ -63,7 +64,8 @@ class LibraryTimer:
         spec = ConvSpec.from_key(key)
         arguments = oracle.random_arguments(spec, seed=0)
         prepared = self._prepared(spec, arguments["data"], arguments["filter"])
-        contender.check(spec, arguments, prepared, own=self._library is not None)
+        peer = None if self._library is not None else self._name
+        contender.check(spec, arguments, prepared, peer, self._why(spec))
         self._layers[key] = prepared
         return True
 
@@ -82,6 +84,11 @@ class LibraryTimer:
         pools.use_threads(self._threads)
         loops = roof_loops.compiled(machine, self._threads)
         return Probe(machine, self._threads, loops).roof()
+
+    def _why(self, spec: ConvSpec) -> str:
+        """What is known of the library's wrong values on this machine."""
+        known = getattr(self._module, "why_wrong", None)
+        return "" if known is None else str(known(spec, host.cpu_features()))
 
     def _prepared(self, spec: ConvSpec, data: Array, filter: Array) -> Prepared:
         if self._library is not None:

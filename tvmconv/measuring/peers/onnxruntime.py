@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,13 @@ def prepare(spec: ConvSpec, data: Array, filter: Array, threads: int) -> Prepare
     unsigned = (data.astype(np.int16) + zero).astype(np.uint8)
     call, y = _bound(model, unsigned, spec.output_shape, np.uint8, threads)
     return Prepared(call, lambda: summed(spec, y.numpy(), step, onnx_model.MIDDLE), step)
+
+
+def why_wrong(spec: ConvSpec, features: Collection[str]) -> str:
+    """Name what saturates: pmaddubsw sums pairs of products in 16 bits."""
+    if spec.dtype in BYTE_DTYPES and not {"avx512_vnni", "avx_vnni"} & set(features):
+        return "its sums of bytes saturate in 16 bits on a CPU without VNNI"
+    return ""
 
 
 def _bound(

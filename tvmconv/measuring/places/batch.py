@@ -30,7 +30,8 @@ from tvmconv.hardware import Machine, host
 from tvmconv.measuring.process import device
 from tvmconv.measuring.process.candidate import Built, Candidate
 
-FORMAT = 3  # 2 has kernels for GPUs; 3 a machine with a core, of a CPU or of a GPU
+# 2 has kernels for GPUs; 3 a machine with a core, of a CPU or of a GPU, and the work of each kernel.
+FORMAT = 3
 _MANIFEST = "batch.json"
 _LARGEST = 1 << 30  # bytes of a file: a candidate has a few thousand, TVM's runtime a few million
 _AGAIN = "copy it again, or make a new one: tvmconv tune WORKLOAD --machine M --export FILE"

@@ -44,6 +44,7 @@ class Built:
         packed_shape, packed_dtype: of the packed filter.
         pack_symbol: of that function.
         workspace_bytes: as in `hardware.Function`.
+        macs: multiply-adds that it does at least (`Schedule.macs`): what says which times are possible.
     """
 
     library: str
@@ -53,6 +54,7 @@ class Built:
     packed_dtype: str = ""
     workspace_bytes: int = 0
     pack_symbol: str = PACK
+    macs: int = 0
 
     def placed(self, folder: Path) -> Built:
         """Return the same with its files in ``folder``; with an empty path, by name alone."""

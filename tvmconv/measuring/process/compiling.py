@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,16 @@ class _Compiler:
             if len(candidates) > 1:
                 return [self.compile(key, [each], shipped)[0] for each in candidates]
             return [Failure(f"{type(error).__name__}: {error}")]
-        return [each if isinstance(each, Failure) else next(built) for each in scheduled]
+        return [
+            each
+            if isinstance(each, Failure)
+            else replace(next(built), macs=self._macs(spec, candidate))
+            for candidate, each in zip(candidates, scheduled, strict=True)
+        ]
+
+    def _macs(self, spec: ConvSpec, candidate: Candidate) -> int:
+        schedule = hardware.find_schedule(candidate.schedule, self.pack)
+        return schedule.macs(spec, candidate.decisions)
 
     def _schedule(self, spec: ConvSpec, candidate: Candidate) -> Function | Failure:
         try:

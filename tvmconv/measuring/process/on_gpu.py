@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvmconv.bundle import manifest
@@ -33,6 +34,9 @@ from tvmconv.measuring.process.libraries import (
     open_runtime,
 )
 from tvmconv.measuring.process.worker import SpoiltError
+from tvmconv.measuring.roof import bounds
+from tvmconv.measuring.roof import gpu as gpu_roof
+from tvmconv.measuring.roof.bounds import ImpossibleTimeError
 from tvmconv.problem.spec import ConvSpec
 from tvmconv.runtime import GpuKernel
 from tvmconv.runtime.cuda.device import Gpu
@@ -79,22 +83,45 @@ class GpuTimer:
         """Check and time a kernel: beside another of known time, or else for itself."""
         with self._spoiling(key), contextlib.ExitStack() as kept:
             clock = kept.enter_context(self._clock(key, built))
-            least, look = _LEAST_MS[self._cache], _LOOK_MS[self._cache]
             if beside is None:
                 clock.seconds(_WARM_UP_MS)
-                return statistics.median(clock.seconds(least) for _ in range(_YARDSTICK_REPEATS))
+                return self._believed(key, built, lambda: self._steady(clock))
             yardstick = self._yardstick(key, beside)
-            before = seconds / yardstick.seconds(look)
-            first = clock.seconds(look)
-            if first * before > _HOPELESS * best:
-                return first * before
-            steady = []
-            for _ in range(_REPEATS):
-                run = clock.seconds(least)
-                after = seconds / yardstick.seconds(look)
-                steady.append(run * (before + after) / 2)
-                before = after
-            return statistics.median(steady)
+            return self._believed(
+                key, built, lambda: self._relative(clock, yardstick, seconds, best)
+            )
+
+    def _steady(self, clock: Clock) -> float:
+        least = _LEAST_MS[self._cache]
+        return statistics.median(clock.seconds(least) for _ in range(_YARDSTICK_REPEATS))
+
+    def _relative(self, clock: Clock, yardstick: Clock, known: float, best: float) -> float:
+        """Seconds of one launch, were the card as fast as when the yardstick took its ``known`` seconds."""
+        least, look = _LEAST_MS[self._cache], _LOOK_MS[self._cache]
+        before = known / yardstick.seconds(look)
+        first = clock.seconds(look)
+        if first * before > _HOPELESS * best:
+            return first * before
+        steady = []
+        for _ in range(_REPEATS):
+            run = clock.seconds(least)
+            after = known / yardstick.seconds(look)
+            steady.append(run * (before + after) / 2)
+            before = after
+        return statistics.median(steady)
+
+    def _believed(self, key: str, built: Built, measure: Callable[[], float]) -> float:
+        """Return what ``measure`` gives, at the second try at last, if this card can be as fast."""
+        spec, gpu = self._layer(key).spec, self._machine.gpu
+        assert gpu is not None  # noqa: S101 - for the type checker
+        peak = gpu_roof.peak(gpu, {spec.precision})
+        least = bounds.least_seconds(built.macs, spec.dtype, self._machine, peak)
+        seconds = measure()
+        if not bounds.is_possible(seconds, least, self._machine):
+            seconds = measure()
+        if not bounds.is_possible(seconds, least, self._machine):
+            raise ImpossibleTimeError(bounds.impossible(seconds, least))
+        return seconds
 
     def interleave(self, key: str, built: Sequence[Built], rounds: int) -> list[list[float]]:
         """Time kernels against each other, in turn; seconds by kernel and round."""
@@ -103,8 +130,9 @@ class GpuTimer:
             clocks[0].seconds(_WARM_UP_MS)
             times: list[list[float]] = [[] for _ in clocks]
             for _ in range(rounds):
-                for clock, mine in zip(clocks, times, strict=True):
-                    mine.append(clock.seconds(_LEAST_MS[self._cache]))
+                for each, clock, mine in zip(built, clocks, times, strict=True):
+                    run = partial(clock.seconds, _LEAST_MS[self._cache])
+                    mine.append(self._believed(key, each, run))
             return times
 
     @contextlib.contextmanager
@@ -114,7 +142,7 @@ class GpuTimer:
         except BuildError:  # wrong values: it may have written to inputs of others too
             self._forget(key)
             raise
-        except TuningError:
+        except (TuningError, ImpossibleTimeError):
             raise
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), "")

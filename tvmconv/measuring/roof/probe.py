@@ -56,6 +56,17 @@ class Roof:
                 return level.bytes_per_second
         return self.bandwidths[-1].bytes_per_second
 
+    def highest(self, other: Roof) -> Roof:
+        """The higher of each figure: a busy neighbour lowers a roof, nothing raises it."""
+        return Roof(
+            max(self.flops_per_second, other.flops_per_second),
+            max(self.fed_flops_per_second, other.fed_flops_per_second),
+            tuple(
+                max(pair, key=lambda level: level.bytes_per_second)
+                for pair in zip(self.bandwidths, other.bandwidths, strict=True)
+            ),
+        )
+
 
 def fed_tile(machine: Machine) -> tuple[int, int]:
     """Pixels x vectors of the tile that is fed from the cache: 29 of 32 registers, or all of 16."""

@@ -10,6 +10,7 @@ from tvmconv.models.folding.means import pools_to_means
 from tvmconv.models.folding.padding import fold_padding
 from tvmconv.models.folding.resizing import enlarge_last
 from tvmconv.models.folding.simplify import drop_identities, share_equal_nodes
+from tvmconv.models.folding.unseen_taps import drop_unseen_taps
 from tvmconv.models.graph import Graph
 
 PASSES = (
@@ -20,6 +21,7 @@ PASSES = (
     name_activations,  # before the summand of x + 3 goes into a bias
     fold_arithmetic,  # before padding, which a summand in front of a convolution cannot pass
     fold_padding,
+    drop_unseen_taps,
     enlarge_last,  # behind what goes into filters, before activations and sums go into convolutions
     fold_epilogues,
 )
