@@ -110,7 +110,7 @@ def _quantized(node: Node, inputs: Arrays) -> Array:
         bias=True,
         quantized=node.tensor.dtype,
     )
-    return oracle.conv(spec, data, window, bias, None, scales, limits)
+    return oracle.conv(spec, data, window, bias, scales=scales, limits=limits)
 
 
 def _quantize(node: Node, inputs: Arrays) -> Array:
