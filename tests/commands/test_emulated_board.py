@@ -233,7 +233,7 @@ def test_real_models_compute_on_the_boards_what_litert_does_here(name, tmp_path)
 
     for cpu in CPUS:
         files = path, tmp_path / "inputs.npz", tmp_path / f"{cpu}.npz"
-        done = boards.on_board(cpu, "python", "-c", ON_BOARD, *files)
+        done = boards.on_board(cpu, "python", "-c", ON_BOARD, *files, timeout=400)
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / f"{cpu}.npz") as made:
             for entry, out, right in zip(entries.outputs, made.values(), expected, strict=True):
