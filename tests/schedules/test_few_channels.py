@@ -67,7 +67,11 @@ def test_a_tile_leaves_registers_to_data_and_weights(name, out):
     tile = inputs.default(spec, machine)
 
     sums = math.prod((int(tile["channels"]), int(tile["pixels"])))
-    assert machine.fma_latency * machine.fma_ports <= sums <= 5 * machine.vector_registers / 8
+    assert (
+        machine.cpu.fma_latency * machine.cpu.fma_ports
+        <= sums
+        <= 5 * machine.cpu.vector_registers / 8
+    )
 
 
 def test_the_weights_of_a_single_row_are_one_stream_without_requests():
