@@ -97,9 +97,7 @@ _CONV2D = (
     _conv("groups_of_4", "groups", (1, 5, 6, 24), (3, 3, 4, 24)),
     _conv("groups_of_7", "groups", (1, 5, 6, 21), (3, 3, 7, 21)),
     _conv("groups_of_16", "groups", (2, 5, 5, 32), (1, 1, 16, 32)),
-    _conv("groups_of_7", "groups", (1, 6, 7, 21), (3, 3, 7, 21)),
     _conv("groups_of_15", "groups", (1, 5, 6, 30), (3, 3, 15, 30), bias=True),
-    _conv("groups_of_4", "groups", (1, 6, 7, 32), (3, 3, 4, 32)),
     # Depthwise convolutions by another name.
     _conv("groups_of_1", "groups", (1, 9, 10, 24), (3, 3, 1, 24), bias=True, activation="relu"),
     _conv("groups_of_1_rank5", "groups rank", (2, 2, 6, 5, 20), (2, 3, 1, 40), strides=2),
