@@ -53,11 +53,7 @@ def _lanes(spec: ConvSpec, machine: Machine) -> int:
 
 
 def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
-    lanes = _lanes(spec, machine)
-    widths = [w for w in (lanes, 2 * lanes, lanes // 2) if w and spec.in_channels % w == 0]
-    if spec.in_channels <= 2 * lanes and spec.in_channels not in widths:
-        widths.append(spec.in_channels)
-    return widths or [lanes]
+    return list(depthwise_space.widths(spec.in_channels, _lanes(spec, machine), ragged=True))
 
 
 def _orders(_spec: ConvSpec, _machine: Machine) -> dict[str, str]:

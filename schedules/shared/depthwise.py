@@ -118,14 +118,15 @@ def nest(
 def unrolls_taps(spec: ConvSpec, tile: DepthwiseDecisions) -> bool:
     """Whether the code of a tile is short enough with all its taps.
 
-    A ragged vector is one of each power of two, the channels of a ragged last tile are computed one by one.
+    A ragged vector is one of each power of two, and a ragged last tile is code of its own.
     """
     outputs, taps = (
         tile.rows * tile.columns * spec.multiplier,
         spec.kernel_height * spec.kernel_width,
     )
-    vectors = max(tile.channels.bit_count(), spec.in_channels % tile.channels)
-    most = code_size.MOST_DEPTHWISE if vectors == 1 else code_size.MOST_RAGGED
+    whole = tile.channels.bit_count()
+    vectors = whole + (spec.in_channels % tile.channels).bit_count()
+    most = code_size.MOST_DEPTHWISE if whole == 1 else code_size.MOST_RAGGED
     return bool(code_size.unrolled(outputs, taps, vectors) <= most)
 
 

@@ -57,13 +57,10 @@ _LARGE = 6
 
 
 def _widths(spec: ConvSpec, machine: Machine) -> list[int]:
-    """One or two vectors, exact where possible; odd channel counts get a ragged last tile."""
-    channels, lanes = spec.in_channels, machine.cpu.lanes(spec.accumulator_dtype)
-    widths = [lanes, 2 * lanes, lanes // 2]
-    exact = [width for width in widths if width and channels % width == 0]
-    if channels <= 2 * lanes:
-        exact.append(channels)
-    return sorted(set(exact), key=lambda w: abs(w - lanes)) or [min(lanes, channels)]
+    lanes = machine.cpu.lanes(spec.accumulator_dtype)
+    # A function that adds products takes whole vectors.
+    ragged = dot_code.multiply_add(spec.dtype, machine, lanes) is None
+    return list(depthwise_space.widths(spec.in_channels, lanes, ragged))
 
 
 def _orders(spec: ConvSpec, machine: Machine) -> dict[str, str]:

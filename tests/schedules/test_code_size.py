@@ -52,8 +52,10 @@ def most(case: contract.Case) -> float:
     left = case.spec.in_channels % channels
     if case.spec.op == "conv2d" or not (left or channels & (channels - 1)):
         return MOST
-    # Half of the tiles of channels are the ragged last, and have that many for each.
-    return 1.1 * 9 * code_size.MOST_RAGGED * (2 / left if left else 1)
+    whole = channels.bit_count()
+    longest = code_size.MOST_DEPTHWISE if whole == 1 else code_size.MOST_RAGGED
+    # The ragged last tile is counted with the vectors of a whole one.
+    return 1.1 * 9 * longest * whole * (2 if left else 1) / (whole + left.bit_count())
 
 
 @pytest.mark.parametrize("size", [10, 11, 13, 15, 21, 31, 51])

@@ -22,7 +22,6 @@ from tvmconv.lowering.dot_calls import call_dot_products
 from tvmconv.lowering.elementary import expand_elementary
 from tvmconv.lowering.interface import LLVM_IR, SPLIT_AT
 from tvmconv.lowering.prefetching import prefetch_panels
-from tvmconv.lowering.runs import power_of_two_runs
 from tvmconv.lowering.unbinding import unbind_threads
 
 PIPELINE = "tvmconv"
@@ -64,32 +63,9 @@ def _in_branches(loop: tirx.For) -> tirx.Stmt:
     return tirx.For(t, 0, loop.extent, loop.kind, body)
 
 
-def _in_vectors(loop: tirx.For) -> tirx.Stmt:
-    """Cut a vector loop into vectors of powers of two.
-
-    LLVM 22 pads <24 x float> to 32 in memory but stores 24 of them, so it cannot keep an array of them
-    in registers: 1.5 GFLOP/s in place of 190.
-    """
-    pieces = []
-    for first, length, whole in cutting.pieces(loop):
-        for begin, end in power_of_two_runs(length):
-            lane = tvm.ir.Var(loop.loop_var.name, loop.loop_var.ty)
-            body = tvm_ffi.structural_map(
-                whole,
-                (
-                    tvm.ir.Var,
-                    lambda v, at=lane + first + begin: at if v.same_as(loop.loop_var) else v,
-                ),
-            )
-            # TVM fails on a vector of one.
-            kind = loop.kind if end - begin > 1 else tirx.ForKind.SERIAL
-            pieces.append(tirx.For(lane, 0, end - begin, kind, body))
-    return tirx.SeqStmt(pieces) if len(pieces) > 1 else pieces[0]
-
-
 def _specialise(loop: tirx.For) -> tirx.Stmt:
     if loop.kind == tirx.ForKind.VECTORIZED:
-        return _in_vectors(loop)
+        return cutting.vectors(loop, cutting.pieces(loop))
     if SPLIT_AT not in loop.annotations:
         return loop
     return _in_branches(loop) if loop.kind == tirx.ForKind.PARALLEL else _in_sequence(loop)
@@ -151,6 +127,7 @@ def _cpu_passes() -> list[Any]:
         specialise_tiles,
         tirx.transform.ConvertSSA(),
         tirx.transform.StmtSimplify(),
+        cutting.end_vectors,
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.NarrowDataType(32),
         expand_elementary,
