@@ -123,16 +123,16 @@ def test_verify_misaligns_every_array(built):
     calls = []
 
     class Spy:
-        spec, schedule = kernel.spec, kernel.schedule
+        spec, schedule, signature = kernel.spec, kernel.schedule, kernel.signature
 
-        def __call__(self, *arrays):
-            calls.append([None if a is None else a.ctypes.data % 64 for a in arrays])
-            return kernel(*arrays)
+        def __call__(self, **arrays):
+            calls.append({k: a.ctypes.data % 64 for k, a in arrays.items() if a is not None})
+            return kernel(**arrays)
 
     result = verify.check(Spy())
     assert result.failure is None
     assert 0 < result.error < result.allowed
-    assert calls[1] == [4] * 5  # x, w, bias, residual, out
+    assert calls[1] == dict.fromkeys(("x", "w", "bias", "residual", "out"), 4)
 
 
 @pytest.mark.parametrize(

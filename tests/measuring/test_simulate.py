@@ -107,10 +107,11 @@ def test_multiply_adds_are_told_by_their_encoding(word, is_one):
 
 
 def test_calls_to_the_c_library_are_made_and_charged():
-    spec = ConvSpec.conv2d((1, 4, 4, 8), (1, 1, 8, 8), activation="sigmoid")
+    of_doubles = {"dtype": "float64", "activation": "sigmoid"}
+    spec = ConvSpec.conv2d((1, 4, 4, 8), (1, 1, 8, 8), **of_doubles)
     counts = simulated(spec)
 
-    assert counts.charged >= 25 * np.prod(spec.output_shape)  # expf for each
+    assert counts.charged >= 25 * np.prod(spec.output_shape)  # exp for each
 
 
 def test_counts_are_the_same_each_time():
