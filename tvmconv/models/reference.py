@@ -73,20 +73,18 @@ def _given(array: Array | None) -> Array:
     return array
 
 
+def _spec(node: Node, data: Array, window: Array, **options: Any) -> ConvSpec:
+    make = ConvSpec.depthwise_conv2d if "depthwise" in node.op else ConvSpec.conv2d
+    top, bottom, left, right = node.attributes["pads"]
+    padding = [(0, 0), (top, bottom), (left, right), (0, 0)]
+    strides, dilations = node.attributes["strides"], node.attributes["dilations"]
+    return make(data.shape, window.shape, strides, padding, dilations=dilations, **options)
+
+
 def _convolution(node: Node, inputs: Arrays) -> Array:
     data, window, bias, residual, slopes = (*inputs, None, None, None)[:5]
     data, window = _given(data), _given(window)
-    make = ConvSpec.conv2d if node.op == "conv2d" else ConvSpec.depthwise_conv2d
-    top, bottom, left, right = node.attributes["pads"]
-    spec = make(
-        data.shape,
-        window.shape,
-        node.attributes["strides"],
-        [(0, 0), (top, bottom), (left, right), (0, 0)],
-        dilations=node.attributes["dilations"],
-        bias=bias is not None,
-        residual=residual is not None,
-    )
+    spec = _spec(node, data, window, bias=bias is not None, residual=residual is not None)
     if residual is not None and residual.shape != spec.output_shape:  # fewer channels
         missing = spec.output_shape[3] - residual.shape[3]
         residual = np.pad(residual, ((0, 0), (0, 0), (0, 0), (0, missing)))
@@ -98,18 +96,8 @@ def _convolution(node: Node, inputs: Arrays) -> Array:
 
 def _quantized(node: Node, inputs: Arrays) -> Array:
     data, window, bias, scales, limits = map(_given, inputs)
-    make = ConvSpec.conv2d if node.op == "quantized_conv2d" else ConvSpec.depthwise_conv2d
-    top, bottom, left, right = node.attributes["pads"]
-    spec = make(
-        data.shape,
-        window.shape,
-        node.attributes["strides"],
-        [(0, 0), (top, bottom), (left, right), (0, 0)],
-        dilations=node.attributes["dilations"],
-        dtype=data.dtype,
-        bias=True,
-        quantized=node.tensor.dtype,
-    )
+    options = {"dtype": data.dtype, "bias": True, "quantized": node.tensor.dtype}
+    spec = _spec(node, data, window, **options)
     return oracle.conv(spec, data, window, bias, scales=scales, limits=limits)
 
 

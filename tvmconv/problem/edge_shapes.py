@@ -1,0 +1,193 @@
+"""Edge cases of shape: channels, kernels, padding, strides, dilations, groups, batches, in float32."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tvmconv.problem.edge_rows import EdgeCase, conv, depthwise, pads
+
+CONV2D: Final[tuple[EdgeCase, ...]] = (
+    # Channels that fill no vector register.
+    conv("channels1", "channels", (1, 6, 7, 1), (3, 3, 1, 1)),
+    conv("channels3to5", "channels", (1, 6, 7, 3), (3, 3, 3, 5)),
+    conv("channels7to13", "channels", (1, 5, 6, 7), (3, 3, 7, 13)),
+    conv("channels17to33", "channels", (1, 5, 5, 17), (1, 1, 17, 33)),
+    conv("channels33to17", "channels", (1, 4, 5, 33), (3, 3, 33, 17)),
+    conv("channels64to3", "channels", (1, 5, 9, 64), (3, 3, 64, 3)),
+    conv("channels21to35", "channels", (1, 5, 6, 21), (3, 3, 21, 35)),
+    # Fewer output channels than a vector has lanes, of whole and half vectors of input channels.
+    conv("channels16to1", "channels", (1, 6, 7, 16), (3, 3, 16, 1)),
+    conv("channels48to3", "channels", (1, 5, 13, 48), (3, 3, 48, 3), bias=True, activation="relu"),
+    conv("channels24to2", "channels stride", (2, 7, 9, 24), (3, 4, 24, 2), strides=2),
+    conv("channels32to6", "channels dilation", (1, 9, 8, 32), (3, 3, 32, 6), dilations=(2, 3)),
+    conv("channels20to5", "channels", (1, 5, 6, 20), (5, 5, 20, 5), padding="VALID"),
+    conv("channels64to1_1x1", "channels", (2, 5, 9, 64), (1, 1, 64, 1), residual=True),
+    conv("channels16to3_9x9", "channels", (1, 11, 12, 16), (9, 9, 16, 3)),
+    conv("channels16to2_1x19", "channels", (1, 3, 25, 16), (1, 19, 16, 2)),
+    # Few channels to few, in wide windows and in rows of no whole vector.
+    conv("channels3to3_9x9", "channels", (1, 7, 21, 3), (9, 9, 3, 3), bias=True, activation="relu"),
+    conv("channels1to1_5x5", "channels", (1, 9, 37, 1), (5, 5, 1, 1), residual=True),
+    conv("channels3to1_stride3", "channels stride", (2, 13, 40, 3), (5, 7, 3, 1), strides=(2, 3)),
+    conv("channels2to3_rates", "dilation", (1, 12, 35, 2), (4, 5, 2, 3), strides=2, dilations=3),
+    conv("channels3to2_dilation", "dilation", (1, 9, 20, 3), (3, 5, 3, 2), dilations=(1, 3)),
+    conv("channels3to3_valid", "padding", (1, 8, 33, 3), (3, 6, 3, 3), padding="VALID"),
+    conv("channels3to3_pads", "padding", (1, 5, 6, 3), (5, 5, 3, 3), padding=pads(5, 0, 1, 7)),
+    conv("channels3to3_15x35", "kernel", (1, 6, 18, 3), (15, 35, 3, 3)),
+    # Filters of odd shapes.
+    conv("kernel1x1", "kernel", (1, 5, 6, 4), (1, 1, 4, 8)),
+    conv("kernel2x3", "kernel", (1, 5, 6, 4), (2, 3, 4, 3)),
+    conv("kernel4x2", "kernel", (1, 7, 6, 3), (4, 2, 3, 5)),
+    conv("kernel5x5", "kernel", (1, 9, 8, 3), (5, 5, 3, 4)),
+    conv("kernel7x1", "kernel", (1, 9, 5, 2), (7, 1, 2, 3)),
+    conv("kernel1x7", "kernel", (1, 5, 9, 2), (1, 7, 2, 3)),
+    conv("kernel9x9", "kernel channels", (1, 9, 8, 16), (9, 9, 16, 3)),
+    conv("kernel_is_input", "kernel", (2, 5, 4, 3), (5, 4, 3, 6), padding="VALID"),
+    conv("kernel_above_input", "kernel", (1, 3, 2, 2), (7, 5, 2, 3)),
+    # Strides, dilations, padding.
+    conv("stride1x2", "stride", (1, 7, 8, 3), (3, 3, 3, 4), strides=(1, 2)),
+    conv("stride3x2", "stride", (1, 10, 9, 3), (3, 3, 3, 4), strides=(3, 2), padding="VALID"),
+    conv("stride_above_kernel", "stride", (1, 9, 9, 4), (1, 1, 4, 3), strides=3),
+    conv("stride_drops_rows", "stride", (1, 8, 8, 2), (3, 3, 2, 2), strides=4, padding="VALID"),
+    conv("dilation2", "dilation", (1, 9, 9, 3), (3, 3, 3, 4), dilations=2),
+    conv("dilation2x3", "dilation", (1, 9, 11, 2), (3, 2, 2, 4), dilations=(2, 3)),
+    conv(
+        "stride_and_dilation",
+        "stride dilation",
+        (1, 11, 10, 3),
+        (3, 3, 3, 4),
+        strides=(2, 1),
+        dilations=(1, 2),
+    ),
+    conv(
+        "stride2_dilation2", "stride dilation", (1, 12, 11, 3), (3, 3, 3, 4), strides=2, dilations=2
+    ),
+    conv("dilation_above_input", "dilation batch", (2, 7, 6, 16), (3, 3, 16, 8), dilations=8),
+    conv("valid", "padding", (1, 6, 7, 4), (3, 3, 4, 4), padding="VALID"),
+    conv("pads_asymmetric", "padding", (1, 6, 5, 3), (3, 3, 3, 4), padding=pads(0, 2, 1, 0)),
+    conv("pads_above_kernel", "padding", (1, 4, 5, 2), (2, 3, 2, 3), padding=pads(4, 1, 3, 5)),
+    conv("pads_for_kernel1x1", "padding", (1, 4, 4, 3), (1, 1, 3, 4), padding=pads(1, 2, 0, 1)),
+    # Groups.
+    conv("groups2", "groups", (1, 6, 6, 8), (3, 3, 4, 6)),
+    conv("groups3", "groups", (1, 5, 7, 6), (3, 2, 2, 9), strides=2),
+    conv("groups_one_out_channel", "groups", (1, 6, 6, 6), (3, 3, 2, 3)),
+    conv("groups_one_in_channel", "groups", (1, 6, 6, 5), (3, 3, 1, 10)),
+    conv("groups_of_one", "groups", (1, 6, 7, 20), (3, 3, 1, 20)),
+    conv("groups_of_4", "groups", (1, 5, 6, 24), (3, 3, 4, 24)),
+    conv("groups_of_7", "groups", (1, 5, 6, 21), (3, 3, 7, 21)),
+    conv("groups_of_16", "groups", (2, 5, 5, 32), (1, 1, 16, 32)),
+    conv("groups_of_15", "groups", (1, 5, 6, 30), (3, 3, 15, 30), bias=True),
+    # Depthwise convolutions by another name.
+    conv("groups_of_1", "groups", (1, 9, 10, 24), (3, 3, 1, 24), bias=True, activation="relu"),
+    conv("groups_of_1_rank5", "groups rank", (2, 2, 6, 5, 20), (2, 3, 1, 40), strides=2),
+    conv("groups_of_1_nchw", "groups nchw", (1, 17, 6, 5), (3, 3, 1, 17), data_format="NCHW"),
+    conv("groups_of_1_int8", "groups dtype", (1, 6, 9, 16), (3, 3, 1, 16), dtype="int8"),
+    conv("groups_of_1_rates", "groups", (1, 9, 9, 6), (3, 3, 1, 6), strides=2, dilations=2),
+    # Batches and ranks.
+    conv("batch0", "batch empty", (0, 6, 6, 4), (3, 3, 4, 4)),
+    conv("batch2", "batch", (2, 6, 5, 4), (3, 3, 4, 8)),
+    conv("batch3_stride2", "batch", (3, 5, 5, 3), (3, 3, 3, 5), strides=2),
+    conv("rank5", "batch rank", (2, 3, 5, 6, 4), (3, 3, 4, 8)),
+    conv("rank6", "batch rank", (2, 1, 3, 5, 4, 2), (2, 2, 2, 3), padding="VALID"),
+    conv("rank5_empty", "batch rank empty", (2, 0, 5, 6, 4), (3, 3, 4, 8)),
+    # Images with next to nothing in them.
+    conv("height0", "empty", (1, 0, 6, 4), (3, 3, 4, 4)),
+    conv("width0", "empty", (2, 5, 0, 3), (1, 1, 3, 4), strides=2),
+    conv(
+        "height0_padded",
+        "padding only_padding",
+        (1, 0, 4, 2),
+        (3, 3, 2, 3),
+        padding=pads(2, 2, 1, 1),
+        bias=True,
+    ),
+    conv("image1x1", "image", (1, 1, 1, 16), (1, 1, 16, 24), bias=True),
+    conv("connected", "image", (1, 1, 1, 300), (1, 1, 300, 45), bias=True, activation="relu"),
+    conv("image1x1_kernel3", "image", (1, 1, 1, 4), (3, 3, 4, 5)),
+    conv("row", "image", (1, 1, 23, 8), (1, 3, 8, 16)),
+    conv("column", "image", (1, 19, 1, 8), (3, 1, 8, 16)),
+    # Widths and channels that are multiples of no tile, and one that is of all.
+    conv("width19", "tile", (1, 5, 19, 8), (3, 3, 8, 24)),
+    conv("width23", "tile", (1, 4, 23, 16), (1, 1, 16, 40)),
+    conv("width29_stride2", "tile", (1, 6, 29, 8), (3, 3, 8, 20), strides=2),
+    conv("width16_channels32", "tile", (1, 8, 16, 32), (3, 3, 32, 32)),
+    conv("channels100", "tile", (1, 3, 13, 20), (1, 1, 20, 100)),
+    # NCHW.
+    conv("nchw", "nchw", (1, 4, 6, 7), (3, 3, 4, 5), data_format="NCHW"),
+    conv("nchw_stride2", "nchw", (2, 3, 7, 9), (3, 3, 3, 8), strides=2, data_format="NCHW"),
+    conv("nchw_groups", "nchw groups", (1, 6, 5, 6), (3, 3, 3, 4), data_format="NCHW", bias=True),
+    conv("nchw_rank5", "nchw rank", (2, 2, 3, 5, 6), (2, 3, 3, 4), data_format="NCHW"),
+    conv(
+        "nchw_epilogue",
+        "nchw epilogue",
+        (1, 8, 5, 7),
+        (1, 1, 8, 12),
+        data_format="NCHW",
+        bias=True,
+        residual=True,
+        activation="relu",
+    ),
+    # Epilogues.
+    conv("bias", "epilogue", (1, 5, 6, 8), (3, 3, 8, 16), bias=True),
+    conv("residual", "epilogue", (1, 5, 6, 8), (1, 1, 8, 8), residual=True),
+    conv("bias_residual", "epilogue", (2, 5, 7, 8), (1, 1, 8, 20), bias=True, residual=True),
+    conv(
+        "bias_residual_relu",
+        "epilogue",
+        (2, 5, 7, 6),
+        (3, 3, 6, 9),
+        bias=True,
+        residual=True,
+        activation="relu",
+    ),
+)
+
+DEPTHWISE: Final[tuple[EdgeCase, ...]] = (
+    depthwise("depthwise3x3", "kernel", (1, 8, 9, 16), (3, 3, 16, 1)),
+    depthwise("depthwise5x5_stride2", "kernel stride", (1, 9, 9, 7), (5, 5, 7, 1), strides=2),
+    depthwise("depthwise1x7", "kernel", (1, 4, 11, 5), (1, 7, 5, 1)),
+    depthwise("depthwise13x13", "kernel", (1, 7, 8, 16), (13, 13, 16, 1)),
+    depthwise("depthwise13x12", "kernel tile", (1, 10, 9, 20), (13, 12, 20, 1)),
+    depthwise("depthwise1x1", "kernel", (1, 4, 5, 6), (1, 1, 6, 1)),
+    depthwise("depthwise_channels1", "channels", (2, 6, 6, 1), (3, 3, 1, 1)),
+    depthwise("depthwise_channels33", "channels", (1, 5, 7, 33), (3, 3, 33, 1)),
+    depthwise("multiplier2", "multiplier", (1, 6, 7, 5), (3, 3, 5, 2)),
+    depthwise("multiplier3", "multiplier", (2, 5, 5, 4), (2, 3, 4, 3), padding="VALID"),
+    depthwise("multiplier8", "multiplier", (1, 5, 6, 3), (3, 3, 3, 8), strides=2),
+    depthwise("multiplier8_of_1", "multiplier", (1, 5, 6, 1), (3, 3, 1, 8), bias=True),
+    depthwise("depthwise_stride1x2", "stride", (1, 7, 8, 6), (3, 3, 6, 1), strides=(1, 2)),
+    depthwise("depthwise_dilation2", "dilation", (1, 9, 9, 5), (3, 3, 5, 1), dilations=2),
+    depthwise("depthwise_dilation2x3", "dilation", (1, 9, 9, 4), (3, 3, 4, 2), dilations=(2, 3)),
+    depthwise("depthwise_pads", "padding", (1, 5, 6, 8), (3, 3, 8, 1), padding=pads(4, 0, 1, 5)),
+    depthwise("depthwise_is_input", "kernel", (1, 4, 5, 9), (4, 5, 9, 1), padding="VALID"),
+    depthwise("depthwise_batch0", "batch empty", (0, 6, 6, 4), (3, 3, 4, 1)),
+    depthwise("depthwise_batch3", "batch", (3, 5, 6, 8), (3, 3, 8, 1), strides=2),
+    depthwise("depthwise_height0", "empty", (1, 0, 6, 4), (3, 3, 4, 1)),
+    depthwise("depthwise_width23", "tile", (1, 5, 23, 40), (3, 3, 40, 1)),
+    depthwise("depthwise_nchw", "nchw", (2, 6, 7, 8), (3, 3, 6, 2), data_format="NCHW", strides=2),
+    depthwise(
+        "depthwise_epilogue",
+        "epilogue",
+        (2, 7, 6, 12),
+        (3, 3, 12, 1),
+        bias=True,
+        residual=True,
+        activation="relu6",
+    ),
+)
+
+# 3x3 and stride 1 with whole vectors of channels: Winograd's algorithm may compute these.
+WINOGRAD: Final[tuple[EdgeCase, ...]] = (
+    conv("3x3_whole_tiles", "winograd", (1, 8, 12, 16), (3, 3, 16, 32)),
+    conv("3x3_ragged_tiles", "winograd tile", (2, 7, 14, 16), (3, 3, 16, 24), bias=True),
+    conv("3x3_valid", "winograd padding", (1, 9, 6, 8), (3, 3, 8, 16), padding="VALID"),
+    conv("3x3_pads", "winograd padding", (1, 3, 5, 24), (3, 3, 24, 16), padding=pads(3, 1, 0, 4)),
+    conv(
+        "3x3_epilogue",
+        "winograd epilogue",
+        (1, 10, 9, 16),
+        (3, 3, 16, 40),
+        bias=True,
+        residual=True,
+        activation="relu6",
+    ),
+)
